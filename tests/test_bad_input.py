@@ -58,7 +58,10 @@ def _file(name: str, rows: list[dict[str, object]] | str | bytes) -> str:
 
 def test_unknown_names(refused: Run) -> None:
     assert refused("captals").startswith("unknown task 'captals'; did you mean 'capitals'")
-    line = "unknown method 'zeroshot'; did you mean 'zero-shot'? known: in-context, zero-shot"
+    line = (
+        "unknown method 'zeroshot'; did you mean 'zero-shot' or 'nearest'? known: fine-tune, head, in-context, lora, "
+        "majority, nearest, prefix, soft-prompt, tfidf, zero-shot"
+    )
     assert refused("plurals", "--methods", "zeroshot") == line
     line = "unknown model 'smollm2-135'; did you mean 'smollm2-135m'? known: smollm2-135m"
     assert refused("plurals", model="smollm2-135") == line
@@ -129,13 +132,13 @@ def test_folders_that_cannot_be_used(refused: Run, tiny_model_dir: Path, capsys:
     common = ["--model", str(tiny_model_dir), "--dtype", "float32", "--num-fewshot", "0"]
     assert cli.status(["run", films, *common, "--output-path", "mine"]) == 0
     capsys.readouterr()
-    before = {path.name: path.read_bytes() for path in Path("mine").iterdir()}
+    before = {path.name: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()}
     line = refused(films, "--num-fewshot", "0", "--limit", "3", "--output-path", "mine")
     assert line == (
         "'mine' belongs to a different run (limit: 80 there, 3 here); "
         "give another --output-path, or the same question as before"
     )
-    assert {path.name: path.read_bytes() for path in Path("mine").iterdir()} == before
+    assert {path.name: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()} == before
 
 
 def test_a_full_disk(refused: Run, monkeypatch: pytest.MonkeyPatch) -> None:

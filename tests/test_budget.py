@@ -21,7 +21,6 @@ LONGER_FUNCTIONS: dict[str, tuple[int, str]] = {
     "study/results.py:results": (65, "one literal: the keys of results.json in their order, each in a line or two"),
 }
 MORE_PARAMETERS: dict[str, tuple[int, str]] = {
-    "model/merge.py:forward": (8, "torch.autograd.Function hands its inputs over one by one"),
     "data/pick.py:pick": (8, "what each way of picking looks at; all but four have defaults"),
 }
 

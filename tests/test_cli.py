@@ -51,6 +51,7 @@ def test_a_run_end_to_end(
     for part in ("films", "zero-shot@0", "in-context@2", "report.html"):
         assert part in said.out
     assert sorted(path.name for path in out.iterdir()) == [
+        "artefacts",
         "records.jsonl",
         "report.html",
         "results.json",
@@ -177,7 +178,10 @@ def test_a_wrong_word_is_one_line_and_status_2(words: list[str], line: str, caps
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("nm-fewshot: 3", "config.yaml': 'nm-fewshot'; did you mean 'num-fewshot'? known: device, dtype, ensemble"),
+        (
+            "nm-fewshot: 3",
+            "config.yaml': 'nm-fewshot'; did you mean 'num-fewshot'? known: budget, device, draws, dtype",
+        ),
         ("- 3", "must be a mapping of options to values"),
         ("a: [", "cannot be read as YAML"),
         ("limit: -3", "--limit -3: what works is"),

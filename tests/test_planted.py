@@ -18,12 +18,15 @@ import pytest
 import torch
 import zoo
 
+from kshot.adapt import initial
 from kshot.data import load_task
 from kshot.data.template import Template
 from kshot.measure import MEASURES, calibrate, metrics
 from kshot.measure.calibrate import SCORES
+from kshot.measure.soft_prompt import Neighbour
 from kshot.model import attention, lm, merge, tiny, tree
-from kshot.model.lm import LM, Scores
+from kshot.model.lm import LM
+from kshot.model.said import Scores
 from kshot.show import report
 from kshot.study import run as study_run
 
@@ -105,7 +108,7 @@ def _positions_without_the_prefix(patch: pytest.MonkeyPatch) -> None:
     forward = LM._forward
 
     def shifted(self: LM, tokens: Any, current: Any, rows: Any) -> Any:
-        if current is not None and current.prefix.length:
+        if current is not None and current.before[0].prefix.length:
             current = replace(current, depth=current.depth - 1)
         return forward(self, tokens, current, rows)
 
@@ -200,6 +203,58 @@ def test_teaching_that_touches_a_weight() -> None:
     caught(lambda: contract.test_the_weights_are_what_they_were(contract.ZeroShot(), own, contract.films()), plant)
 
 
+CLASSICAL_FAULTS: dict[str, tuple[str, str, tuple[Any, ...], str, Callable[[Any], Any]]] = {
+    # method: (test file, its check, what the check is given, the name that is made wrong, how)
+    "head": (
+        "model/test_classifier.py",
+        "test_hidden_states_are_those_of_each_whole_sequence",
+        ("llama",),
+        "kshot.model.hidden._paths",
+        lambda f: lambda pack: [path[:-1] for path in f(pack)],
+    ),
+    "majority": (
+        "adapt/test_classical.py",
+        "test_majority_by_hand",
+        (),
+        "kshot.model.classifier.succession",
+        lambda f: lambda counts: np.log(counts / counts.sum()),
+    ),
+    "nearest": (
+        "adapt/test_classical.py",
+        "test_nearest_by_words_and_by_hidden_states",
+        (),
+        "kshot.model.classifier.votes",
+        lambda f: lambda similarities, *rest: f(-similarities, *rest),
+    ),
+    "tfidf": (
+        "adapt/test_classical.py",
+        "test_tfidf_is_that_of_scikit_learn",
+        (),
+        "kshot.adapt.classical.content",
+        lambda f: lambda template, fields: template.render(fields),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CLASSICAL_FAULTS)
+def test_faults_of_classical_methods(name: str, tiny_lm: LM) -> None:
+    file, check, given, at, wrong = CLASSICAL_FAULTS[name]
+    module, _, attribute = at.rpartition(".")
+    right = getattr(import_module(module), attribute)
+    test = getattr(suite(file), check)
+    caught(lambda: test(*(given or (tiny_lm,))), lambda patch: patch.setattr(at, wrong(right)))
+
+
+# The order of ids is not that of frequency.
+
+
+def test_a_vocabulary_that_is_taken_by_its_ids(tiny_lm: LM, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = suite("adapt/test_initial.py").test_vocabulary_rows_are_of_the_commonest_tokens_none_twice
+    counts = initial.counts
+    by_id = lambda *given: dict(sorted(counts(*given).items()))  # noqa: E731
+    caught(lambda: check(tiny_lm, monkeypatch), lambda patch: patch.setattr(initial, "counts", by_id))
+
+
 # Measures and rules of scoring: one fault for each.
 
 
@@ -209,6 +264,13 @@ def _ties_counted(right_a: Any, right_b: Any) -> Any:
     half = (len(right_a) - only_a - only_b) // 2
     split = np.arange(len(right_a)) < only_a + half
     return MEASURES["mcnemar"](split, np.arange(len(right_a)) >= len(right_a) - only_b - half)
+
+
+def _by_inner_product(model: LM, rows: torch.Tensor, count: int = 5) -> Any:
+    """Neighbours of which the longest come first."""
+    best = (rows @ model.embedded(range(258)).T).topk(count)
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [[Neighbour(t, "", c, False) for t, c in zip(*own, strict=True)] for own in pairs]
 
 
 MEASURE_FAULTS: dict[str, tuple[str, str, Callable[[Any], Callable[..., Any]]]] = {
@@ -224,10 +286,20 @@ MEASURE_FAULTS: dict[str, tuple[str, str, Callable[[Any], Callable[..., Any]]]] 
         "test_bins_are_closed_above",
         lambda f: lambda s, g, bins=15: f(s, g, bins + 1),
     ),
+    "cluster_share": (
+        "soft_prompt",
+        "test_cluster_share_by_hand",
+        lambda f: lambda near, *n: f([row[:2] for row in near], *n),
+    ),
     "confusion": (
         "metrics",
         "test_confusion_has_gold_in_rows",
         lambda f: lambda *a: (found := f(*a)) | {"counts": np.transpose(found["counts"]).tolist()},
+    ),
+    "domain_share": (
+        "soft_prompt",
+        "test_domain_share_by_hand",
+        lambda f: lambda near, *more: f([row[:1] for row in near], *more),
     ),
     "ece": (
         "metrics",
@@ -238,9 +310,26 @@ MEASURE_FAULTS: dict[str, tuple[str, str, Callable[[Any], Callable[..., Any]]]] 
             )
         ),
     ),
+    "label_share": ("soft_prompt", "test_label_share_by_hand", lambda f: MEASURES["domain_share"]),
     "log_loss": ("metrics", "test_log_loss_by_hand_in_nats", lambda f: lambda s, g: f(s, g) / np.log(2)),
     "macro_f1": ("metrics", "test_macro_f1_by_hand", lambda f: lambda s, g, labels=None: metrics.accuracy(s, g)),
     "mcnemar": ("intervals", "test_mcnemar_by_hand", lambda f: _ties_counted),
+    "nearest_tokens": (
+        "soft_prompt",
+        "test_neighbours_are_those_of_a_search_in_float64",
+        lambda f: _by_inner_product,
+    ),
+    "prompt_perplexity": (
+        "soft_prompt",
+        "test_perplexity_token_by_token",
+        # A token that was never scored counts in the mean.
+        lambda f: lambda *a: (found := f(*a)) and found | {"value": found["value"] ** (found["n"] / (found["n"] + 1))},
+    ),
+    "repeated_share": (
+        "soft_prompt",
+        "test_repeated_share_by_hand",
+        lambda f: lambda near, *n: f([row[::-1] for row in near], *n),
+    ),
     "tied": (
         "metrics",
         "test_a_tie_goes_to_the_first_candidate_and_is_counted",
@@ -312,14 +401,14 @@ def test_a_task_whose_splits_meet(check: str) -> None:
 
 def test_a_resume_that_runs_finished_cells_again(tiny_lm: LM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = suite("study/small.py")
-    answered = study_run._answered
+    answered = study_run.answered
     asked: list[str] = []
 
     def counted(*given: Any) -> Any:
         asked.append(given[2].id)
         return answered(*given)
 
-    monkeypatch.setattr(study_run, "_answered", counted)
+    monkeypatch.setattr(study_run, "answered", counted)
     folders = iter(range(100))
 
     def check() -> None:

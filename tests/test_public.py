@@ -26,12 +26,10 @@ def test_the_public_list_is_sorted_and_importable() -> None:
 
 
 def test_names_are_found_where_the_types_say() -> None:
-    said = dict(
-        re.findall(
-            r"^    from (kshot[\w.]*) import (.+)$", (PACKAGE / "__init__.py").read_text(encoding="utf-8"), flags=re.M
-        )
-    )
-    by_name = {name.strip(): module for module, names in said.items() for name in names.split(",")}
+    text = (PACKAGE / "__init__.py").read_text(encoding="utf-8")
+    said = re.findall(r"^    from (kshot[\w.]*) import (?:\(([^)]+)\)|(.+))$", text, flags=re.M)
+    pairs = [(module, name.strip()) for module, *names in said for name in "".join(names).split(",")]
+    by_name = {name: module for module, name in pairs if name}
     assert by_name == kshot._WHERE
     assert sorted(by_name) == sorted(kshot.__all__)
 

@@ -11,7 +11,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kshot.adapt import InContext, Method, ZeroShot
+    from kshot.adapt import (
+        FineTune,
+        Head,
+        InContext,
+        LoRA,
+        Majority,
+        Method,
+        Nearest,
+        PrefixTuning,
+        SoftPrompt,
+        Tfidf,
+        ZeroShot,
+    )
     from kshot.api import compare
     from kshot.data import load_task
     from kshot.data.predictions import Predictions
@@ -19,33 +31,44 @@ if TYPE_CHECKING:
     from kshot.data.template import Template
     from kshot.errors import DataError, KshotError, ModelError, NumericError, OutputError, PromptError, UnknownName
     from kshot.measure.scoring import Outcome, score
-    from kshot.model.adapted import Adapted
+    from kshot.model.adapted import Adapted, load_adapted
     from kshot.model.lm import LM
     from kshot.model.load import load_model
     from kshot.model.prefix import Prefix
+    from kshot.model.serve import Prediction
     from kshot.show.result import Result
 
 _WHERE = {
     "Adapted": "kshot.model.adapted",
     "DataError": "kshot.errors",
     "Example": "kshot.data.task",
+    "FineTune": "kshot.adapt",
+    "Head": "kshot.adapt",
     "InContext": "kshot.adapt",
     "KshotError": "kshot.errors",
     "LM": "kshot.model.lm",
+    "LoRA": "kshot.adapt",
+    "Majority": "kshot.adapt",
     "Method": "kshot.adapt",
     "ModelError": "kshot.errors",
+    "Nearest": "kshot.adapt",
     "NumericError": "kshot.errors",
     "Outcome": "kshot.measure.scoring",
     "OutputError": "kshot.errors",
+    "Prediction": "kshot.model.serve",
     "Predictions": "kshot.data.predictions",
     "Prefix": "kshot.model.prefix",
+    "PrefixTuning": "kshot.adapt",
     "PromptError": "kshot.errors",
     "Result": "kshot.show.result",
+    "SoftPrompt": "kshot.adapt",
     "Task": "kshot.data.task",
     "Template": "kshot.data.template",
+    "Tfidf": "kshot.adapt",
     "UnknownName": "kshot.errors",
     "ZeroShot": "kshot.adapt",
     "compare": "kshot.api",
+    "load_adapted": "kshot.model.adapted",
     "load_model": "kshot.model.load",
     "load_task": "kshot.data",
     "score": "kshot.measure.scoring",
@@ -56,22 +79,32 @@ __all__ = [
     "Adapted",
     "DataError",
     "Example",
+    "FineTune",
+    "Head",
     "InContext",
     "KshotError",
+    "LoRA",
+    "Majority",
     "Method",
     "ModelError",
+    "Nearest",
     "NumericError",
     "Outcome",
     "OutputError",
+    "Prediction",
     "Predictions",
     "Prefix",
+    "PrefixTuning",
     "PromptError",
     "Result",
+    "SoftPrompt",
     "Task",
     "Template",
+    "Tfidf",
     "UnknownName",
     "ZeroShot",
     "compare",
+    "load_adapted",
     "load_model",
     "load_task",
     "score",

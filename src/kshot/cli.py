@@ -4,6 +4,7 @@ Exit status: 0 done, 1 a fault of ours, 2 a fault of the input, 130 stopped by C
 """
 
 import inspect
+import json
 import logging
 import os
 import sys
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 from cyclopts import App, CycloptsError, Parameter, Token
@@ -45,6 +46,8 @@ def status(argv: Sequence[str]) -> int:
     except KshotError as error:
         return _fault(2, _one_line(error))
     except KeyboardInterrupt as stop:
+        if argv[:1] == ["predict"]:
+            return 130
         where = "; ".join(getattr(stop, "__notes__", ()))
         return _fault(130, f"stopped; {where + ', and ' if where else ''}the same command goes on from there")
     except BrokenPipeError:
@@ -63,6 +66,7 @@ def application() -> App:
     about = "Teach frozen language models by their prompts, and find out what that teaching really is."
     app = App(name="kshot", help=about, version=_version, suppress_keyboard_interrupt=False)
     app.command(_run_command(), name="run")
+    app.command(predict)
     app.command(list_names, name="list")
     app.command(report)
     return app
@@ -108,6 +112,41 @@ def _spoken() -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.setLevel(before)
+
+
+def predict(
+    artefact: Annotated[str, Parameter(help="A folder that a run or adapted.save has written.")],
+    file: Annotated[
+        str, Parameter(help="Lines of text or of JSON objects, .jsonl or .csv; - is standard input.")
+    ] = "-",
+    /,
+    *,
+    model: Annotated[
+        str | None, Parameter(help="The model it was taught to, where it is not found by its name.")
+    ] = None,
+    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> None:
+    """Answer the lines of a file, or of a pipe as they arrive: a JSON object on a line for each.
+
+    Each has line (its number), label, probability and logprobs (nats). A line that is a JSON object gives the fields of
+    an input by name; empty lines are skipped. A line that cannot be answered gets line and error instead, the others
+    are answered all the same, and the exit status is 2.
+    """
+    # torch and transformers take seconds to import
+    from kshot.model.lines import answer_stream, opened, served
+
+    with opened(file) as (stream, form):
+        with _spoken():
+            taught = served(artefact, model, dtype=dtype, device=device)
+        good = bad = 0
+        for records in answer_stream(taught, stream, form):
+            sys.stdout.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+            sys.stdout.flush()
+            bad += sum("error" in record for record in records)
+            good += sum("error" not in record for record in records)
+    if bad:
+        raise DataError(f"{bad} of {good + bad} lines could not be answered; each says why in its place")
 
 
 def list_names(kind: Annotated[str, Parameter(help="One of tasks, methods, models, measures.")], /) -> None:

@@ -5,6 +5,7 @@
     ├── DataError             a file or a data set that cannot be read as a task
     ├── ModelError            a model that cannot be found, loaded or trusted
     ├── PromptError           a prompt, label or template that cannot be put to this model
+    ├── MethodError           a way of teaching that does not apply here, or that came to no result
     ├── OutputError           an output folder that cannot be used
     └── NumericError          the model answered with something that is not a number
 
@@ -44,6 +45,10 @@ class ModelError(KshotError):
 
 class PromptError(KshotError):
     """A prompt, label or template that cannot be put to this model."""
+
+
+class MethodError(KshotError):
+    """A way of teaching that does not apply here, or that came to no result; a run marks the cell and goes on."""
 
 
 class OutputError(KshotError):

@@ -1,6 +1,7 @@
 """Intervals and paired tests against scipy, hand-computed numbers and their symmetries."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from kshot.measure.intervals import bootstrap_mean, mcnemar, wilson
+from kshot.measure.intervals import bootstrap_mean, holm, mcnemar, paired_permutation, wilson
 
 shares = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 pairs = st.integers(1, 30).flatmap(lambda n: st.tuples(arrays(np.bool_, n), arrays(np.bool_, n)))
@@ -136,3 +137,62 @@ def test_mcnemar_agrees_with_counting_all_outcomes(pair):
     m, k = found["only_a"] + found["only_b"], found["only_a"]
     as_extreme = [math.comb(m, i) for i in range(m + 1) if abs(i - m / 2) >= abs(k - m / 2)]
     assert found["p"] == pytest.approx(sum(as_extreme) / 2**m)
+
+
+small = st.tuples(st.integers(1, 3), st.integers(1, 7)).flatmap(
+    lambda shape: arrays(np.int64, shape, elements=st.integers(-1, 1))
+)
+
+
+@settings(deadline=None)
+@given(small)
+def test_the_permutation_test_counts_all_flips_of_whole_queries(differences):
+    found = paired_permutation(differences)
+    totals = differences.sum(axis=0)
+    flips = [sum(s * d for s, d in zip(signs, totals, strict=True)) for signs in product((-1, 1), repeat=len(totals))]
+    assert found["p"] == pytest.approx(np.mean([abs(flip) >= abs(totals.sum()) for flip in flips]))
+    assert (found["n"], found["better"], found["worse"]) == (len(totals), (totals > 0).sum(), (totals < 0).sum())
+    assert paired_permutation(-differences)["p"] == pytest.approx(found["p"])
+
+
+@settings(deadline=None)
+@given(pairs)
+def test_with_one_seed_the_permutation_test_is_mcnemar(pair):
+    a, b = pair
+    assert paired_permutation((a.astype(int) - b.astype(int))[None])["p"] == pytest.approx(mcnemar(a, b)["p"])
+
+
+def test_seeds_that_repeat_each_other_add_no_evidence():
+    one = np.array([[1] * 9 + [-1] * 2 + [0] * 20])
+    alone, thrice = paired_permutation(one), paired_permutation(np.repeat(one, 3, axis=0))
+    assert thrice["p"] == pytest.approx(alone["p"])
+    # taken for independent, three seeds would have made it far surer
+    assert paired_permutation(np.tile(one, 3))["p"] < alone["p"] / 5
+
+
+def test_the_permutation_test_rejects_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    shared = rng.integers(-1, 2, (400, 1, 60))
+    keep = rng.random((400, 3, 60)) < 0.7
+    ps = [paired_permutation(found)["p"] for found in shared * keep]
+    assert 0.02 <= np.mean(np.array(ps) < 0.05) <= 0.07
+
+
+def test_the_permutation_test_of_many_queries_is_the_same_by_fourier():
+    rng = np.random.default_rng(1)
+    differences = rng.integers(-1, 2, (3, 9000))
+    total = differences.sum(axis=0)
+    z = abs(total.sum()) / math.sqrt((total**2).sum())
+    assert paired_permutation(differences)["p"] == pytest.approx(2 * stats.norm.sf(z), abs=0.01)
+
+
+def test_the_permutation_test_of_nothing_is_none():
+    assert paired_permutation(np.zeros((0, 4), dtype=int)) is None
+    assert paired_permutation(np.zeros((2, 0), dtype=int)) is None
+    assert paired_permutation(np.zeros((2, 3), dtype=int))["p"] == 1.0
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []

@@ -9,7 +9,8 @@ from kshot.data.task import Task
 from kshot.data.template import Template
 from kshot.errors import DataError, KshotError, UnknownName
 from kshot.model.lm import LM
-from kshot.study.experiment import cells_of, check_pool, experiment, members, queries, recipe
+from kshot.study.cells import cells_of, members, recipe
+from kshot.study.experiment import check_pool, experiment, queries
 from kshot.study.settings import Settings, make_settings
 
 

@@ -38,6 +38,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
     found = {name: _record(tmp_path / name) for name in ("whole", "killed")}
     assert found["whole"] == found["killed"]
     assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == [
+        "artefacts",
         "records.jsonl",
         "report.html",
         "results.json",

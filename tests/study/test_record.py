@@ -12,7 +12,7 @@ from kshot.errors import NumericError
 from kshot.measure.scoring import Outcome
 from kshot.model.adapted import Adapted
 from kshot.model.lm import LM
-from kshot.study.experiment import Cell
+from kshot.study.cells import Cell
 from kshot.study.record import GREEDY, OPEN_CANDIDATES, record
 
 CELL = Cell(task="t", method="zero-shot", shots=0, seed=0, order=0, id="c")

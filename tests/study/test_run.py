@@ -19,7 +19,8 @@ from kshot.measure.scoring import score
 from kshot.model.lm import LM
 from kshot.model.tiny import tiny_lm as fresh_lm
 from kshot.show.report import page
-from kshot.study.experiment import Cell
+from kshot.study import answering
+from kshot.study.cells import Cell
 from kshot.study.results import VOLATILE
 from kshot.study.run import Finished, run
 from kshot.study.settings import make_settings
@@ -165,7 +166,7 @@ def test_an_undefined_score_has_its_reason(done: Finished) -> None:
 def test_a_second_start_runs_nothing_and_says_the_same(
     done: Finished, tiny_lm: LM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "score", None)
+    monkeypatch.setattr(answering, "score", None)
     with caplog.at_level("INFO", logger="kshot"):
         again = _run(tiny_lm, done.directory)
     assert again.results == done.results
@@ -177,7 +178,7 @@ def test_a_second_start_runs_nothing_and_says_the_same(
 def test_a_run_that_was_stopped_goes_on(
     stop: int, done: Finished, tiny_lm: LM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answered, asked = module._answered, []
+    answered, asked = module.answered, []
 
     def until(settings: Any, lm: LM, cell: Cell, *rest: Any) -> Any:
         asked.append(cell.id)
@@ -186,13 +187,13 @@ def test_a_run_that_was_stopped_goes_on(
         return answered(settings, lm, cell, *rest)
 
     folder = tmp_path / "out"
-    monkeypatch.setattr(module, "_answered", until)
+    monkeypatch.setattr(module, "answered", until)
     with pytest.raises(KeyboardInterrupt) as caught:
         _run(tiny_lm, folder)
     total = len(done.results["kshot"]["cells"])
     assert caught.value.__notes__ == [f"{stop} of {total} cells are finished in '{folder}'"]
     assert not (folder / "results.json").exists()
-    monkeypatch.setattr(module, "_answered", lambda *given: asked.append(given[2].id) or answered(*given))
+    monkeypatch.setattr(module, "answered", lambda *given: asked.append(given[2].id) or answered(*given))
     again = _run(tiny_lm, folder)
     # the cell in progress is asked once more, and no other
     assert len(asked) == total + 1
@@ -262,7 +263,7 @@ def test_an_ensemble_combines_its_members_and_runs_none_twice(
         asked.append((task.name, *(example.id for example in adapted.demonstrations)))
         return score(adapted, task, *rest, **more)
 
-    monkeypatch.setattr(module, "score", counted)
+    monkeypatch.setattr(answering, "score", counted)
     done = _run(tiny_lm, tmp_path / "out", num_fewshot=3, ensemble="orders", methods="in-context")
     # two tasks, two seeds, three orders of each
     assert len(asked) == len(set(asked)) == 12
@@ -293,12 +294,12 @@ def test_an_ensemble_that_was_stopped_goes_on_to_the_same(
 ) -> None:
     options: dict[str, Any] = {"num_fewshot": 2, "seed": 0, "orders": 2, "ensemble": "orders", "methods": "in-context"}
     whole = _run(tiny_lm, None, (films(),), **options).results["kshot"]
-    combine = module.combine
-    monkeypatch.setattr(module, "combine", None)
+    combine = answering.combine
+    monkeypatch.setattr(answering, "combine", None)
     with pytest.raises(TypeError):
         _run(tiny_lm, tmp_path / "out", (films(),), **options)
     assert len((tmp_path / "out" / "records.jsonl").read_text(encoding="utf-8").splitlines()) == 2
-    monkeypatch.setattr(module, "combine", combine)
+    monkeypatch.setattr(answering, "combine", combine)
     again = _run(tiny_lm, tmp_path / "out", (films(),), **options).results["kshot"]
     assert calm(again["summary"]) == calm(whole["summary"])
 
@@ -413,7 +414,16 @@ def test_compare_takes_things_and_names(tiny_lm: LM, tiny_model_dir: Path, tmp_p
 
 
 def test_the_volatile_names_are_those_of_time_and_memory() -> None:
-    assert set(VOLATILE) == {"date", "total_evaluation_time_seconds", "seconds", "queries_per_second", "peak_rss_bytes"}
+    assert set(VOLATILE) == {
+        "date",
+        "total_evaluation_time_seconds",
+        "seconds",
+        "fit_seconds",
+        "query_ms",
+        "queries_per_second",
+        "peak_rss_bytes",
+        "directory",
+    }
 
 
 def test_a_query_never_stands_in_its_own_prompt(tiny_lm):

@@ -1,22 +1,17 @@
 """Teaching by the prompt alone: nothing, or demonstrations."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-import torch
-
-from kshot.data.pick import Similarity, bm25_index, pick
+from kshot.adapt.examples import PER_QUERY
 from kshot.data.pick import order as reorder
+from kshot.data.pick import pick
 from kshot.data.task import Example, Task
 from kshot.data.template import Template
 from kshot.errors import PromptError
-from kshot.model.adapted import Adapted, shown_texts
+from kshot.model.adapted import Adapted
+from kshot.model.demonstrations import read_ahead, retrieval
 from kshot.model.lm import LM
-from kshot.model.prefix import EMPTY, Prefix
-
-# Ways of picking that look at the query: every query gets a prompt of its own.
-PER_QUERY = ("bm25", "hidden")
+from kshot.model.prefix import Prefix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +22,7 @@ class ZeroShot:
     channel: bool = False
 
     def fit(self, lm: LM, task: Task, examples: tuple[Example, ...], seed: int) -> Adapted:
-        return Adapted(lm=lm, template=self.template or task.template, channel=self.channel)
+        return _untaught(lm, task, "zero-shot", self.template, channel=self.channel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,17 +41,12 @@ class InContext:
     channel: bool = False
 
     def fit(self, lm: LM, task: Task, examples: tuple[Example, ...], seed: int) -> Adapted:
-        template = self.template or task.template
-        adapted = Adapted(lm=lm, template=template, channel=self.channel)
+        adapted = _untaught(lm, task, "in-context", self.template, channel=self.channel)
         if self.pick in PER_QUERY:
-            # Made once for all queries: an index of the pool, or its hidden states.
-            similarity = _hidden_similarity(lm, template) if self.pick == "hidden" else bm25_index(examples)
-
-            def retrieve(query: Example) -> tuple[Example, ...]:
-                found = pick(examples, self.shots, self.pick, seed, query=query, similarity=similarity)
-                return reorder(found, self.order, seed)
-
-            return replace(adapted, retrieve=retrieve)
+            made = retrieval(
+                lm, adapted.template, examples, shots=self.shots, pick=self.pick, order=self.order, seed=seed
+            )
+            return replace(adapted, retrieve=made)
         chosen = pick(examples, self.shots, self.pick, seed, labels=task.labels, ids=self.ids)
         shown = reorder(chosen, self.order, seed)
         if any(example.label is None for example in shown):
@@ -70,27 +60,16 @@ def read(adapted: Adapted) -> Prefix:
 
     Scoring cuts it to what it really shares with the queries: the last token may change when a query follows.
     """
-    lm, template = adapted.lm, adapted.template
-    text = template.preamble(shown_texts(template, adapted.demonstrations, channel=adapted.channel))
-    tokens = (*lm.codec.first, *lm.codec.encode([text])[0])
-    if lm.route.kind == "rows" or not tokens or (lm.context is not None and len(tokens) > lm.context):
-        return EMPTY
-    with torch.no_grad():
-        return lm.prefill(tokens)
+    return read_ahead(adapted.reader, adapted.template, adapted.demonstrations, channel=adapted.channel)
 
 
-def _hidden_similarity(lm: LM, template: Template) -> Similarity:
-    """Cosine of mean last hidden states of the rendered inputs, the model's own idea of likeness."""
-    known: dict[str, np.ndarray] = {}
-
-    def embed(examples: Sequence[Example]) -> np.ndarray:
-        texts = [template.render(e.fields) for e in examples]
-        missing = [text for text in dict.fromkeys(texts) if text not in known]
-        if missing:
-            known.update(zip(missing, lm.embed(missing), strict=True))
-        return np.stack([known[text] for text in texts])
-
-    def similarity(query: Example, candidates: Sequence[Example]) -> np.ndarray:
-        return embed(candidates) @ embed((query,))[0]
-
-    return similarity
+def _untaught(lm: LM, task: Task, method: str, template: Template | None, *, channel: bool) -> Adapted:
+    """The model as it is, with the task's own layout unless there is another."""
+    return Adapted(
+        lm=lm,
+        template=template or task.template,
+        channel=channel,
+        method=method,
+        kind=task.kind,
+        labels=task.labels,
+    )

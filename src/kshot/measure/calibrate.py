@@ -10,7 +10,7 @@ The calibrations divide by a prior over the labels, so they need one set of cand
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.special import log_softmax, logsumexp
 
 from kshot.data.predictions import Predictions
@@ -41,7 +41,7 @@ def token_length_normalized(predictions: Predictions) -> Scores | None:
     Known problems: depends on the tokenizer; a long answer whose later tokens follow from its first ones is
         preferred. Its softmax is no probability of anything, so log-loss and calibration error have an arbitrary scale.
     """
-    if _no_queries(predictions):
+    if _no_tokens(predictions):
         return None
     return _divided(predictions, predictions.tokens)
 
@@ -164,15 +164,20 @@ def _no_queries(predictions: Predictions) -> str:
     return "" if len(predictions.ids) else "there are no queries"
 
 
+def _no_tokens(predictions: Predictions) -> str:
+    unwritten = predictions.present & (predictions.tokens == 0)
+    return _no_queries(predictions) or ("the answers are labels of a classifier, not text" if unwritten.any() else "")
+
+
 def _no_characters(predictions: Predictions) -> str:
-    empty = _present(predictions) & (predictions.characters == 0)
-    return _no_queries(predictions) or ("an answer has no characters" if empty.any() else "")
+    empty = predictions.present & (predictions.characters == 0)
+    return _no_tokens(predictions) or ("an answer has no characters" if empty.any() else "")
 
 
 def _no_unconditional(predictions: Predictions) -> str:
     if _no_queries(predictions) or predictions.unconditional is None:
         return _no_queries(predictions) or "the answers were not scored without their input"
-    zero = np.isneginf(predictions.unconditional) & _present(predictions)
+    zero = np.isneginf(predictions.unconditional) & predictions.present
     return "an answer has probability zero without its input" if zero.any() else ""
 
 
@@ -207,24 +212,20 @@ _REASONS: dict[str, Callable[[Predictions], str]] = {
     "contextual_calibration": _no_content_free,
     "domain_context_calibration": _no_domain,
     "sum": _no_queries,
-    "token_length_normalized": _no_queries,
+    "token_length_normalized": _no_tokens,
     "unconditional_likelihood_normalized": _no_unconditional,
 }
 
 
-def _present(predictions: Predictions) -> Bool[np.ndarray, "q c"]:
-    return predictions.tokens > 0
-
-
 def _divided(predictions: Predictions, lengths: np.ndarray) -> Scores:
     table = np.full(predictions.logprobs.shape, -np.inf)
-    return np.divide(predictions.logprobs, lengths, out=table, where=_present(predictions))
+    return np.divide(predictions.logprobs, lengths, out=table, where=predictions.present)
 
 
 def _less(predictions: Predictions, bias: np.ndarray) -> Scores:
     # Absent candidates are left at -inf: -inf - -inf would be nan.
     table = np.full(predictions.logprobs.shape, -np.inf)
-    return np.subtract(predictions.logprobs, bias, out=table, where=_present(predictions))
+    return np.subtract(predictions.logprobs, bias, out=table, where=predictions.present)
 
 
 def _over_prior(predictions: Predictions, prior: Float[np.ndarray, "c"]) -> Scores:

@@ -83,7 +83,7 @@ def majority_vote(members: Sequence[Predictions]) -> Predictions:
     """
     first = members[0]
     mean = _mean([member.logprobs for member in members])
-    present = first.tokens > 0
+    present = first.present
     table = np.full(mean.shape, -np.inf)
     if mean.size:
         rows = np.arange(len(mean))
@@ -97,7 +97,8 @@ def majority_vote(members: Sequence[Predictions]) -> Predictions:
         # Means of equals may lie too far below the best one's to be seen beside whole votes: then a last bit decides.
         above = np.nextafter(table.max(axis=1), np.inf)
         table[rows, winner] = np.where(table.argmax(axis=1) == winner, table[rows, winner], above)
-    ones = present.astype(np.int64)
+    # A classifier's labels have no length, and a vote gives them none.
+    ones = (first.tokens > 0).astype(np.int64)
     return replace(
         first, logprobs=table, tokens=ones, characters=ones, unconditional=None, content_free=None, domain=None
     )

@@ -6,7 +6,7 @@ import numpy as np
 
 from kshot.data.task import Task
 from kshot.model.adapted import Adapted
-from kshot.model.lm import Answers
+from kshot.model.said import Answers
 from kshot.model.tree import Scored
 
 
@@ -45,7 +45,7 @@ def greedy(
                 return (*path[len(answer) :], *end)
         return end
 
-    answers = adapted.lm.greedy(
+    answers = adapted.reader.greedy(
         [own[0].tokens[: own[0].start] for own in sequences],
         lambda text: any(stop in text.lstrip(" ") for stop in stops),
         max(len(tokens) for tokens in codec.encode([template.answer(label) for label in task.labels])) + 2,

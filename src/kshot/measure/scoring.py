@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -10,34 +10,21 @@ from jaxtyping import Float
 from kshot.data.predictions import Predictions
 from kshot.data.task import Example, Task
 from kshot.errors import PromptError
+from kshot.measure.classified import classified
 from kshot.measure.greedy import greedy, right_answers
-from kshot.model.adapted import Adapted, channel_head, shown_texts
-from kshot.model.lm import OnProgress, Scores
+from kshot.measure.outcome import Outcome, Overlength
+from kshot.model.adapted import Adapted, shown_texts
+from kshot.model.lm import OnProgress
+from kshot.model.prompts import Prompt, continuations
+from kshot.model.said import Scores
 from kshot.model.tokens import Continuations
 from kshot.model.tree import Scored
 from kshot.seeds import stream
-
-Overlength = Literal["drop-demo", "skip", "error"]
 
 # Zhao et al. 2021, section 5: the three content-free inputs whose mean is the reference.
 CONTENT_FREE = ("N/A", "[MASK]", "")
 # Fei et al. 2023, section 3: random in-domain texts, as many as they average over.
 DOMAIN_TEXTS = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """Predictions with what they cost and what had to be done to get them.
-
-    ``tokens`` is how many tokens the model ran; ``repaired`` prompts whose last tokens changed when an answer followed;
-    ``dropped`` demonstrations that did not fit (the most that any query lost); ``skipped`` ids of queries left out.
-    """
-
-    predictions: Predictions
-    tokens: int
-    repaired: int = 0
-    dropped: int = 0
-    skipped: tuple[str, ...] = ()
 
 
 def score(
@@ -54,17 +41,20 @@ def score(
     Open tasks are answered greedily too. ``seed`` draws the random in-domain texts. Raises PromptError where a prompt
     cannot be put to this model, NumericError where the model answers with NaN.
     """
+    if adapted.classifier is not None:
+        return classified(adapted, task, examples, overlength=overlength)
     prompts, dropped, skipped = _fitting(adapted, task, list(examples), overlength)
-    kept = [prompt.query for prompt in prompts]
+    kept = [query for _, query in prompts]
     extra = _calibration_inputs(adapted, task, kept, seed)
-    shared = prompts[0].preamble if prompts else ""
-    asked = [*prompts, *(Prompt(shared, kept[0], fields) for fields in extra)]
-    found = _continuations(adapted, task, asked)
+    shared = prompts[0][0] if prompts else ""
+    found = _continuations(
+        adapted, task, prompts, [Prompt(shared, fields, task.candidates(kept[0])) for fields in extra]
+    )
     flat = [sequence for own in found.sequences for sequence in own]
     spoken = task.kind == "open" and not adapted.channel
     gold = [_gold(task, e) for e in kept]
     probes = right_answers(adapted, task, gold, found.sequences) if spoken else []
-    scores = adapted.lm.score([*flat, *probes], adapted.prefix, on_progress)
+    scores = adapted.reader.score([*flat, *probes], adapted.prefix, on_progress)
     tables = _tables(found, scores.sums())
     tokens = scores.tokens + _prefix_tokens(adapted, flat)
     n = len(prompts)
@@ -89,55 +79,18 @@ def score(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A query behind its preamble (description and demonstrations); ``fields`` replaces the query's own where given."""
-
-    preamble: str
-    query: Example
-    fields: Mapping[str, Any] | None = None
+Asked = tuple[str, Example]
+"""A query behind its preamble (description and demonstrations)."""
 
 
-def _continuations(adapted: Adapted, task: Task, prompts: Sequence[Prompt]) -> Continuations:
-    """Every candidate behind every prompt. Prompts with one preamble are encoded together."""
-    template, codec = adapted.template, adapted.lm.codec
-    by_preamble: dict[str, list[int]] = {}
-    for i, prompt in enumerate(prompts):
-        by_preamble.setdefault(prompt.preamble, []).append(i)
-    found: list[tuple[Scored, ...]] = [()] * len(prompts)
-    repaired = 0
-    for preamble, members in by_preamble.items():
-        texts = [template.render(prompts[i].fields or prompts[i].query.fields) for i in members]
-        candidates = [task.candidates(prompts[i].query) for i in members]
-        if adapted.channel:
-            for i, text, labels in zip(members, texts, candidates, strict=True):
-                heads = [channel_head(template, label) for label in labels]
-                part = codec.continuations(preamble, heads, [[text]] * len(heads))
-                found[i] = tuple(own[0] for own in part.sequences)
-                repaired += part.repaired > 0
-            continue
-        part = codec.continuations(preamble, texts, [[template.answer(label) for label in own] for own in candidates])
-        repaired += part.repaired
-        for i, own in zip(members, part.sequences, strict=True):
-            found[i] = own
-    for prompt, own in zip(prompts, found, strict=True):
-        _distinct(task.candidates(prompt.query), own)
-    return Continuations(tuple(found), repaired)
-
-
-def _distinct(labels: Sequence[str], sequences: Sequence[Scored]) -> None:
-    seen: dict[tuple[int, ...], str] = {}
-    for label, sequence in zip(labels, sequences, strict=True):
-        if sequence.tokens in seen:
-            raise PromptError(
-                f"labels {seen[sequence.tokens]!r} and {label!r} become the same tokens; give them different words"
-            )
-        seen[sequence.tokens] = label
+def _continuations(adapted: Adapted, task: Task, asked: Sequence[Asked], extra: Sequence[Prompt] = ()) -> Continuations:
+    prompts = [Prompt(preamble, query.fields, task.candidates(query)) for preamble, query in asked]
+    return continuations(adapted.lm.codec, adapted.template, [*prompts, *extra], channel=adapted.channel)
 
 
 def _fitting(
     adapted: Adapted, task: Task, examples: list[Example], overlength: Overlength
-) -> tuple[list[Prompt], int, tuple[str, ...]]:
+) -> tuple[list[Asked], int, tuple[str, ...]]:
     """The prompts with as many demonstrations as the context holds: all queries with the same ones, unless retrieved."""
     if adapted.retrieve is not None:
         found = [_fit_together(adapted, task, [e], adapted.retrieve(e), overlength) for e in examples]
@@ -148,13 +101,13 @@ def _fitting(
 
 def _fit_together(
     adapted: Adapted, task: Task, examples: list[Example], shown: tuple[Example, ...], overlength: Overlength
-) -> tuple[list[Prompt], int, tuple[str, ...]]:
+) -> tuple[list[Asked], int, tuple[str, ...]]:
     template = adapted.template
     texts = shown_texts(template, shown, channel=adapted.channel)
     preamble = template.preamble(texts)
     limit = adapted.lm.context
     if limit is None:
-        return [Prompt(preamble, e) for e in examples], 0, ()
+        return [(preamble, e) for e in examples], 0, ()
     codec = adapted.lm.codec
     room = limit - len(codec.first) - adapted.prefix.length * (adapted.prefix.tokens is None)
     # One token more at each seam than the parts have: a bound that never lets a prompt through that is too long.
@@ -166,7 +119,7 @@ def _fit_together(
     total = base + sum(sizes)
     longest = max(needs, default=0)
     if total + longest <= room:
-        return [Prompt(preamble, e) for e in examples], 0, ()
+        return [(preamble, e) for e in examples], 0, ()
     if overlength == "error":
         raise PromptError(_too_long(adapted, total + longest, limit))
     if overlength == "skip":
@@ -174,7 +127,7 @@ def _fit_together(
         if not kept:
             raise PromptError(_too_long(adapted, total + min(needs), limit) + "; no query is left")
         left_out = tuple(e.id for e, need in zip(examples, needs, strict=True) if total + need > room)
-        return [Prompt(preamble, e) for e in kept], 0, left_out
+        return [(preamble, e) for e in kept], 0, left_out
     dropped = 0
     while dropped < len(sizes) and total + longest > room:
         total -= sizes[dropped]
@@ -183,7 +136,7 @@ def _fit_together(
         raise PromptError(
             _too_long(adapted, total + longest, limit) + " even without demonstrations; try --overlength skip"
         )
-    return [Prompt(template.preamble(texts[dropped:]), e) for e in examples], dropped, ()
+    return [(template.preamble(texts[dropped:]), e) for e in examples], dropped, ()
 
 
 def _too_long(adapted: Adapted, found: int, limit: int) -> str:
@@ -232,9 +185,9 @@ def _unconditional(
     for example in examples:
         empty = _filled(example.fields, "")
         key = (adapted.template.render(empty), task.candidates(example))
-        distinct.setdefault(key, Prompt(adapted.template.description, example, empty))
+        distinct.setdefault(key, Prompt(adapted.template.description, empty, task.candidates(example)))
         keys.append(key)
-    found = _continuations(replace(adapted, retrieve=None), task, list(distinct.values()))
+    found = continuations(adapted.lm.codec, adapted.template, list(distinct.values()))
     scores = adapted.lm.score([s for own in found.sequences for s in own])
     rows = dict(zip(distinct, _tables(found, scores.sums()).sums, strict=True))
     return np.stack([rows[key] for key in keys]), scores.tokens

@@ -22,20 +22,30 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask_function
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from kshot.model.merge import Own, merged_attention, own_part
+from kshot.model.merge import Far, Own, merged_attention, own_part
 from kshot.model.prefix import Prefix
 from kshot.model.tree import ancestors_or_self
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Before:
+    """A prefix, and the nodes of the pack that stand behind it: those from ``begin`` up to ``stop``."""
+
+    prefix: Prefix
+    begin: int
+    stop: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pass:
     """One forward call on a pack: where its nodes stand, what stands before them, what is to be kept.
 
-    ``depth`` and ``end`` are the pack's (tree.py); ``captured``, when given, receives each layer's own keys and values.
+    ``before`` parts the nodes, in order and whole branches at a time, by the prefix that they stand behind. ``depth``
+    and ``end`` are the pack's (tree.py); ``captured``, when given, receives each layer's own keys and values.
     ``merge`` False sends every layer down the dense path: the slow, obvious computation.
     """
 
-    prefix: Prefix
+    before: tuple[Before, ...]
     depth: Int[np.ndarray, "t"]
     end: Int[np.ndarray, "t"]
     captured: dict[int, tuple[Tensor, Tensor]] | None = None
@@ -43,13 +53,36 @@ class Pass:
     _memo: dict[Any, Any] = field(default_factory=dict)
     calls: list[int] = field(default_factory=list)
 
+    @property
+    def positions(self) -> Int[np.ndarray, "t"]:
+        """Where every node stands in its own sequence."""
+        shift = [np.full(one.stop - one.begin, one.prefix.length) for one in self.before]
+        return self.depth + np.concatenate(shift)
+
+    @property
+    def places(self) -> Int[np.ndarray, "u"]:
+        """Where every key stands in its own sequence: those of the prefixes, one after another, then the nodes'."""
+        return np.concatenate([*(np.arange(one.prefix.length) for one in self.before), self.positions])
+
     def visible(self, device: torch.device) -> Tensor:
-        """(t, p + t) bool: all of the prefix, and of the pack oneself and one's ancestors."""
+        """(t, p + t) bool: all of one's own prefix, none of the others, and of the pack oneself and one's ancestors."""
         if "visible" not in self._memo:
             own = torch.from_numpy(ancestors_or_self(self.end)).to(device)
-            before = own.new_ones(len(self.depth), self.prefix.length)
-            self._memo["visible"] = torch.cat([before, own], dim=1)
+            parts = []
+            for one in self.before:
+                seen = own.new_zeros(len(self.depth), one.prefix.length)
+                seen[one.begin : one.stop] = True
+                parts.append(seen)
+            self._memo["visible"] = torch.cat([*parts, own], dim=1)
         return self._memo["visible"]
+
+    def far(self, layer: int) -> tuple[Far, ...]:
+        """The prefixes' keys and values in one layer, with the nodes that see them."""
+        return tuple(
+            Far(one.prefix.keys[layer], one.prefix.values[layer], one.begin, one.stop)
+            for one in self.before
+            if one.prefix.length
+        )
 
     def own(self, dtype: torch.dtype) -> Own:
         if dtype not in self._memo:
@@ -91,11 +124,11 @@ def _mask(original: str) -> Any:
         if rule is causal_mask_function:
             return None
         device = torch.device(asked["device"])
-        depth = torch.from_numpy(current.depth).to(device) + current.prefix.length
-        places = torch.cat([torch.arange(current.prefix.length, device=device), depth])
+        own = torch.from_numpy(current.positions).to(device)
+        places = torch.from_numpy(current.places).to(device)
         zero = torch.zeros((), dtype=torch.long, device=device)
         visible = current.visible(device)
-        allowed = rule(zero, zero, depth[:, None], places[None, :]).reshape(visible.shape) & visible
+        allowed = rule(zero, zero, own[:, None], places[None, :]).reshape(visible.shape) & visible
         # A window that nothing here outgrows is no window: the layer may take the fast path.
         return None if torch.equal(allowed, visible) else allowed[None, None]
 
@@ -111,14 +144,16 @@ def _attention(original: str) -> Any:
         current.calls.append(layer)
         if current.captured is not None:
             current.captured[layer] = (key, value)
-        prefix = (current.prefix.keys[layer], current.prefix.values[layer]) if current.prefix.length else None
+        far = current.far(layer)
         if attention_mask is None and current.merge and _mergeable(query, key, value, asked):
             own = current.own(query.dtype)
             scale = asked.get("scaling")
             scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
-            return merged_attention(query, key, value, prefix, own, scale), None
-        if prefix is not None:
-            key, value = torch.cat([prefix[0], key], dim=2), torch.cat([prefix[1], value], dim=2)
+            return merged_attention(query, key, value, far, own, scale), None
+        key, value = (
+            torch.cat([*(f.keys for f in far), key], dim=2),
+            torch.cat([*(f.values for f in far), value], dim=2),
+        )
         mask = current.visible(query.device)[None, None] if attention_mask is None else attention_mask
         if original != "sdpa":
             # Eager attention adds its mask to the scores.

@@ -2,8 +2,8 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,18 +11,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kshot.errors import NumericError
-from kshot.model.attention import Pass, in_force
+from kshot.errors import ModelError, NumericError
+from kshot.model.attention import Before, Pass, in_force
+from kshot.model.delta import NO_CHANGE, Delta, call
 from kshot.model.prefix import EMPTY, Prefix
+from kshot.model.said import Answers, Part, Scores, agreed
 from kshot.model.tokens import Codec
-from kshot.model.tree import Pack, Scored, plan, shared_beginning
-
-# Rows of logits that are turned into log-probabilities at a time: bounds the float copy of (rows, vocabulary).
-_ROWS_AT_ONCE = 64
+from kshot.model.tree import Pack, Scored, joined, plan, shared_beginning
 
 _NOTHING = np.zeros(0)
 
 OnProgress = Callable[[int, int], None]
+Group = tuple[Sequence[Scored], Prefix]
+"""Sequences and what stands before them."""
 
 
 def _no_guess(i: int, answer: tuple[int, ...]) -> tuple[int, ...]:
@@ -39,7 +40,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LM:
-    """A frozen model with its tokenizer. Nothing here changes its weights.
+    """A frozen model with its tokenizer. Nothing here changes its weights; ``delta`` is read on top of them.
 
     ``context`` is the number of tokens it can read, None where it has no limit. ``tokens_per_pack`` and
     ``rows_per_pack`` bound the memory of a pass; they change its numbers by rounding only.
@@ -57,22 +58,35 @@ class LM:
     context: int | None
     tokens_per_pack: int
     rows_per_pack: int
+    delta: Delta = NO_CHANGE
 
     @property
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 
-    def prefill(self, tokens: Sequence[int], prefix: Prefix = EMPTY) -> Prefix:
-        """A longer prefix: ``tokens`` read behind ``prefix``. Keeps the graph where gradients are enabled."""
-        for begin in range(0, len(tokens), self.tokens_per_pack):
-            part = tuple(tokens[begin : begin + self.tokens_per_pack])
+    def prefill(self, text: Sequence[int] | Float[Tensor, "p e"], prefix: Prefix = EMPTY) -> Prefix:
+        """A longer prefix: tokens, or rows in the place of embedded tokens, read behind ``prefix``.
+
+        Keeps the graph where gradients are enabled. ModelError where a model's keys and values cannot be kept.
+        """
+        if len(text) and self.route.kind == "rows":
+            raise ModelError(f"{self.name} reads every sequence whole ({self.route.reason}): nothing can be read ahead")
+        for begin in range(0, len(text), self.tokens_per_pack):
+            part = text[begin : begin + self.tokens_per_pack]
             n = len(part)
-            current = Pass(prefix, np.arange(n), np.full(n, n), captured={})
-            self._forward(np.array(part), current, np.array([n - 1]))
+            current = Pass((Before(prefix, 0, n),), np.arange(n), np.full(n, n), captured={})
+            self._forward(part if isinstance(part, Tensor) else np.array(part), current, np.arange(0))
             captured = current.captured or {}
             layers = sorted(captured)
-            prefix = prefix.join([captured[i][0] for i in layers], [captured[i][1] for i in layers], part)
+            known = None if isinstance(part, Tensor) else tuple(part)
+            prefix = prefix.join([captured[i][0] for i in layers], [captured[i][1] for i in layers], known)
         return prefix
+
+    def embedded(self, tokens: Sequence[int]) -> Float[Tensor, "t e"]:
+        """The rows that the model looks up for tokens, float32 at least: what a soft prompt that says the same would hold."""
+        table = self.model.get_input_embeddings()
+        rows = table(torch.tensor(list(tokens), dtype=torch.long, device=self.device)).detach()
+        return rows.to(torch.promote_types(self.dtype, torch.float32))
 
     def score(
         self, sequences: Sequence[Scored], prefix: Prefix = EMPTY, on_progress: OnProgress | None = None
@@ -82,11 +96,16 @@ class LM:
         A prefix that knows its tokens is a memory of what the sequences begin with: they are given whole, and it is
         cut to what it shares with all of them. Any other prefix stands before them, and they start behind it.
         """
+        return self.score_together([(sequences, prefix)], on_progress)
+
+    def score_together(self, groups: Sequence[Group], on_progress: OnProgress | None = None) -> "Scores":
+        """The same for sequences behind different prefixes, side by side in the same passes; group after group."""
+        count = sum(len(sequences) for sequences, _ in groups)
         with torch.no_grad():
-            found: list[np.ndarray] = [_NOTHING] * len(sequences)
-            best: list[np.ndarray] = [_NOTHING] * len(sequences)
+            found: list[np.ndarray] = [_NOTHING] * count
+            best: list[np.ndarray] = [_NOTHING] * count
             tokens = 0
-            for part in self.stream(sequences, prefix, on_progress):
+            for part in self.stream_together(groups, on_progress):
                 tokens += part.tokens
                 values = part.logprobs().cpu().numpy()
                 if np.isnan(values).any():
@@ -97,26 +116,60 @@ class LM:
         return Scores(tuple(found), tuple(best), tokens)
 
     def stream(
-        self, sequences: Sequence[Scored], prefix: Prefix = EMPTY, on_progress: OnProgress | None = None
+        self,
+        sequences: Sequence[Scored],
+        prefix: Prefix = EMPTY,
+        on_progress: OnProgress | None = None,
+        *,
+        trunk: bool = True,
     ) -> Iterator["Part"]:
-        """The same, pack by pack and with its graph: what training and greedy answers are made of."""
+        """The same, pack by pack and with its graph: what training and greedy answers are made of.
+
+        Without a ``trunk`` the graphs of two packs meet in ``prefix`` and in ``delta`` only (tree.plan).
+        """
+        return self.stream_together([(sequences, prefix)], on_progress, trunk=trunk)
+
+    def stream_together(
+        self, groups: Sequence[Group], on_progress: OnProgress | None = None, *, trunk: bool = True
+    ) -> Iterator["Part"]:
+        """The same for several groups: the members of a part count through the sequences of all of them."""
         if self.route.kind == "rows":
-            yield from self._rows(sequences, on_progress)
+            if any(prefix.length and prefix.tokens is None for _, prefix in groups):
+                raise ModelError(f"{self.name} reads every sequence whole ({self.route.reason}): no prefix but text")
+            yield from self._rows([sequence for sequences, _ in groups for sequence in sequences], on_progress)
             return
-        if prefix.tokens is not None:
-            prefix = _common(prefix, sequences)
-            if prefix.length:
-                sequences = [Scored(s.tokens[prefix.length :], s.start - prefix.length) for s in sequences]
-        found = plan(sequences, tokens_per_pack=self.tokens_per_pack, rows_per_pack=self.rows_per_pack)
-        prefix = self.prefill(found.trunk, prefix)
-        done = len(found.trunk)
-        for i, pack in enumerate(found.packs):
-            logits = self._forward(pack.tokens, Pass(prefix, pack.depth, pack.end), pack.rows)
-            spent = len(pack.tokens) + (len(found.trunk) if i == 0 else 0)
-            yield Part(logits, pack.row_of, pack.targets, pack.members, pack.bounds, spent)
-            done += len(pack.tokens)
+        laid: list[_Laid] = []
+        done = first = 0
+        for sequences, prefix in groups:
+            shared = _common(prefix, sequences) if prefix.tokens is not None else prefix
+            if shared.tokens:
+                sequences = [Scored(s.tokens[shared.length :], s.start - shared.length) for s in sequences]
+            found = plan(sequences, tokens_per_pack=self.tokens_per_pack, rows_per_pack=self.rows_per_pack, trunk=trunk)
+            behind = self.prefill(found.trunk, shared)
+            done += len(found.trunk)
+            laid += [(pack, behind, first) for pack in found.packs]
+            first += len(sequences)
+        spent, total = done, done + sum(len(pack.tokens) for pack, _, _ in laid)
+        for together in self._side_by_side(laid):
+            pack, current = _as_one(together)
+            logits = self._forward(pack.tokens, current, pack.rows)
+            yield Part(logits, pack.row_of, pack.targets, pack.members, pack.bounds, spent + len(pack.tokens))
+            spent, done = 0, done + len(pack.tokens)
             if on_progress is not None:
-                on_progress(done, found.distinct)
+                on_progress(done, total)
+
+    def _side_by_side(self, laid: Sequence["_Laid"]) -> Iterator[list["_Laid"]]:
+        """As many packs at a time as one pass may hold."""
+        together: list[_Laid] = []
+        for one in laid:
+            packs = [pack for pack, _, _ in (*together, one)]
+            tokens, rows = sum(len(p.tokens) for p in packs), sum(len(p.rows) for p in packs)
+            if together and (tokens > self.tokens_per_pack or rows > self.rows_per_pack):
+                yield together
+                together = []
+            together.append(one)
+        if together:
+            yield together
 
     def _rows(self, sequences: Sequence[Scored], on_progress: OnProgress | None) -> Iterator["Part"]:
         """One sequence at a time, whole; sequences that differ in their last token only are one row."""
@@ -194,20 +247,38 @@ class LM:
         return table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
 
     def _forward(
-        self, tokens: Int[np.ndarray, "t"], current: Pass | None, rows: Int[np.ndarray, "s"]
+        self, read: Int[np.ndarray, "t"] | Float[Tensor, "t e"], current: Pass | None, rows: Int[np.ndarray, "s"]
     ) -> Float[Tensor, "s v"]:
-        ids = torch.from_numpy(tokens)[None].to(self.device)
         kept = torch.from_numpy(rows).to(self.device)
+        if isinstance(read, Tensor):
+            asked: dict[str, Any] = {"inputs_embeds": read[None].to(self.device, self.dtype)}
+        else:
+            asked = {"input_ids": torch.from_numpy(read)[None].to(self.device)}
         # All ones: without it transformers takes repeated positions for packed documents and rewrites the mask.
-        asked = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
+        asked |= {"attention_mask": torch.ones(1, len(read), dtype=torch.long, device=self.device), "use_cache": False}
         if not keeps_rows(self.model):
-            return self.model(**asked).logits[0, kept]
+            return call(self.model, self.delta, **asked).logits[0, kept]
         asked["logits_to_keep"] = kept
         if current is None:
-            return self.model(**asked).logits[0]
-        positions = torch.from_numpy(current.depth)[None].to(self.device) + current.prefix.length
+            return call(self.model, self.delta, **asked).logits[0]
+        asked["position_ids"] = torch.from_numpy(current.positions)[None].to(self.device)
         with in_force(current):
-            return self.model(**asked, position_ids=positions).logits[0]
+            return call(self.model, self.delta, **asked).logits[0]
+
+
+_Laid = tuple[Pack, Prefix, int]
+"""A pack, what stands before it, and from where its members count."""
+
+
+def _as_one(together: Sequence[_Laid]) -> tuple[Pack, Pass]:
+    pack = joined([one for one, _, _ in together], [first for _, _, first in together]) if together[1:] else None
+    only, _, first = together[0]
+    pack = pack or replace(only, members=only.members + first)
+    before, at = [], 0
+    for one, prefix, _ in together:
+        before.append(Before(prefix, at, at + len(one.tokens)))
+        at += len(one.tokens)
+    return pack, Pass(tuple(before), pack.depth, pack.end)
 
 
 def keeps_rows(model: PreTrainedModel) -> bool:
@@ -215,70 +286,7 @@ def keeps_rows(model: PreTrainedModel) -> bool:
     return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
-def agreed(said: Sequence[int], guessed: Sequence[int]) -> tuple[int, ...]:
-    """The model's own tokens: ``said[i]`` follows ``guessed[:i]``, so it counts as long as all before it were said too.
-
-    >>> agreed([5, 6, 9, 1], [5, 6, 7])
-    (5, 6, 9)
-    """
-    right = shared_beginning([tuple(said), tuple(guessed)])
-    return tuple(said[: right + 1])
-
-
 def _common(prefix: Prefix, sequences: Sequence[Scored]) -> Prefix:
     """As much of a text's prefix as all sequences begin with, leaving each a token to score from."""
     shared = shared_beginning([prefix.tokens or (), *(s.tokens for s in sequences)])
     return prefix.cut(min([shared, *(s.start - 1 for s in sequences)]))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """Some of the sequences, answered: logits of the scored rows and where each scored token finds its own (tree.Pack)."""
-
-    logits: Float[Tensor, "s v"]
-    row_of: Int[np.ndarray, "n"]
-    targets: Int[np.ndarray, "n"]
-    members: Int[np.ndarray, "m"]
-    bounds: Int[np.ndarray, "m1"]
-    tokens: int
-
-    def logprobs(self) -> Float[Tensor, "n"]:
-        """log P(target | before), float64. Sums of exponentials are added up in float64: float32 alone costs 1e-5."""
-        logits = self.logits
-        normaliser = torch.cat(
-            [_logsumexp(logits[i : i + _ROWS_AT_ONCE]) for i in range(0, len(logits), _ROWS_AT_ONCE)]
-        )
-        row_of = torch.from_numpy(self.row_of).to(logits.device)
-        targets = torch.from_numpy(self.targets).to(logits.device)
-        return logits[row_of, targets].double() - normaliser[row_of]
-
-    def best(self) -> Int[np.ndarray, "n"]:
-        """The most probable token in the place of every scored one."""
-        return self.logits.argmax(-1).cpu().numpy()[self.row_of]
-
-
-def _logsumexp(logits: Float[Tensor, "s v"]) -> Float[Tensor, "s"]:
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    top = logits.detach().amax(-1, keepdim=True)
-    return (logits - top).exp().sum(-1, dtype=torch.float64).log() + top[:, 0].double()
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """Per sequence the log-probabilities of its scored tokens (nats) and the most probable token in the place of each,
-    and how many tokens the model ran for them."""
-
-    logprobs: tuple[np.ndarray, ...]
-    best: tuple[np.ndarray, ...]
-    tokens: int
-
-    def sums(self) -> Float[np.ndarray, "n"]:
-        return np.array([values.sum() for values in self.logprobs])
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """Greedy answers as text, and how many tokens the model ran for them."""
-
-    texts: tuple[str, ...]
-    tokens: int

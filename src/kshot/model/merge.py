@@ -6,7 +6,8 @@ branches: the work on a pack grows linearly in its length. CPU only: it rests on
 log-sum-exp and takes grouped heads as they are.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -39,6 +40,15 @@ class Own:
     real_keys: Float[Tensor, "u"]
     slot_of: Int[Tensor, "t"]
     groups: tuple["Group", ...]
+
+    def to(self, number: torch.dtype) -> "Own":
+        """The same with its masks and marks in another number format."""
+        if self.real_keys.dtype == number:
+            return self
+        groups = tuple(replace(group, mask=group.mask.to(number)) for group in self.groups)
+        return replace(
+            self, real_queries=self.real_queries.to(number), real_keys=self.real_keys.to(number), groups=groups
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,20 +109,30 @@ def own_part(depth: np.ndarray, end: np.ndarray, dtype: torch.dtype) -> Own:
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Far:
+    """Keys and values (1, g, p, d) that stand before the nodes from ``begin`` up to ``stop``, and are seen by them alone."""
+
+    keys: Tensor
+    values: Tensor
+    begin: int
+    stop: int
+
+
 def merged_attention(
     query: Float[Tensor, "1 h t d"],
     key: Float[Tensor, "1 g t d"],
     value: Float[Tensor, "1 g t d"],
-    prefix: tuple[Tensor, Tensor] | None,
+    far: Sequence[Far],
     own: Own,
     scale: float,
 ) -> Float[Tensor, "1 t h d"]:
     """softmax(scale q [prefix keys ; own keys]^T) [prefix values ; own values], each node seeing its own ancestors only.
 
-    Differentiable in all five tensors. Equals the dense computation up to rounding (float64: 1e-15).
+    Differentiable in all tensors. Equals the dense computation up to rounding (float64: 1e-15).
     """
-    keys, values = prefix if prefix is not None else (None, None)
-    return _Merged.apply(query, key, value, keys, values, own, scale)
+    tensors = [tensor for one in far for tensor in (one.keys, one.values)]
+    return _Merged.apply(query, key, value, own, scale, [(one.begin, one.stop) for one in far], *tensors)
 
 
 class _Merged(torch.autograd.Function):
@@ -120,27 +140,39 @@ class _Merged(torch.autograd.Function):
     silently wrong. Given the merged output and the merged log-sum-exp, the same backward is exact for each part."""
 
     @staticmethod
-    def forward(ctx, query, key, value, keys, values, own, scale):  # type: ignore[no-untyped-def]
+    def forward(ctx, query, key, value, own, scale, spans, *far):  # type: ignore[no-untyped-def]
         out, lse = _own_forward(query, key, value, own, scale)
-        if keys is not None:
-            far, far_lse = _FLASH(query, keys, values, 0.0, False, scale=scale)
-            weight = torch.sigmoid(far_lse - lse)[..., None]
-            out = torch.lerp(out.to(weight.dtype), far.to(weight.dtype), weight).to(query.dtype)
-            lse = torch.logaddexp(lse, far_lse)
+        for (begin, stop), keys, values in zip(spans, far[::2], far[1::2], strict=True):
+            here = slice(begin, stop)
+            seen, seen_lse = _FLASH(query[:, :, here], keys, values, 0.0, False, scale=scale)
+            weight = torch.sigmoid(seen_lse - lse[:, :, here])[..., None]
+            mixed = torch.lerp(out[:, :, here].to(weight.dtype), seen.to(weight.dtype), weight).to(query.dtype)
+            both = torch.logaddexp(lse[:, :, here], seen_lse)
+            if stop - begin == query.shape[2]:
+                out, lse = mixed, both
+            else:
+                out[:, :, here], lse[:, :, here] = mixed, both
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(query, key, value, keys, values, out, lse)
-            ctx.own, ctx.scale = own, scale
+            ctx.save_for_backward(query, key, value, out, lse, *far)
+            ctx.own, ctx.scale, ctx.spans = own, scale, spans
         return out.transpose(1, 2)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        query, key, value, keys, values, out, lse = ctx.saved_tensors
-        grad = grad.transpose(1, 2)
-        own = _own_backward(grad, (query, key, value), (out, lse), ctx.own, ctx.scale)
-        if keys is None:
-            return *own, None, None, None, None
-        far = _FLASH_BACKWARD(grad, query, keys, values, out, lse, 0.0, False, scale=ctx.scale)
-        return own[0] + far[0], own[1], own[2], far[1], far[2], None, None
+        query, key, value, out, lse, *far = ctx.saved_tensors
+        # The kernel's backward in 16 bits takes four times as long as in float32, and rounds more.
+        number = torch.promote_types(query.dtype, torch.float32)
+        wide = [tensor.to(number) for tensor in (grad.transpose(1, 2), query, key, value, out)]
+        grad, query, key, value, out = wide
+        of_query, of_key, of_value = _own_backward(grad, (query, key, value), (out, lse), ctx.own.to(number), ctx.scale)
+        of_far = []
+        for (begin, stop), keys, values in zip(ctx.spans, far[::2], far[1::2], strict=True):
+            g, q, o, s = (tensor[:, :, begin:stop] for tensor in (grad, query, out, lse))
+            part = _FLASH_BACKWARD(g, q, keys.to(number), values.to(number), o, s, 0.0, False, scale=ctx.scale)
+            of_query[:, :, begin:stop] += part[0]
+            of_far += [part[1].to(keys.dtype), part[2].to(values.dtype)]
+        own = (of_query, of_key, of_value)
+        return *(tensor.to(ctx.saved_tensors[0].dtype) for tensor in own), None, None, None, *of_far
 
 
 def _rows(tensor: Tensor, nodes: Tensor) -> Tensor:

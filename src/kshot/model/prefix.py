@@ -12,11 +12,13 @@ class Prefix:
 
     ``keys[l]`` and ``values[l]`` are (1, g, p, d) tensors after rotary positions, as attention layer l sees them.
     ``tokens`` are the tokens they came from; None where they came from no text (a soft prompt, free keys and values).
+    ``embeddings`` (p, e) are the rows of a soft prompt that they came from, where they came from one.
     """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     tokens: tuple[int, ...] | None = None
+    embeddings: Tensor | None = None
 
     @property
     def length(self) -> int:

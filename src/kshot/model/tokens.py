@@ -91,6 +91,21 @@ class Codec:
             found.append(tuple(Scored(first + whole, len(first) + start) for whole in wholes))
         return Continuations(tuple(found), repaired)
 
+    def ahead(self, text: str, followed_by: Sequence[str]) -> tuple[tuple[int, ...], str]:
+        """As many tokens of ``text`` as stay what they are when any of these follows, and the text that they leave over.
+
+        The tokens, then those of (the rest + what follows), are those of the whole text.
+        """
+        tokens = self.encode([text])[0]
+        wholes = self.behind(text, followed_by)
+        for length in range(shared_beginning([tokens, *wholes]), 0, -1):
+            begun = self.decode(tokens[:length])
+            if text.startswith(begun):
+                rest = text[len(begun) :]
+                if self.encode([rest + more for more in followed_by]) == [whole[length:] for whole in wholes]:
+                    return tokens[:length], rest
+        return (), text
+
     def _start(self) -> tuple[int, ...]:
         if self.start is None:
             raise PromptError(

@@ -72,15 +72,17 @@ def shared_beginning(sequences: Iterable[Sequence[int]]) -> int:
     return length
 
 
-def plan(sequences: Sequence[Scored], *, tokens_per_pack: int, rows_per_pack: int) -> Plan:
+def plan(sequences: Sequence[Scored], *, tokens_per_pack: int, rows_per_pack: int, trunk: bool = True) -> Plan:
     """Trunk and packs for these sequences, each pack of at most so many nodes and scored rows, or one sequence.
+
+    Without a ``trunk`` every pack begins with what its sequences share: a pass less, and a graph of its own for each.
 
     The parent of every scored token is in a pack, so a trunk needs no head. The last token of a sequence is only ever
     a target. A sequence that meets the end of a pack is repeated from the trunk on in the next one.
     """
     if not sequences:
         return Plan((), ())
-    shared = min(shared_beginning([s.tokens for s in sequences]), min(s.start for s in sequences) - 1)
+    shared = min(shared_beginning([s.tokens for s in sequences]), min(s.start for s in sequences) - 1) if trunk else 0
     order = sorted(range(len(sequences)), key=lambda j: sequences[j].tokens)
     packs: list[Pack] = []
     members: list[int] = []
@@ -141,6 +143,28 @@ def _pack(members: list[tuple[int, Scored]], shared: int) -> Pack:
         members=np.array([j for j, _ in members]),
         bounds=np.array(bounds),
     )
+
+
+def joined(packs: Sequence[Pack], first_members: Sequence[int]) -> Pack:
+    """Packs as one, side by side; the members of each count from its ``first_members``."""
+    nodes = _starts([len(p.tokens) for p in packs])
+    rows = _starts([len(p.rows) for p in packs])
+    targets = _starts([len(p.targets) for p in packs])
+    bounds = [p.bounds[1:] + at for p, at in zip(packs, targets, strict=True)]
+    return Pack(
+        tokens=np.concatenate([p.tokens for p in packs]),
+        depth=np.concatenate([p.depth for p in packs]),
+        end=np.concatenate([p.end + at for p, at in zip(packs, nodes, strict=True)]),
+        rows=np.concatenate([p.rows + at for p, at in zip(packs, nodes, strict=True)]),
+        row_of=np.concatenate([p.row_of + at for p, at in zip(packs, rows, strict=True)]),
+        targets=np.concatenate([p.targets for p in packs]),
+        members=np.concatenate([p.members + at for p, at in zip(packs, first_members, strict=True)]),
+        bounds=np.concatenate([np.zeros(1, dtype=np.int64), *bounds]),
+    )
+
+
+def _starts(lengths: Sequence[int]) -> list[int]:
+    return [sum(lengths[:i]) for i in range(len(lengths))]
 
 
 def ancestors_or_self(end: Int[np.ndarray, "t"]) -> Bool[np.ndarray, "t t"]:

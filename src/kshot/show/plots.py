@@ -76,11 +76,13 @@ def _fonts() -> tuple[str, ...]:
     return ("DejaVu Sans", *(name for name in _EAST_ASIAN if name in here))
 
 
-def _style() -> Any:
+def styled() -> Any:
+    """The look of every figure, for the length of a ``with``."""
     return rc_context({**STYLE, "font.family": list(_fonts())})
 
 
-def _figure(width: int, height: int, *, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+def blank(width: int, height: int, *, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of so many pixels with its panels, row by row."""
     figure = Figure(figsize=(width / 72, height / 72), dpi=144, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     return figure, list(axes.flat)
@@ -97,8 +99,8 @@ def accuracy_against_shots(rows: Sequence[Row]) -> Figure:
     lines = -(-len(tasks) // columns) or 1
     series = {task: _series([row for row in rows if row["task"] == task]) for task in tasks}
     legend = max((-(-len(own) // _legend_columns(own)) for own in series.values()), default=0)
-    with _style():
-        figure, panels = _figure(_WIDTH * columns, (256 + 19 * legend) * lines, rows=lines, columns=columns)
+    with styled():
+        figure, panels = blank(_WIDTH * columns, (256 + 19 * legend) * lines, rows=lines, columns=columns)
         for axes, task in zip(panels, tasks, strict=False):
             _accuracy_panel(axes, series[task])
             if len(tasks) > 1:
@@ -126,20 +128,20 @@ def _accuracy_panel(axes: Axes, series: Mapping[str, Sequence[Row]]) -> None:
         role, marker, dashes = SERIES[number % len(SERIES)]
         colour = COLOURS[role]
         points = sorted((row for row in rows if row["accuracy"] is not None), key=lambda row: row["shots"])
-        x, y = [_place(row["shots"]) for row in points], [row["accuracy"] for row in points]
+        x, y = [across(row["shots"]) for row in points], [row["accuracy"] for row in points]
         dodge = _dodge(name, series)
         # A second round of colours has hollow marks.
         face = colour if number < len(SERIES) else COLOURS["paper"]
         look: dict[str, Any] = {"marker": marker, "color": colour, "markerfacecolor": face, "zorder": 3}
-        axes.plot(x, y, dashes, label=words.pinched(name, 38), transform=_shifted(axes, dodge), **look)
+        axes.plot(x, y, dashes, label=words.pinched(name, 38), transform=shifted(axes, dodge), **look)
         if len(points) == 1 and len(shots) > 1:
             axes.axhline(y[0], linestyle=(0, (1, 3)), linewidth=1.1, color=colour, zorder=1)
         for row in points:
-            _intervals(axes, row, dodge, colour)
+            intervals(axes, row, dodge, colour)
     axes.set_ylim(-0.02, 1.02)
     axes.set_yticks(*_QUARTERS)
-    axes.set_xticks([_place(k) for k in shots], [str(k) for k in shots])
-    axes.set_xlim(_place(shots[0]) - 0.6, _place(shots[-1]) + 0.6)
+    axes.set_xticks([across(k) for k in shots], [str(k) for k in shots])
+    axes.set_xlim(across(shots[0]) - 0.6, across(shots[-1]) + 0.6)
     axes.set_xlabel("shots (demonstrations)")
     axes.set_ylabel("accuracy")
     axes.grid(axis="y")
@@ -155,12 +157,12 @@ def _dodge(name: str, series: Mapping[str, Sequence[Row]]) -> words.Number:
     return min(16, 48 / len(crowd)) * (crowd.index(name) - (len(crowd) - 1) / 2) if len(crowd) > 1 else 0
 
 
-def _place(shots: int) -> float:
+def across(shots: int) -> float:
     """Where a number of shots stands: doublings are equally far apart, and zero has a place."""
     return float(np.log2(1 + shots))
 
 
-def _shifted(axes: Axes, points: words.Number) -> Any:
+def shifted(axes: Axes, points: words.Number) -> Any:
     return axes.transData + ScaledTranslation(points / 72, 0, _scale(axes))
 
 
@@ -170,16 +172,16 @@ def _scale(axes: Axes) -> Any:
     return figure.dpi_scale_trans
 
 
-def _intervals(axes: Axes, row: Row, dodge: words.Number, colour: str) -> None:
-    x = _place(row["shots"])
+def intervals(axes: Axes, row: Row, dodge: words.Number, colour: str) -> None:
+    x = across(row["shots"])
     if row["test_low"] is not None and row["test_high"] is not None:
         bounds = [row["test_low"], row["test_high"]]
         axes.plot(
-            [x, x], bounds, "_-", color=colour, linewidth=1.1, markersize=7, transform=_shifted(axes, dodge), zorder=2
+            [x, x], bounds, "_-", color=colour, linewidth=1.1, markersize=7, transform=shifted(axes, dodge), zorder=2
         )
     if row["seed_low"] is not None and row["seed_high"] is not None:
         bounds = [row["seed_low"], row["seed_high"]]
-        at = _shifted(axes, dodge + 7)
+        at = shifted(axes, dodge + 7)
         axes.plot([x, x], bounds, color=colour, linewidth=5, alpha=0.5, solid_capstyle="butt", transform=at, zorder=2)
 
 
@@ -190,8 +192,8 @@ def order_spread(cells: Sequence[Row]) -> Figure:
     """
     sets = order_sets(cells)
     apart = differing(cells)
-    with _style():
-        figure, (axes,) = _figure(_WIDTH, 74 + 34 * max(1, len(sets)))
+    with styled():
+        figure, (axes,) = blank(_WIDTH, 74 + 34 * max(1, len(sets)))
         for level, members in enumerate(reversed(sets)):
             known = [cell for cell in members if cell["accuracy"] is not None]
             values = [cell["accuracy"] for cell in known]
@@ -237,8 +239,8 @@ def reliability(cell: Row) -> Figure:
         b for b in cell["calibration"] or () if b["n"] and b["accuracy"] is not None and b["confidence"] is not None
     ]
     most = max((b["n"] for b in bins), default=1)
-    with _style():
-        figure, (axes,) = _figure(300, 290)
+    with styled():
+        figure, (axes,) = blank(300, 290)
         axes.plot([0, 1], [0, 1], linestyle=(0, (1, 3)), linewidth=1.2, color=COLOURS["muted"])
         x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
         axes.vlines(x, x, y, color=COLOURS["c1"], linewidth=1.3, alpha=0.6)
@@ -260,9 +262,9 @@ def confusion(cell: Row, *, limit: int = 20) -> Figure:
     labels = [words.shorten(str(label), 16) for label in table["labels"][:limit]]
     counts = [row[:limit] for row in table["counts"][:limit]]
     side = 46 if len(labels) <= 6 else 32
-    with _style():
+    with styled():
         longest = max((len(label) for label in labels), default=0)
-        figure, (axes,) = _figure(90 + 6 * longest + side * len(labels), 64 + 6 * longest + side * len(labels))
+        figure, (axes,) = blank(90 + 6 * longest + side * len(labels), 64 + 6 * longest + side * len(labels))
         for i, row in enumerate(counts):
             for j, value in enumerate(row):
                 share = value / (sum(row) or 1)
@@ -286,8 +288,8 @@ def cost(rows: Sequence[Row]) -> Figure:
     """What each arm of one task reaches and what it costs, line by line: accuracy on the left, seconds per query on the right."""
     apart = differing(rows)
     levels = range(len(rows))[::-1]
-    with _style():
-        figure, (left, right) = _figure(_WIDTH, 66 + 26 * max(1, len(rows)), columns=2)
+    with styled():
+        figure, (left, right) = blank(_WIDTH, 66 + 26 * max(1, len(rows)), columns=2)
         figure.set_layout_engine("constrained", wspace=0.1)
         for level, row in zip(levels, rows, strict=True):
             if row["accuracy"] is not None:

@@ -139,11 +139,16 @@ def _asked(ours: Row, model: Row) -> list[tuple[str, str]]:
     orders = len({cell["order"] for cell in cells})
     asked = [
         ("model", model.get("caption") or model.get("name", "")),
-        ("methods", words.listed(list(dict.fromkeys(row["method"] for row in rows)))),
+        ("methods", words.listed(list(dict.fromkeys(row["method"] for row in rows)), 12)),
         ("shots", words.listed(sorted({row["shots"] for row in rows}), 12)),
         ("seeds", words.listed(seeds, 8)),
         ("orders of each set", str(orders) if orders > 1 else "as picked"),
-        ("test queries", words.listed(list(dict.fromkeys(words.count(row["n"]) for row in rows)))),
+        (
+            "test queries",
+            words.listed(
+                list(dict.fromkeys(words.count(row["n"]) for row in rows if not row.get("failed") or row["n"]))
+            ),
+        ),
     ]
     return [(name, text) for name, text in asked if text]
 

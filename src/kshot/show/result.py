@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from kshot.errors import OutputError, UnknownName
-from kshot.show import plots, report, terminal
+from kshot.show import learning, plots, report, terminal
+from kshot.study.summary import differing
+from kshot.study.verdict import learned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +37,21 @@ class Result:
         return pd.DataFrame(self.results["kshot"]["cells"])
 
     def plot(self, task: str | None = None) -> Figure:
-        """Accuracy against shots with both intervals, of one task or of all; UnknownName where the run had no such task."""
+        """Accuracy against shots with both intervals, of one task or of all; UnknownName where the run had no such task.
+
+        One task that was learned in many ways has a panel in which every line is named and the best stands out.
+        """
         rows = self.results["kshot"]["summary"]
         if task is None:
             return plots.accuracy_against_shots(rows)
         known = dict.fromkeys(row["task"] for row in rows)
         if task not in known:
             raise UnknownName("task of this result", task, known)
-        return plots.accuracy_against_shots([row for row in rows if row["task"] == task])
+        own = [row for row in rows if row["task"] == task]
+        if learned(own):
+            taken = (self.results["kshot"].get("recommended") or {}).get(task)
+            return learning.overview(own, taken, differing(own))
+        return plots.accuracy_against_shots(own)
 
     def report(self, path: str | Path) -> Path:
         """Write the page to ``path`` (in a folder: as its report.html) and return where it is; OutputError where that fails."""

@@ -5,30 +5,33 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kshot.show import plots, words
+from kshot.show.costs import costs_view
+from kshot.show.learning import learning_view
 from kshot.show.svg import svg
 from kshot.show.words import Row
-from kshot.study.summary import Apart, arm, differing
+from kshot.study.summary import Apart, arm, differing, noisy
+from kshot.study.verdict import PROMPTED
 
-_COST = ("all queries", "per query", "queries/s", "tokens", "peak memory", "trained", "to store")
 _COUNTS = {
     "sum": "its gold answer has the greatest log-probability, summed over the answer's tokens",
     "greedy_exact_match": "the greedy answer is the gold one, to the letter; log-loss and calibration error are of the task's "
     "candidate outputs instead, by their log-probabilities summed over tokens",
 }
 _MEASURES = (("accuracy", 3), ("macro_f1", 3), ("log_loss", 3), ("ece", 3))
-_WRONG, _RIGHT, _PANELS, _CONFUSED, _BIDS = 12, 8, 3, 20, 5
+_WRONG, _RIGHT, _PANELS, _CONFUSED, _BIDS, _ARMS = 12, 8, 3, 20, 5, 8
 
 
 def task_view(ours: Row, name: str, anchor: str, samples_of: Callable[[Row], list[dict[str, Any]]]) -> dict[str, Any]:
     """The values of ``task.html.j2`` for one task; ``anchor`` is its id in the page and begins the ids of its figures."""
     facts: Row = ours["tasks"].get(name) or {}
     rows = [row for row in ours["summary"] if row["task"] == name]
-    cells = [cell for cell in ours["cells"] if cell["task"] == name]
+    cells = [cell for cell in ours["cells"] if cell["task"] == name and not cell.get("failed")]
     apart = differing(rows)
     best = best_row(rows)
     shown = shown_cell(best, cells)
     key, kind = anchor.replace("-", ""), str(facts.get("kind") or "")
     layouts = [facts.get("template") or {}, *(facts.get("layouts") or ())]
+    learning = learning_view(ours, name, key)
     lang = words.language(" ".join([str(facts.get("prompt")), *map(str, facts.get("labels") or ())]))
     return {
         "name": name,
@@ -36,8 +39,9 @@ def task_view(ours: Row, name: str, anchor: str, samples_of: Callable[[Row], lis
         "caption": _caption(facts),
         "notes": facts.get("notes") or [],
         "answer": (ours.get("answer") or {}).get(name) or f"The record gives no answer for {name}.",
-        "accuracy": _accuracy(rows, name, key),
+        "accuracy": learning["overview"] if learning["learned"] else _accuracy(rows, name, key),
         "level": _has_level(rows),
+        "learning": learning,
         "counts": _counts(shown),
         "shown": {"arm": arm(shown, apart) if shown else "", "seed": shown["seed"] if shown else ""},
         "rows": [_row(row, apart, kind, row is best and len(rows) > 1) for row in rows],
@@ -45,11 +49,7 @@ def task_view(ours: Row, name: str, anchor: str, samples_of: Callable[[Row], lis
         "comparisons": [_comparison(row) for row in ours.get("comparisons") or () if row["task"] == name],
         "spread": _spread(cells, name, key),
         "orders": _orders(cells, apart),
-        "cost": svg(
-            plots.cost(rows), key=f"{key}cost", title=f"Accuracy and cost, {name}", description=_cost_words(rows)
-        ),
-        "cost_columns": _COST,
-        "costs": [_cost(row, shown_cell(row, cells), apart) for row in rows],
+        **costs_view(rows, name, key, lambda row: shown_cell(row, cells)),
         **_rules(rows, cells, apart),
         **_calibration(rows, best, cells, apart, key),
         **_confusion(shown, name, kind, key),
@@ -66,8 +66,9 @@ def _counts(cell: Row | None) -> str:
 
 
 def best_row(rows: Sequence[Row]) -> Row | None:
-    """The row of greatest accuracy, the first of equals."""
-    return max((row for row in rows if row["accuracy"] is not None), key=lambda row: row["accuracy"], default=None)
+    """The row of greatest accuracy, the first of equals; one with wrong labels on purpose is none."""
+    scored = [row for row in rows if row["accuracy"] is not None and not noisy(row)]
+    return max(scored, key=lambda row: row["accuracy"], default=None)
 
 
 def shown_cell(row: Row | None, cells: Sequence[Row]) -> Row | None:
@@ -196,29 +197,13 @@ def _orders(cells: Sequence[Row], apart: Apart) -> list[dict[str, Any]]:
     return lines
 
 
-def _cost_words(rows: Sequence[Row]) -> str:
-    apart = differing(rows)
-    return "; ".join(f"{arm(row, apart)} {words.duration(words.per_query(row))} per query" for row in rows)
-
-
-def _cost(row: Row, cell: Row | None, apart: Apart) -> dict[str, Any]:
-    cell = cell or {}
-    speed = row["queries_per_second"]
-    cells = [
-        words.duration(row["seconds"]),
-        words.duration(words.per_query(row)),
-        words.decimals(speed, 0 if (speed or 0) >= 20 else 1),
-        words.count(row["tokens"]),
-        words.size(cell.get("peak_rss_bytes")),
-        words.count(cell.get("trainable_parameters")),
-        words.size(cell.get("artefact_bytes")),
-    ]
-    return {"arm": arm(row, apart), "cells": cells}
-
-
 def _rules(rows: Sequence[Row], cells: Sequence[Row], apart: Apart) -> dict[str, Any]:
     shown = [(row, shown_cell(row, cells)) for row in rows]
     pairs = [(row, cell) for row, cell in shown if cell is not None]
+    if len(pairs) > _ARMS:
+        # Classifiers have one rule, and a table of thirty columns is none: what was prompted, else the first.
+        prompted = [(row, cell) for row, cell in pairs if row["method"] in PROMPTED and not noisy(row)]
+        pairs = (prompted or pairs)[:_ARMS]
     found_names = dict.fromkeys(name for _, cell in pairs for name in cell.get("scores") or {})
     names = [name for name in dict.fromkeys([*words.RULES, *found_names]) if name in found_names]
     found: dict[tuple[str, str], list[str]] = {}

@@ -20,32 +20,104 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from kshot.show import words
+from kshot.show.learning import largest, matrix, saved
 from kshot.show.words import Row
-from kshot.study.summary import arm, differing
+from kshot.study.summary import arm, differing, noisy
+from kshot.study.verdict import learned
 
 OnProgress = Callable[[int, int | None, str], None]
 """``on_progress(done, total, what)``: so many of so many, doing what; ``total`` is None where nobody knows."""
 
+# More rows of a task than this are read better as methods by sizes.
+_MANY = 6
+_PLAIN = {"▲": "+", "▼": "-"}
+_INTERVALS = "Accuracy with 95 % intervals: test, over test examples; seeds, over seeds. Orders: least and greatest."
+_SIGNS = (
+    "Accuracy by number of examples, mean over seeds. *: the best; + or -: better or worse than in-context with the same "
+    "examples (paired test, corrected). Costs: at the largest size."
+)
 _COLUMNS = ("acc.", "test", "seeds", "orders", "log-loss", "ECE", "s/query")
 
 
 def print_summary(results: Row, console: Console, *, report: Path | None = None) -> None:
-    """The answer to each task in words, one table of all rows (columns that do not fit are left to the page), the notes, and where the page is."""
+    """The answer to each task in words and where what to take was saved, the rows of all tasks in a table (those of a task
+    with many in a table of methods by sizes; columns that do not fit are left to the page), the notes, and where the page is.
+    """
     ours = words.clean(results["kshot"])
-    rows = ours["summary"]
+    recommended = ours.get("recommended") or {}
     for task, sentence in (ours.get("answer") or {}).items():
         console.print(Text.assemble((f"{task}: ", "bold"), sentence))
-    console.print(_table(rows, console.width))
-    console.print(
-        Text(
-            "Accuracy with 95 % intervals: test, over test examples; seeds, over seeds. Orders: least and greatest.",
-            "dim",
-        )
-    )
+        _print_taken(recommended.get(task), console)
+    tasks = {task: [row for row in ours["summary"] if row["task"] == task] for task in _tasks(ours["summary"])}
+    wide = [task for task, own in tasks.items() if len(own) > _MANY and learned(own)]
+    for task in wide:
+        pairs = [pair for pair in ours.get("paired") or () if pair["task"] == task]
+        console.print(by_size(tasks[task], pairs, console.width))
+    if wide:
+        console.print(Text(_SIGNS, "dim"))
+    rest = [row for row in ours["summary"] if row["task"] not in wide]
+    if rest or not wide:
+        console.print(_table(rest, console.width))
+        console.print(Text(_INTERVALS, "dim"))
     for note in ours.get("notes") or ():
         console.print(Text(f"Note: {note}", "dim"))
     if report is not None:
         console.print(Text("Report: "), Text(str(report), "bold"), sep="", soft_wrap=True)
+
+
+def _tasks(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row["task"] for row in rows))
+
+
+def _print_taken(taken: Row | None, console: Console) -> None:
+    """What to take and why; where it was saved, the command that uses it, whole, to be copied."""
+    if not taken or not taken.get("directory"):
+        return
+    size = f" with {taken['shots']} examples" if taken["shots"] else ""
+    console.print(Text(f"  Recommended: {taken['method']}{size}, {taken['why']}."))
+    where = saved(taken)
+    console.print(
+        Text(f"  Saved: {where['directory']}; use it: "), Text(where["command"], "bold"), sep="", soft_wrap=True
+    )
+
+
+def by_size(rows: Sequence[Row], pairs: Sequence[Row], width: int) -> Table:
+    """Accuracy of one task by method and number of shots, the best of each in bold with a star; then what the largest costs.
+
+    ``+`` and ``-`` say what the paired test against in-context at the same size says. Costs that do not fit are left out.
+    """
+    apart = differing(rows)
+    clean = [row for row in rows if not noisy(row)]
+    found = matrix(clean, pairs, apart)
+    last = largest(clean, apart)
+    columns = {
+        "learning": lambda row: words.duration(row.get("fit_seconds")),
+        "ms/query": lambda row: words.decimals(row.get("query_ms"), 1),
+        "stored": lambda row: words.size(row.get("artefact_bytes")),
+    }
+    costs = {
+        title: [value(last[line["name"]]) if line["name"] in last else "" for line in found["lines"]]
+        for title, value in columns.items()
+    }
+    names = max(cell_len(line["name"]) for line in found["lines"]) + 1
+    sizes = {title: max(cell_len(title), *map(cell_len, own)) for title, own in costs.items()}
+    kept = _that_fit({"": names + 8 * len(found["shots"]) - 1} | sizes, width)[1:]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False, header_style="dim")
+    table.add_column(rows[0]["task"], overflow="fold")
+    for shots in found["shots"]:
+        table.add_column(str(shots) if shots else "none", justify="right", no_wrap=True)
+    for title in kept:
+        table.add_column(title, justify="right", no_wrap=True)
+    for number, line in enumerate(found["lines"]):
+        values = [Text(_accuracy(cell), "bold" if cell["best"] else "") for cell in line["cells"]]
+        table.add_row(Text(line["name"]), *values, *(costs[title][number] for title in kept))
+    return table
+
+
+def _accuracy(cell: Row) -> str:
+    if not cell["text"] or cell["text"] == words.DASH:
+        return "failed" if cell["failed"] else cell["text"]
+    return f"{'*' if cell['best'] else ''}{_PLAIN.get(cell['mark'], '')}{cell['text']}"
 
 
 def _table(rows: Sequence[Row], width: int) -> Table:

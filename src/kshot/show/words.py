@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from kshot.study.summary import Apart, telling
+from kshot.study.summary import Apart, called
 
 Row = Mapping[str, Any]
 Number = int | float
@@ -101,6 +101,24 @@ def size(value: Number | None) -> str:
     return f"{value:.0f} B"
 
 
+def powers(value: Number | None) -> str:
+    """A number that may be very large, to three figures.
+
+    >>> powers(1.7e14), powers(0), powers(950)
+    ('1.7e14', '0', '950')
+    """
+    return DASH if value is None else f"{value:.3g}".replace("e+", "e")
+
+
+def visible(text: str) -> str:
+    """A token with its spaces and line ends to be seen.
+
+    >>> visible(" good"), visible("\\n")
+    ('␣good', '⏎')
+    """
+    return text.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
+
+
 def duration(seconds: Number | None) -> str:
     """Seconds in the unit that reads best.
 
@@ -153,8 +171,7 @@ def method(row: Row, apart: Apart = ()) -> str:
     >>> method({"task": "t", "method": "in-context", "params": {"pick": "bm25"}}, [("t", "in-context", "pick")])
     'in-context (pick=bm25)'
     """
-    extra = [f"{key}={value}" for key, value in telling(row, apart).items()]
-    return f"{row['method']} ({', '.join(extra)})" if extra else str(row["method"])
+    return called(row, apart)
 
 
 def why(row: Row, field: str, kind: str = "") -> str:

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kshot.study.summary import Apart, arm, differing, telling
+from kshot.study.summary import Apart, arm, called, differing, noisy, telling
+from kshot.study.verdict import LEVEL, learned, said
 
 Row = Mapping[str, Any]
 
-# The usual bound for calling two methods different.
-LEVEL = 0.05
+# How many rows with one verdict are named.
+_NAMED = 4
 
 # By how much another scoring rule must beat the best row's plain sum to be named.
 _GAIN = 0.03
@@ -20,15 +21,25 @@ _RULES = {
 }
 
 
-def answer(rows: Sequence[Row], comparisons: Sequence[Row], commonest: tuple[str, float] | None = None) -> str:
-    """The answer to one task from its summary rows and comparisons.
+def answer(
+    rows: Sequence[Row],
+    comparisons: Sequence[Row],
+    commonest: tuple[str, float] | None = None,
+    pairs: Sequence[Row] = (),
+) -> str:
+    """The answer to one task from its summary rows and comparisons; ``pairs`` are the rows of ``verdict.paired``.
 
     ``commonest`` is the most frequent gold label with its share, where labels are few enough to guess.
     """
-    scored = [row for row in rows if row["accuracy"] is not None]
+    scored = [row for row in rows if row["accuracy"] is not None and not noisy(row)]
     if not scored:
+        if any(row.get("failed") for row in rows):
+            return "Nothing came to a result; what went wrong is said below."
         return "No query of this task is labelled, so nothing can be said of accuracy."
     best = max(scored, key=lambda row: row["accuracy"])
+    if learned(rows):
+        parts = [_most_accurate(best, scored, differing(rows)), *said(pairs), *_no_better_than(commonest, best)]
+        return " ".join(parts)
     others = sorted((row for row in scored if row is not best), key=lambda row: (row["shots"] > 0, -row["accuracy"]))
     apart = differing(rows)
     many = f" on average over {len(best['seeds'])} seeds" if len(best["seeds"]) > 1 else ""
@@ -39,11 +50,36 @@ def answer(rows: Sequence[Row], comparisons: Sequence[Row], commonest: tuple[str
     if others:
         head += f"; {_rest(others[0], apart)}, {percent(others[0]['accuracy'])}"
     parts = [head + ".", *_against(best, others, comparisons, apart), *_other_rules(best, scored, apart)]
-    if commonest is not None:
-        label, share = commonest
-        if best["test_low"] <= share:
-            parts.append(f"Always answering {label!r} is as good as far as one can tell ({percent(share)}).")
-    return " ".join(parts)
+    return " ".join([*parts, *_no_better_than(commonest, best)])
+
+
+def _no_better_than(commonest: tuple[str, float] | None, best: Row) -> list[str]:
+    if commonest is None or best["test_low"] > commonest[1]:
+        return []
+    return [f"Always answering {commonest[0]!r} is as good as far as one can tell ({percent(commonest[1])})."]
+
+
+def _most_accurate(best: Row, rows: Sequence[Row], apart: Apart) -> str:
+    """The best row with its interval, and what prompting reaches beside it."""
+    many = f", mean of {len(best['seeds'])} seeds" if len(best["seeds"]) > 1 else ""
+    on = f" on {_count(best['shots'], 'example')}" if best["shots"] else ""
+    head = (
+        f"Most accurate is {called(best, apart)}{on}: {percent(best['accuracy'])} of {best['n']} queries right "
+        f"({percent(best['test_low'], unit=False)} to {percent(best['test_high'])}{many})"
+    )
+    prompted = [row for row in rows if row is not best and row["method"] in ("in-context", "zero-shot")]
+    shown = [row for row in prompted if row["shots"] == best["shots"] and row["method"] == "in-context"]
+    shown = shown or [row for row in prompted if row["method"] == "in-context"]
+    beside = [max(own, key=lambda row: row["accuracy"]) for own in (shown, _bare(prompted)) if own]
+    said_beside = []
+    for row in beside:
+        at = f" on {row['shots']}" if row["shots"] not in (0, best["shots"]) else ""
+        said_beside.append(f"{called(row, apart)}{at} {percent(row['accuracy'])}")
+    return "; ".join([head, *([", ".join(said_beside)] if said_beside else [])]) + "."
+
+
+def _bare(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["method"] == "zero-shot"]
 
 
 def percent(value: float, *, unit: bool = True) -> str:
@@ -110,7 +146,7 @@ def _other_rules(best: Row, rows: Sequence[Row], apart: Apart) -> list[str]:
 def _against(best: Row, others: Sequence[Row], comparisons: Sequence[Row], apart: Apart) -> list[str]:
     """What the paired tests say of the best row against every other, those with the same verdict together."""
     by_name = {row["b"]: row for row in comparisons if row["a"] == arm(best, apart)}
-    verdicts: dict[str, list[str]] = {}
+    verdicts: dict[str, list[tuple[str, list[float]]]] = {}
     for other in others:
         found = by_name.get(arm(other, apart))
         ps = [p for p in found["p_values"].values() if p is not None] if found else []
@@ -123,8 +159,16 @@ def _against(best: Row, others: Sequence[Row], comparisons: Sequence[Row], apart
             verdict = "It is not distinguishable from"
         else:
             verdict = f"It is clearly better in {below} of {len(ps)} seeds only than"
-        verdicts.setdefault(verdict, []).append(f"{_short(other, apart)} ({_p(ps)})")
-    return [f"{verdict} {', '.join(names)}." for verdict, names in verdicts.items()]
+        verdicts.setdefault(verdict, []).append((_short(other, apart), ps))
+    return [f"{verdict} {_named(names)}." for verdict, names in verdicts.items()]
+
+
+def _named(names: Sequence[tuple[str, Sequence[float]]]) -> str:
+    """Rows with their p-values; of many the first, and the rest counted."""
+    most = _NAMED if len(names) > _NAMED + 1 else len(names)
+    rest = [p for _, ps in names[most:] for p in ps]
+    shown = [f"{name} ({_p(ps)})" for name, ps in names[:most]]
+    return ", ".join(shown) + (f" and {len(names) - most} more ({_p(rest)})" if rest else "")
 
 
 def _p(values: Sequence[float]) -> str:

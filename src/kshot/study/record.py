@@ -1,7 +1,7 @@
 """What scoring a cell leaves behind: its figures, and a line for every query."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ from kshot.measure.calibrate import SCORES, why_undefined
 from kshot.measure.intervals import wilson
 from kshot.measure.metrics import accuracy, calibration_curve, confusion, ece, log_loss, macro_f1
 from kshot.measure.scoring import Outcome
-from kshot.model.adapted import Adapted
+from kshot.model.adapted import Adapted, Training
+from kshot.model.lm import LM
+from kshot.study.cells import Cell
 from kshot.study.environment import peak_rss_bytes
-from kshot.study.experiment import Cell
 
 GREEDY = "greedy_exact_match"
 
@@ -55,7 +56,7 @@ def record(
         **_measured(task, predictions),
         "seconds": seconds,
         "tokens": outcome.tokens,
-        "trainable_parameters": 0,
+        "trainable_parameters": adapted.trainable_parameters,
         "artefact_bytes": adapted.artefact_bytes,
         "peak_rss_bytes": peak_rss_bytes(),
         "dtype": str(adapted.lm.dtype).removeprefix("torch."),
@@ -64,9 +65,53 @@ def record(
         "dropped_demonstrations": outcome.dropped,
         "skipped": len(outcome.skipped),
         "repaired_seams": outcome.repaired,
+        "training": None if adapted.training is None else training_facts(adapted.training),
+        "notes": list(adapted.notes),
+        "interpretation": None,
+        "failed": None,
         "samples": None,
     }
     return Record(figures=figures, right=marks), _samples(cell, adapted, task, examples, predictions, right)
+
+
+def came_to_nothing(cell: Cell, lm: LM, examples: Sequence[Example], reason: str, seconds: float) -> dict[str, Any]:
+    """The line of a cell that failed: every figure is null, and ``failed`` says why."""
+    unknown = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "ece", "tokens", "artefact_bytes")
+    return {
+        **{name: getattr(cell, name) for name in ("id", "task", "method", "shots", "seed", "order")},
+        "model": lm.name,
+        "params": dict(cell.params),
+        "n": 0,
+        **dict.fromkeys(unknown),
+        "score": "sum",
+        "scores": {},
+        "undefined": {},
+        "confusion": None,
+        "calibration": [],
+        "seconds": seconds,
+        "fit_seconds": None,
+        "query_ms": None,
+        "trainable_parameters": None,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "dtype": str(lm.dtype).removeprefix("torch."),
+        "device": str(lm.device),
+        "demonstrations": [],
+        "dropped_demonstrations": 0,
+        "skipped": 0,
+        "repaired_seams": 0,
+        "training": None,
+        "notes": [],
+        "interpretation": None,
+        "failed": reason,
+        "samples": None,
+        "right": "-" * len(examples),
+    }
+
+
+def training_facts(training: Training) -> dict[str, Any]:
+    """How something was learned, as JSON knows it."""
+    found = {option.name: getattr(training, option.name) for option in fields(Training)}
+    return found | {"losses": list(training.losses), "search": [dict(one) for one in training.search]}
 
 
 def _right(predictions: Predictions) -> list[bool | None]:

@@ -12,12 +12,22 @@ from kshot.model.lm import LM
 from kshot.study.answer import answer
 from kshot.study.environment import environment
 from kshot.study.experiment import layout_facts
-from kshot.study.summary import arm, comparisons, differing, summary
+from kshot.study.summary import arm, comparisons, differing, noisy, summary
+from kshot.study.verdict import paired, recommend
 
 Line = Mapping[str, Any]
 
-# What a run says of time and memory: the only values that a second run, or one that was killed, may have otherwise.
-VOLATILE = ("date", "total_evaluation_time_seconds", "seconds", "queries_per_second", "peak_rss_bytes")
+# What a run says of time, memory and place: the only values that a second run, or one that was killed, may have otherwise.
+VOLATILE = (
+    "date",
+    "total_evaluation_time_seconds",
+    "seconds",
+    "fit_seconds",
+    "query_ms",
+    "queries_per_second",
+    "peak_rss_bytes",
+    "directory",
+)
 
 # How the marginal answer is guessed makes sense for labels, not for hundreds of answers.
 _MOST_LABELS = 50
@@ -29,9 +39,14 @@ def results(
     tasks: Sequence[Task],
     asked: Mapping[str, Sequence[Example]],
     lines: Sequence[Line],
+    *,
+    saved: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The record of a run: ``run`` as in run.json, the test examples of each task, the lines of records.jsonl in order."""
-    rows, pairs, machine = summary(lines), comparisons(lines), environment()
+    """The record of a run: ``run`` as in run.json, the test examples of each task, the lines of records.jsonl in order.
+
+    ``saved`` names the folder in which the recommended artefact of a task lies, where somebody has saved it.
+    """
+    rows, against, pairs, machine = summary(lines), comparisons(lines), paired(lines), environment()
     hashes = {task.name: task_hash(task) for task in tasks}
     return {
         "results": {task.name: _lm_eval_row(task.name, rows) for task in tasks},
@@ -51,7 +66,7 @@ def results(
         "date": run["date"],
         "transformers_version": machine["transformers"],
         "task_hashes": hashes,
-        "total_evaluation_time_seconds": str(sum(line["seconds"] for line in lines)),
+        "total_evaluation_time_seconds": str(sum(line["seconds"] or 0 for line in lines)),
         "kshot": {
             "version": run["version"],
             "argv": run["argv"],
@@ -60,20 +75,26 @@ def results(
             "model": model_facts(lm),
             "environment": machine,
             "tasks": {task.name: _task_facts(task, hashes[task.name], asked[task.name], lines) for task in tasks},
-            "answer": {
-                task.name: answer(
-                    [row for row in rows if row["task"] == task.name],
-                    [pair for pair in pairs if pair["task"] == task.name],
-                    commonest(task, asked[task.name]),
-                )
-                for task in tasks
-            },
+            "answer": {task.name: _answer(task, asked[task.name], rows, against, pairs) for task in tasks},
             "cells": [{name: value for name, value in line.items() if name != "right"} for line in lines],
             "summary": rows,
-            "comparisons": pairs,
+            "comparisons": against,
+            "paired": pairs,
+            "recommended": _recommended(recommend(rows, pairs), saved or {}),
             "notes": [*run["notes"], *_cell_notes(lines)],
         },
     }
+
+
+def _answer(
+    task: Task, examples: Sequence[Example], rows: Sequence[Line], against: Sequence[Line], pairs: Sequence[Line]
+) -> str:
+    own = [[row for row in some if row["task"] == task.name] for some in (rows, against, pairs)]
+    return answer(own[0], own[1], commonest(task, examples), own[2])
+
+
+def _recommended(found: Mapping[str, Mapping[str, Any]], saved: Mapping[str, str]) -> dict[str, Any]:
+    return {task: {**taken, "directory": saved.get(task)} for task, taken in found.items()}
 
 
 def model_facts(lm: LM) -> dict[str, Any]:
@@ -142,9 +163,11 @@ def _task_facts(task: Task, hashed: str, examples: Sequence[Example], lines: Seq
 
 def _prompt(task: Task, examples: Sequence[Example], lines: Sequence[Line]) -> str | None:
     """One prompt as the model read it: the first query behind the fewest demonstrations; None for channel scoring."""
-    shown = [line for line in lines if line["demonstrations"] and not line["dropped_demonstrations"]]
-    first = min(shown or lines, key=lambda line: line["shots"])
-    if first["params"].get("scoring") == "channel":
+    # What was trained has examples, too, and none of them stands in the prompt.
+    prompted = [line for line in lines if not line.get("failed") and not line.get("training") and not noisy(line)]
+    shown = [line for line in prompted if line["demonstrations"] and not line["dropped_demonstrations"]]
+    first = min(shown or prompted, key=lambda line: line["shots"], default=None)
+    if first is None or first["params"].get("scoring") == "channel":
         return None
     by_id = {example.id: example for example in task.train}
     demonstrations = tuple(by_id[name] for name in first["demonstrations"])
@@ -162,7 +185,10 @@ def _cell_notes(lines: Sequence[Line]) -> list[str]:
             ("skipped", "queries left out, because their prompts did not fit the context"),
             ("repaired_seams", "prompts whose last tokens change when an answer follows: scored from what they share"),
         ):
-            hit = [line[key] for line in own if line[key]]
+            hit = [line[key] for line in own if line.get(key)]
             if hit:
                 notes.append(f"{task}: up to {max(hit)} {said} (in {len(hit)} of {len(own)} cells)")
+        failed = sum(bool(line.get("failed")) for line in own)
+        if failed:
+            notes.append(f"{task}: {failed} of {len(own)} cells came to no result; the means are over the others")
     return notes

@@ -1,5 +1,6 @@
 """Cells become records: the same question gives the same record, whether it was answered in one go or in ten."""
 
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -8,24 +9,23 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from kshot.adapt.prompting import PER_QUERY
+from kshot.adapt.examples import PER_QUERY
 from kshot.data.pick import pick
 from kshot.data.task import Example, Task
-from kshot.errors import NumericError, PromptError
-from kshot.measure.ensemble import combine
-from kshot.measure.scoring import Outcome, score
-from kshot.model.adapted import Adapted
 from kshot.model.lm import LM
 from kshot.model.load import load_model
-from kshot.model.prefix import EMPTY
-from kshot.study.experiment import Cell, cells_of, check_pool, experiment, members, queries, recipe
-from kshot.study.record import record
+from kshot.study.answering import Answers, Question, answered, fitted
+from kshot.study.cells import Cell, cells_of, recipe
+from kshot.study.experiment import check_pool, experiment, queries
 from kshot.study.results import results
 from kshot.study.settings import Settings, command, plain
 from kshot.study.store import RESULTS, Memory, Store
-from kshot.study.tasks import apart, tasks_of
+from kshot.study.tasks import apart, tasks_of, with_transfers
 
 log = logging.getLogger("kshot")
+
+# In the folder of a run: what fits leave on their way, and what is recommended.
+STATE, ARTEFACTS = "state", "artefacts"
 
 OnProgress = Callable[[int, int | None, str], None]
 """``on_progress(done, total, what)``: so many cells of so many, doing what; ``total`` is None where nobody knows."""
@@ -57,7 +57,7 @@ def run(
     say = on_progress or _silent
     repeatable = model is None and not tasks
     say(0, None, "reading the tasks")
-    tasks, kept_apart = apart(tuple(tasks) or tasks_of(asked))
+    tasks, kept_apart = apart(with_transfers(asked, tuple(tasks) or tasks_of(asked)))
     cells, notes = cells_of(asked, tasks)
     chosen = {task.name: queries(task, asked.limit) for task in tasks}
     _check(asked, tasks, cells, chosen)
@@ -77,10 +77,16 @@ def run(
         "notes": [*notes, *kept_apart, *_limit_notes(asked, tasks)],
     }
     with Store(directory, begun) if directory else Memory(begun) as store:
+        # The packing of the run's first start: memory that is free now and was not then would round otherwise.
+        tokens, rows = store.run["packing"]
+        lm = replace(lm, tokens_per_pack=tokens, rows_per_pack=rows)
         _measure(asked, lm, question.cells, tasks, chosen, store, say)
         found = {line["id"]: line for line in store.lines}
         lines = [found[cell.id] for cell in question.cells]
         value = results(store.run, lm, tasks, chosen, lines)
+        if asked.save and isinstance(store, Store):
+            saved = _keep_recommended(asked, lm, question.cells, tasks, value, store, say)
+            value = results(store.run, lm, tasks, chosen, lines, saved=saved)
         store.write(RESULTS, value)
         return Finished(results=value, directory=directory, samples=[] if isinstance(store, Store) else store.samples)
 
@@ -99,16 +105,13 @@ def _measure(
     held = {line["id"] for line in store.lines}
     missing = [cell for cell in cells if cell.id not in held]
     log.info("%d of %d cells are here already, %d to go", len(cells) - len(missing), len(cells), len(missing))
-    # The packing of the run's first start: memory that is free now and was not then would round otherwise.
-    tokens, rows = store.run["packing"]
-    lm = replace(lm, tokens_per_pack=tokens, rows_per_pack=rows)
     answers: Answers = {}
     for number, cell in enumerate(missing, len(cells) - len(missing)):
         say(number, len(cells), cell.title)
         answers = {m: answer for m, answer in answers.items() if m[:3] == (cell.task, cell.method, cell.shots)}
-        question = Question(asked=asked, task=by_name[cell.task], examples=chosen[cell.task])
+        question = _question(asked, by_name[cell.task], chosen[cell.task], store)
         try:
-            line, samples = _answered(question, lm, cell, answers, _within(say, number, len(cells), cell))
+            line, samples = answered(question, lm, cell, answers, _within(say, number, len(cells), cell))
         except KeyboardInterrupt as stop:
             where = f" in {str(store.directory)!r}" if store.directory else ""
             stop.add_note(f"{number} of {len(cells)} cells are finished{where}")
@@ -117,96 +120,58 @@ def _measure(
     say(len(cells), len(cells), "done")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """What all cells of a task have in common."""
-
-    asked: Settings
-    task: Task
-    examples: tuple[Example, ...]
+def _question(asked: Settings, task: Task, examples: tuple[Example, ...], store: Store | Memory) -> Question:
+    state = store.directory / STATE if store.directory is not None else None
+    return Question(asked=asked, task=task, examples=examples, state=state)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a cell that is no ensemble came to, and how many seconds it took; kept while an ensemble may want it."""
+def _keep_recommended(
+    asked: Settings,
+    lm: LM,
+    cells: Sequence[Cell],
+    tasks: Sequence[Task],
+    value: dict[str, Any],
+    store: Store,
+    say: OnProgress,
+) -> dict[str, str]:
+    """Fit what is recommended for each task once more and save it; the folders by task.
 
-    adapted: Adapted
-    outcome: Outcome
-    seconds: float
-
-
-# by task, method and shots, and whatever else tells a cell from others
-Answers = dict[tuple[str, str, int, int, int, str], Answer]
-
-
-def _answered(
-    question: Question, lm: LM, cell: Cell, answers: Answers, on_progress: Callable[[int, int], None]
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The line of a cell in records.jsonl, and its samples.
-
-    An ensemble costs what its members cost, also where their answers are still known and nothing runs again.
+    To the bit what was measured, since a fit is a function of its seed, and its search is not run again.
     """
-    try:
-        own = [_answer(question, lm, member, answers, on_progress) for member in members(cell)]
-        first = own[0]
-        if len(own) == 1:
-            outcome, seconds = first.outcome, first.seconds
-        else:
-            outcome = _together([one.outcome for one in own], cell.params["rule"])
-            seconds = sum(one.seconds for one in own)
-    except (NumericError, PromptError) as error:
-        # Models and prompts do not know where they are asked from.
-        raise type(error)(f"{cell.title}: {error}") from error
-    found, samples = record(cell, first.adapted, question.task, question.examples, outcome, seconds)
-    stored = sum(one.adapted.artefact_bytes for one in own)
-    return {**found.figures, "artefact_bytes": stored, "right": found.right}, samples
+    saved: dict[str, str] = {}
+    for task in tasks:
+        taken = value["kshot"]["recommended"].get(task.name)
+        if taken is None:
+            continue
+        keys = ("method", "params", "shots", "seed")
+        cell = next(
+            c for c in cells if c.task == task.name and c.order == 0 and all(_same(c, k, taken[k]) for k in keys)
+        )
+        where = store.directory / ARTEFACTS / "".join(c if c.isalnum() or c in "-_." else "_" for c in task.name)
+        say(len(cells), len(cells), f"{task.name}: saving {cell.title}")
+        adapted = fitted(_question(asked, task, (), store), lm, cell, lambda what: None)
+        saved[task.name] = str(adapted.save(where))
+    return saved
 
 
-def _answer(
-    question: Question, lm: LM, cell: Cell, answers: Answers, on_progress: Callable[[int, int], None]
-) -> Answer:
-    asked, task = question.asked, question.task
-    key = (cell.task, cell.method, cell.shots, cell.seed, cell.order, repr(cell.params))
-    if key in answers:
-        return answers[key]
-    began = time.perf_counter()
-    adapted = recipe(cell, task).fit(lm, task, task.train, cell.seed)
-    outcome = score(
-        adapted, task, question.examples, overlength=asked.overlength, seed=cell.seed, on_progress=on_progress
-    )
-    answer = Answer(adapted=adapted, outcome=outcome, seconds=time.perf_counter() - began)
-    if asked.ensemble != "none":
-        # keys and values of a prefix are large, and nobody will ask for them again
-        answers[key] = replace(answer, adapted=replace(adapted, prefix=EMPTY))
-    return answer
+def _same(cell: Cell, key: str, value: Any) -> bool:
+    own = getattr(cell, key)
+    return json.dumps(dict(own)) == json.dumps(value) if key == "params" else own == value
 
 
-def _together(outcomes: Sequence[Outcome], rule: str) -> Outcome:
-    """The members' predictions combined, for the tokens of all of them; of repairs and drops the most."""
-    return Outcome(
-        predictions=combine([one.predictions for one in outcomes], rule),
-        tokens=sum(one.tokens for one in outcomes),
-        repaired=max(one.repaired for one in outcomes),
-        dropped=max(one.dropped for one in outcomes),
-        skipped=tuple(dict.fromkeys(name for one in outcomes for name in one.skipped)),
-    )
-
-
-def _within(say: OnProgress, number: int, cells: int, cell: Cell) -> Callable[[int, int], None]:
-    def on_progress(done: int, total: int) -> None:
-        say(number, cells, f"{cell.title} ({100 * done // max(total, 1)} %)")
-
-    return on_progress
+def _within(say: OnProgress, number: int, cells: int, cell: Cell) -> Callable[[str], None]:
+    return lambda what: say(number, cells, f"{cell.title} ({what})")
 
 
 def _check(
     asked: Settings, tasks: Sequence[Task], cells: Sequence[Cell], chosen: dict[str, tuple[Example, ...]]
 ) -> None:
-    """Everything that can be found wrong without a model: pools, picks, layouts."""
+    """Everything that can be found wrong without a model: options, pools, picks, layouts."""
     for task in tasks:
         check_pool(task, cells)
         shown: dict[str, Example] = {}
         for cell in cells:
+            recipe(cell, task)
             how = str(cell.params.get("pick"))
             if cell.task == task.name and cell.shots and cell.order == 0 and how not in PER_QUERY:
                 drawn = pick(task.train, cell.shots, how, cell.seed, labels=task.labels, ids=asked.ids)

@@ -15,7 +15,7 @@ DEFAULT_TASKS = ("plurals", "country-continent", "bbc-headlines")
 REPEATED = ("template",)
 
 # Beyond these a number is a slip of the hand: no model reads so many demonstrations, no file has so many rows.
-_MOST = {"num_fewshot": 100_000, "limit": 100_000_000, "orders": 1_000, "seed": 2**63 - 1}
+_MOST = {"num_fewshot": 100_000, "limit": 100_000_000, "orders": 1_000, "draws": 100, "seed": 2**63 - 1}
 
 
 def _option(default: Any, help: str) -> Any:
@@ -32,16 +32,32 @@ class Settings:
 
     tasks: tuple[str, ...] = _option(DEFAULT_TASKS, "Built-in names, files, lm-eval YAML or hf:org/name.")
     model: str = _option("smollm2-135m", "An embedded name, org/name on the hub, a folder or a .gguf file.")
-    methods: tuple[str, ...] = _option(("zero-shot", "in-context"), "Ways of teaching (see: kshot list methods).")
+    methods: tuple[str, ...] = _option(
+        ("zero-shot", "in-context"),
+        "Ways of teaching (see: kshot list methods), options behind colons: soft-prompt:length=5.",
+    )
     num_fewshot: tuple[int, ...] = _option(
         (0, 4, 16), "Numbers of demonstrations; 0 is zero-shot. By default also the number of an lm-eval YAML."
     )
     seed: tuple[int, ...] = _option((0, 1, 2), "Seeds; each draws demonstrations of its own.")
     limit: int | Literal["all"] = _option(80, "Test examples of each task, the same for every method.")
     orders: int = _option(4, "Orders in which the first seed's demonstrations are tried.")
-    ensemble: Literal["none", "orders", "templates"] = _option(
-        "none", "What is combined into answers of its own: the orders of a set, or the templates."
+    budget: str = _option("100steps", "Of one run of training: so many steps, passes over the examples, or seconds.")
+    validation: Literal["split", "task", "none"] = _option(
+        "split",
+        "What learning rate and steps are chosen on: a quarter of the examples, the task's own set, or nothing.",
     )
+    noise: float = _option(
+        0.25, "Share of wrong labels among four times the examples, beside anything trained; 0 leaves that out."
+    )
+    ensemble: Literal["none", "orders", "templates", "draws"] = _option(
+        "none", "What is combined into answers of its own: orders of a set, templates, or draws of what is trained."
+    )
+    draws: int = _option(5, "Trainings from other starts that --ensemble draws combines.")
+    transfer_to: tuple[str, ...] = _option(
+        (), "Tasks with the same labels on which each task's teaching is tested too."
+    )
+    save: bool = _option(True, "Fit what is recommended for each task once more and keep it as an artefact.")
     pick: Literal["auto", "random", "balanced", "first_n", "bm25", "hidden", "fixed"] = _option(
         "auto", "How demonstrations are chosen from the pool; auto: as an lm-eval YAML says, else random."
     )
@@ -83,6 +99,10 @@ def make_settings(**options: Any) -> Settings:
     if asked["limit"] != "all":
         _within("limit", asked["limit"], 1, ", or all")
     _within("orders", asked["orders"], 1)
+    _within("draws", asked["draws"], 2)
+    if not isinstance(asked["noise"], int | float) or not 0 <= asked["noise"] <= 1:
+        raise KshotError(f"--noise {asked['noise']!r}: what works is a share from 0 to 1")
+    asked["noise"] = float(asked["noise"])
     if asked["ensemble"] == "orders" and asked["orders"] == 1:
         raise KshotError("--ensemble orders combines --orders of 2 or more, and --orders is 1")
     if asked["pick"] == "fixed" and not asked["ids"]:

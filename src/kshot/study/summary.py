@@ -11,32 +11,36 @@ Row = dict[str, Any]
 Line = Mapping[str, Any]
 Apart = Sequence[tuple[str, str, str]]
 
+_MEASURED = ("accuracy", "test_low", "seed_low", "order_low", "macro_f1", "log_loss", "ece")
+
 
 def summary(lines: Sequence[Line]) -> list[Row]:
     """One row per task, method, params and shots, in the order of the records.
 
-    Accuracy and the other figures are means over seeds, demonstrations in the order picked. ``test_*`` is the Wilson
-    interval of that mean over test examples, ``seed_*`` the bootstrap interval of the mean over seeds (null with one),
-    ``order_*`` the least and greatest accuracy over orders of one demonstration set (null with one). ``score`` names
-    what ``accuracy`` counts; ``scores`` is the accuracy by each scoring rule, null where a seed has none.
+    Accuracy and the other figures are means over the seeds that came to a result, demonstrations in the order picked;
+    ``failed`` counts those that did not. ``test_*`` is the Wilson interval of that mean over test examples, ``seed_*``
+    the bootstrap interval of the mean over seeds (null with one), ``order_*`` the least and greatest accuracy over
+    orders of one demonstration set (null with one). ``score`` names what ``accuracy`` counts; ``scores`` is the accuracy
+    by each scoring rule, null where a seed has none. What it costs is the mean over the seeds that were measured;
+    ``flattened`` is the share of fits whose losses had stopped falling.
     """
-    return [_row(group) for group in _groups(lines)]
+    return [_row(group) for group in grouped(lines)]
 
 
 def comparisons(lines: Sequence[Line]) -> list[Row]:
     """The best row of each task against every other on the same queries: exact McNemar tests, each seed by itself.
 
     ``n``, ``only_a`` and ``only_b`` count queries of all seeds together. What ran with one seed only (a method that
-    draws nothing) stands against every seed of the other.
+    draws nothing) stands against every seed of the other. Rows with wrong labels on purpose take no part.
     """
     found = []
     for task in dict.fromkeys(line["task"] for line in lines):
-        groups = _groups([line for line in lines if line["task"] == task])
+        groups = grouped([line for line in lines if line["task"] == task])
         apart = differing([group[0] for group in groups])
-        scored = [group for group in groups if _mean(_as_picked(group), "accuracy") is not None]
+        scored = [group for group in groups if accuracy(group) is not None and not noisy(group[0])]
         if not scored:
             continue
-        best = max(scored, key=lambda group: _mean(_as_picked(group), "accuracy") or 0.0)
+        best = max(scored, key=lambda group: accuracy(group) or 0.0)
         found += [_comparison(best, other, apart) for other in scored if other is not best]
     return found
 
@@ -56,6 +60,8 @@ def differing(rows: Sequence[Line]) -> Apart:
         for key in dict.fromkeys(["ensemble", *(key for params in own for key in params)]):
             if _kinds(own, [*chosen, key]) > _kinds(own, chosen):
                 chosen.append(key)
+        # Whether labels are wrong on purpose is never left to be guessed from the number of shots.
+        chosen += ["noise"] if "noise" not in chosen and any(map(_is_noisy, own)) else []
         found |= dict.fromkeys((task, method, key) for key in chosen)
     return tuple(found)
 
@@ -83,32 +89,57 @@ def arm(row: Line, apart: Apart = ()) -> str:
     return f"{row['method']}@{row['shots']}" + (f"[{extra}]" if extra else "")
 
 
-def _groups(lines: Sequence[Line]) -> list[list[Line]]:
+def called(row: Line, apart: Apart = ()) -> str:
+    """A method with those parameters that tell it from its namesakes, without its number of shots.
+
+    >>> called({"task": "t", "method": "in-context", "params": {"pick": "bm25"}}, [("t", "in-context", "pick")])
+    'in-context (pick=bm25)'
+    """
+    extra = [f"{key}={value}" for key, value in telling(row, apart).items()]
+    return f"{row['method']} ({', '.join(extra)})" if extra else str(row["method"])
+
+
+def noisy(row: Line) -> bool:
+    """Whether some of its examples have wrong labels on purpose: such rows are compared with clean ones and never win."""
+    return _is_noisy(row.get("params") or {})
+
+
+def _is_noisy(params: Mapping[str, Any]) -> bool:
+    return bool(params.get("noise"))
+
+
+def grouped(lines: Sequence[Line]) -> list[list[Line]]:
     groups: dict[str, list[Line]] = {}
     for line in lines:
         groups.setdefault(repr([line[key] for key in ("task", "method", "params", "shots")]), []).append(line)
     return list(groups.values())
 
 
-def _as_picked(group: Sequence[Line]) -> list[Line]:
-    return [line for line in group if line["order"] == 0]
+def worked(group: Sequence[Line]) -> list[Line]:
+    """The cells that a row is the mean of: demonstrations in the order picked, and a result."""
+    return [line for line in group if line["order"] == 0 and not line.get("failed")]
+
+
+def accuracy(group: Sequence[Line]) -> float | None:
+    """The mean accuracy over the seeds of a row that came to a result; None where none did, or nothing is labelled."""
+    return _mean(worked(group), "accuracy")
 
 
 def _row(group: Sequence[Line]) -> Row:
-    first = _as_picked(group)
-    n = min(line["n"] for line in first)
-    accuracy = _mean(first, "accuracy")
-    over_test = wilson(accuracy * n, n) if accuracy is not None else None
+    first = worked(group)
+    n = min((line["n"] for line in first), default=0)
+    mean = accuracy(group)
+    over_test = wilson(mean * n, n) if mean is not None else None
     values = [line["accuracy"] for line in first]
-    over_seeds = bootstrap_mean(np.array(values, dtype=np.float64)) if accuracy is not None else None
-    orders = [line["accuracy"] for line in group if line["seed"] == first[0]["seed"]]
+    over_seeds = bootstrap_mean(np.array(values, dtype=np.float64)) if mean is not None else None
+    orders = [line["accuracy"] for line in group if first and line["seed"] == first[0]["seed"]]
     ordered = len(orders) > 1 and None not in orders
     seconds = _mean(first, "seconds")
     return {
-        **{key: first[0][key] for key in ("task", "method", "params", "shots")},
+        **{key: group[0][key] for key in ("task", "method", "params", "shots")},
         "seeds": [line["seed"] for line in first],
         "n": n,
-        "accuracy": accuracy,
+        "accuracy": mean,
         "test_low": over_test[0] if over_test else None,
         "test_high": over_test[1] if over_test else None,
         "seed_low": over_seeds[0] if over_seeds else None,
@@ -119,10 +150,43 @@ def _row(group: Sequence[Line]) -> Row:
         **{key: _mean(first, key) for key in ("macro_f1", "log_loss", "ece")},
         "seconds": seconds,
         "tokens": _mean(first, "tokens"),
-        "queries_per_second": n / seconds if seconds else None,
-        "score": first[0].get("score"),
+        "queries_per_second": _speed(first, n),
+        "score": next((line.get("score") for line in first), None),
         "scores": _scores(first),
+        **_cost(first),
+        **_failures([line for line in group if line["order"] == 0]),
     }
+
+
+def _cost(lines: Sequence[Line]) -> Row:
+    """Means over the cells where they were measured; null where nobody did."""
+    trained = [line["training"] for line in lines if line.get("training")]
+    keys = ("fit_seconds", "query_ms", "trainable_parameters", "artefact_bytes", "peak_rss_bytes")
+    return {
+        **{key: _of_known([line.get(key) for line in lines]) for key in keys},
+        "flops": _of_known([training.get("flops") for training in trained]),
+        "start_loss": _of_known([training.get("start") for training in trained]),
+        "flattened": _of_known([training.get("flattened") for training in trained]),
+    }
+
+
+def _of_known(values: Sequence[Any]) -> float | None:
+    known = [float(value) for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _failures(lines: Sequence[Line]) -> Row:
+    reasons = list(dict.fromkeys(str(line["failed"]) for line in lines if line.get("failed")))
+    nothing = bool(lines) and all(line.get("failed") for line in lines)
+    why = {"undefined": dict.fromkeys(_MEASURED, f"failed: {reasons[0]}")} if nothing else {}
+    return {"failed": sum(bool(line.get("failed")) for line in lines), **why}
+
+
+def _speed(lines: Sequence[Line], n: int) -> float | None:
+    """Queries a second while queries were answered: what was spent on learning first does not count."""
+    spent = [line["seconds"] - (line.get("fit_seconds") or 0) for line in lines if line.get("seconds") is not None]
+    mean = float(np.mean(spent)) if spent else 0
+    return n / mean if mean > 0 else None
 
 
 def _scores(lines: Sequence[Line]) -> dict[str, float | None]:
@@ -137,14 +201,12 @@ def _scores(lines: Sequence[Line]) -> dict[str, float | None]:
 
 
 def _mean(lines: Sequence[Line], key: str) -> float | None:
-    values = [line[key] for line in lines]
-    return None if not values or None in values else float(np.mean(values))
+    known = [line[key] for line in lines if line.get(key) is not None]
+    return float(np.mean(known)) if known and len(known) == len(lines) else None
 
 
 def _comparison(a: Sequence[Line], b: Sequence[Line], apart: Apart) -> Row:
-    by_seed = [{line["seed"]: line for line in _as_picked(group)} for group in (a, b)]
-    seeds = [seed for seed in {**by_seed[0], **by_seed[1]} if all(len(own) == 1 or seed in own for own in by_seed)]
-    tests = {seed: mcnemar(*_paired(*(_of(own, seed) for own in by_seed))) for seed in seeds}
+    tests = {seed: mcnemar(*_marks(*lines)) for seed, lines in together(a, b).items()}
     known = [test for test in tests.values() if test is not None]
     counts = {key: sum(test[key] for test in known) for key in ("n", "only_a", "only_b")}
     return {
@@ -157,10 +219,24 @@ def _comparison(a: Sequence[Line], b: Sequence[Line], apart: Apart) -> Row:
     }
 
 
+def together(a: Sequence[Line], b: Sequence[Line]) -> dict[int, tuple[Line, Line]]:
+    """The cells of two rows seed by seed; one that ran with one seed only stands against every seed of the other."""
+    by_seed = [{line["seed"]: line for line in worked(group)} for group in (a, b)]
+    # A method that draws nothing has one seed however many were asked for; one whose other seeds failed has not.
+    alone = [
+        len(own) == 1 and not any(line.get("failed") for line in group)
+        for own, group in zip(by_seed, (a, b), strict=True)
+    ]
+    seeds = [
+        s for s in {**by_seed[0], **by_seed[1]} if all(one or s in own for own, one in zip(by_seed, alone, strict=True))
+    ]
+    return {s: (_of(by_seed[0], s), _of(by_seed[1], s)) for s in seeds}
+
+
 def _of(own: Mapping[int, Line], seed: int) -> Line:
     return own[seed] if seed in own else next(iter(own.values()))
 
 
-def _paired(a: Line, b: Line) -> tuple[np.ndarray, np.ndarray]:
+def _marks(a: Line, b: Line) -> tuple[np.ndarray, np.ndarray]:
     both = [(x == "1", y == "1") for x, y in zip(a["right"], b["right"], strict=True) if "-" not in (x, y)]
     return np.array([x for x, _ in both], dtype=bool), np.array([y for _, y in both], dtype=bool)

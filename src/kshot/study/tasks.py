@@ -48,6 +48,28 @@ def apart(tasks: Sequence[Task]) -> tuple[tuple[Task, ...], list[str]]:
     return tuple(found), notes
 
 
+def with_transfers(asked: Settings, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+    """The tasks, and each once more with the test examples of every task that ``--transfer-to`` names.
+
+    What is learned stays as it is: its training examples, its layout, its label words. DataError where the labels of
+    the two, or the fields of their examples, are not the same.
+    """
+    found = list(tasks)
+    for name in asked.transfer_to:
+        other = load_task(name)
+        for task in tasks:
+            if task.name == other.name:
+                continue
+            if task.kind != other.kind or set(task.labels) != set(other.labels):
+                raise DataError(
+                    f"--transfer-to {name}: it has the labels {', '.join(other.labels[:6]) or 'of its own'}, and "
+                    f"{task.name} has {', '.join(task.labels[:6]) or 'its own'}; both need the same"
+                )
+            source = f"taught {task.name}, asked {other.name}"
+            found.append(replace(task, name=f"{task.name} to {other.name}", test=other.test, source=source))
+    return tuple(found)
+
+
 def _fields(example: Example) -> str:
     return repr(sorted(example.fields.items()))
 

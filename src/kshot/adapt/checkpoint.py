@@ -1,0 +1,113 @@
+"""Where a fit stands, on disk: tensors as safetensors, the rest as JSON beside them, whole or not at all."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from kshot.adapt.train import State
+from kshot.errors import OutputError
+
+# A checkpoint is written when this much time has passed, and this many times as long as the last one took to write.
+_SECONDS, _SHARE = 15.0, 20.0
+
+
+@dataclass(slots=True)
+class Keeper:
+    """Keeps the states of one run of training in ``folder`` under ``name``; without a folder it keeps nothing.
+
+    ``key`` says what is trained: a state of something else, or one that cannot be read, is not gone on with.
+    """
+
+    folder: Path | None
+    name: str
+    key: str
+    _last: float = field(default_factory=time.monotonic)
+    _took: float = 0.0
+
+    def found(self) -> State | None:
+        """The last state that was kept, None where there is none of this run."""
+        if self.folder is None:
+            return None
+        try:
+            with safe_open(self._path, framework="pt") as file:
+                facts = json.loads(file.metadata()["kshot"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            if facts.pop("key") != self.key:
+                return None
+            moments: dict[str, dict[str, torch.Tensor]] = {}
+            for name in [n for n in tensors if n.startswith("moment ")]:
+                _, kind, leaf = name.split(" ", 2)
+                moments.setdefault(leaf, {})[kind] = tensors.pop(name)
+            losses, looks = tuple(facts.pop("losses")), tuple(tuple(look) for look in facts.pop("looks"))
+            return State(leaves=tensors, moments=moments, losses=losses, looks=looks, **facts)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return None
+
+    def offer(self, state: State) -> None:
+        """Keep the state if enough time has passed since the last one."""
+        if self.folder is not None and time.monotonic() - self._last > max(_SECONDS, _SHARE * self._took):
+            self.keep(state)
+
+    def keep(self, state: State) -> None:
+        """Keep the state; OutputError where it cannot be written."""
+        if self.folder is None:
+            return
+        began = time.monotonic()
+        tensors = {name: leaf.contiguous() for name, leaf in state.leaves.items()}
+        for name, own in state.moments.items():
+            tensors |= {f"moment {kind} {name}": tensor.contiguous() for kind, tensor in own.items()}
+        facts = {"step": state.step, "losses": state.losses, "looks": state.looks, "seconds": state.seconds}
+        facts |= {"tokens": state.tokens, "flops": state.flops, "key": self.key}
+        part = self._path.with_suffix(f".{os.getpid()}.part")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, part, metadata={"kshot": json.dumps(facts)})
+            part.replace(self._path)
+        except (OSError, SafetensorError) as error:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise OutputError(
+                f"cannot keep the state of training in {str(self.folder)!r} ({error}); give a folder that has room"
+            ) from error
+        self._last, self._took = time.monotonic(), time.monotonic() - began
+
+    def done(self) -> None:
+        """Forget the state: what it led to is kept elsewhere."""
+        if self.folder is not None:
+            self._path.unlink(missing_ok=True)
+
+    @property
+    def _path(self) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{self.name}.safetensors"
+
+
+def read_json(path: Path, key: str) -> Any:
+    """What was kept under this key, else None."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found["value"] if isinstance(found, Mapping) and found.get("key") == key else None
+
+
+def write_json(path: Path, key: str, value: Any) -> None:
+    """Keep a JSON value under a key; OutputError where it cannot be written."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps({"key": key, "value": value}), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {str(path)!r} ({error.strerror}); give a folder that has room") from error

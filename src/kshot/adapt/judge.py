@@ -1,0 +1,116 @@
+"""Examples as rows to learn from, and how well others are answered meanwhile."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from kshot.adapt.train import Learner, Placed, flops_of
+from kshot.data.task import Example, Task
+from kshot.data.template import Template
+from kshot.errors import MethodError
+from kshot.model.lm import LM
+from kshot.model.prompts import Prompt, continuations
+from kshot.model.tree import Scored
+
+
+def gold_rows(lm: LM, task: Task, template: Template, examples: Sequence[Example], *, whole: bool) -> list[Scored]:
+    """Each example with its right answer to be scored, or with all of its tokens where ``whole``.
+
+    Seams are those of scoring. An open answer is learned together with the token that ends it.
+    """
+    own = [(e.label or "",) if task.kind == "open" else task.candidates(e) for e in examples]
+    for example, labels in zip(examples, own, strict=True):
+        if example.label not in labels:
+            raise MethodError(
+                f"task {task.name!r}: example {example.id!r} has the answer {example.label!r}, which is not a label"
+            )
+    prompts = [Prompt(template.description, e.fields, labels) for e, labels in zip(examples, own, strict=True)]
+    found = continuations(lm.codec, template, prompts).sequences
+    rows = [ours[labels.index(e.label or "")] for e, labels, ours in zip(examples, own, found, strict=True)]
+    if task.kind == "open":
+        end = lm.codec.encode([template.separator])[0][:1]
+        rows = [Scored(row.tokens + end, row.start) for row in rows]
+    if whole:
+        first = max(1, len(lm.codec.first))
+        rows = [Scored(row.tokens, first) for row in rows]
+    return rows
+
+
+def check_room(lm: LM, rows: Sequence[Scored], prefix: int) -> None:
+    """MethodError where the longest row does not fit behind a prefix of this length."""
+    longest = max(len(row.tokens) for row in rows)
+    if lm.context is not None and prefix + longest > lm.context:
+        before = f"{prefix} positions before the text and " if prefix else ""
+        raise MethodError(
+            f"{before}the longest example of {longest} tokens do not fit {lm.name}, which reads {lm.context}; "
+            "shorten the prompt or the examples"
+        )
+
+
+def mean_loss(lm: LM, learner: Learner, rows: Sequence[Scored]) -> float:
+    """Nats per scored token over all rows, as things stand before the first step."""
+    with torch.no_grad():
+        placed = learner.placed(learner.leaves)
+    check_room(lm, rows, placed.prefix.length)
+    found = replace(lm, delta=placed.delta).score(rows, placed.prefix)
+    return -float(np.concatenate(found.logprobs).mean())
+
+
+@dataclass(slots=True)
+class Judge:
+    """The validation examples of a search; ``look`` counts its calls and what they cost."""
+
+    lm: LM
+    task: Task
+    template: Template
+    examples: Sequence[Example]
+    seconds: float = 0.0
+    tokens: int = 0
+    flops: float = 0.0
+    looks: int = 0
+    _rows: list[list[Scored]] = field(default_factory=list)
+
+    def look(self, placed: Placed, step: int) -> tuple[int, float, float | None]:
+        """The step, the mean loss of the right answers (nats), and the share of queries answered right.
+
+        Where labels compete the loss is that of the right one among them; an open answer's is its mean per token, and
+        nothing is said of its accuracy.
+        """
+        began = time.perf_counter()
+        rows = self._asked()
+        reader = replace(self.lm, delta=placed.delta)
+        found = reader.score([row for own in rows for row in own], placed.prefix)
+        self.looks += 1
+        self.tokens += found.tokens
+        self.flops += flops_of(self.lm, found.tokens, len(rows), 0, passes=1)
+        if self.task.kind == "open":
+            self.seconds += time.perf_counter() - began
+            return step, -float(np.concatenate(found.logprobs).mean()), None
+        sums, at = found.sums(), 0
+        losses, right = [], []
+        for example, own in zip(self.examples, rows, strict=True):
+            table = sums[at : at + len(own)]
+            at += len(own)
+            gold = self.task.candidates(example).index(example.label or "")
+            losses.append(float(np.logaddexp.reduce(table) - table[gold]))
+            right.append(int(table.argmax()) == gold)
+        self.seconds += time.perf_counter() - began
+        return step, float(np.mean(losses)), float(np.mean(right))
+
+    def _asked(self) -> list[list[Scored]]:
+        if not self._rows:
+            if self.task.kind == "open":
+                rows = gold_rows(self.lm, self.task, self.template, self.examples, whole=False)
+                self._rows = [[row] for row in rows]
+            else:
+                labels = [self.task.candidates(e) for e in self.examples]
+                prompts = [
+                    Prompt(self.template.description, e.fields, own)
+                    for e, own in zip(self.examples, labels, strict=True)
+                ]
+                found = continuations(self.lm.codec, self.template, prompts).sequences
+                self._rows = [list(own) for own in found]
+        return self._rows

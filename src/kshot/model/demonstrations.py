@@ -1,0 +1,90 @@
+"""Demonstrations as text, as keys and values read ahead, and as each query retrieves its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from kshot.data.pick import Similarity, bm25_index, pick
+from kshot.data.pick import order as reorder
+from kshot.data.task import Example
+from kshot.data.template import Template
+from kshot.errors import DataError
+from kshot.model.lm import LM
+from kshot.model.prefix import EMPTY, Prefix
+from kshot.model.prompts import channel_head
+
+
+def shown_texts(template: Template, shown: tuple[Example, ...], *, channel: bool = False) -> list[str]:
+    """The demonstrations as they stand in the prompt: input and answer, or answer and input for the channel."""
+    if channel:
+        return [channel_head(template, e.label or "") + template.render(e.fields) for e in shown]
+    return [template.demonstration(e.fields, e.label or "") for e in shown]
+
+
+def preamble_tokens(
+    lm: LM, template: Template, shown: tuple[Example, ...], *, channel: bool = False
+) -> tuple[int, ...]:
+    """What stands before every query as tokens, those among them that the model was trained to see first."""
+    text = template.preamble(shown_texts(template, shown, channel=channel))
+    return (*lm.codec.first, *lm.codec.encode([text])[0])
+
+
+def read_ahead(lm: LM, template: Template, shown: tuple[Example, ...], *, channel: bool = False) -> Prefix:
+    """Keys and values of description and demonstrations, or an empty prefix where ``lm`` cannot keep or read so much.
+
+    Scoring cuts it to what it really shares with the queries: the last token may change when a query follows.
+    """
+    tokens = preamble_tokens(lm, template, shown, channel=channel)
+    if lm.route.kind == "rows" or not tokens or (lm.context is not None and len(tokens) > lm.context):
+        return EMPTY
+    with torch.no_grad():
+        return lm.prefill(tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Retrieve:
+    """query -> its own demonstrations: ``shots`` of ``pool`` by ``pick``, in ``order``, by the likeness of ``similarity``.
+
+    All but ``similarity`` are plain values; ``retrieval`` makes that one from them.
+    """
+
+    pool: tuple[Example, ...]
+    shots: int
+    pick: str
+    order: int
+    seed: int
+    similarity: Similarity
+
+    def __call__(self, query: Example) -> tuple[Example, ...]:
+        """The demonstrations of one query, the nearest last; never the query itself."""
+        found = pick(self.pool, self.shots, self.pick, self.seed, query=query, similarity=self.similarity)
+        return reorder(found, self.order, self.seed)
+
+
+def retrieval(
+    lm: LM, template: Template, pool: tuple[Example, ...], *, shots: int, pick: str, order: int = 0, seed: int = 0
+) -> Retrieve:
+    """A Retrieve by words (``bm25``) or by the hidden states of ``lm`` (``hidden``), made once for all queries."""
+    if pick not in ("bm25", "hidden"):
+        raise DataError(f"asked to retrieve by {pick!r} for each query; what works is bm25 or hidden")
+    likeness = hidden_similarity(lm, template) if pick == "hidden" else bm25_index(pool)
+    return Retrieve(pool=pool, shots=shots, pick=pick, order=order, seed=seed, similarity=likeness)
+
+
+def hidden_similarity(lm: LM, template: Template) -> Similarity:
+    """Cosine of mean last hidden states of the rendered inputs, the model's own idea of likeness."""
+    known: dict[str, np.ndarray] = {}
+
+    def embed(examples: Sequence[Example]) -> np.ndarray:
+        texts = [template.render(e.fields) for e in examples]
+        missing = [text for text in dict.fromkeys(texts) if text not in known]
+        if missing:
+            known.update(zip(missing, lm.embed(missing), strict=True))
+        return np.stack([known[text] for text in texts])
+
+    def similarity(query: Example, candidates: Sequence[Example]) -> np.ndarray:
+        return embed(candidates) @ embed((query,))[0]
+
+    return similarity

@@ -1,0 +1,85 @@
+"""A folder that is written whole or not at all, and whose files are known by their size and content."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from kshot.errors import DataError, OutputError
+
+# Larger files are known by their size, and by what safetensors looks at: hashing them would take longer than loading.
+_HASHED = 64 << 20
+
+
+def seal(path: Path) -> dict[str, Any]:
+    """The size of a file in bytes, and the SHA-256 of one up to 64 MiB."""
+    size = path.stat().st_size
+    return {"bytes": size} | ({"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} if size <= _HASHED else {})
+
+
+def intact(folder: Path, name: str, known: Mapping[str, Any]) -> None:
+    """DataError unless the file is there as it was sealed."""
+    path = folder / name
+    if not path.is_file():
+        raise DataError(f"{folder} is damaged: {name} is missing; save it again")
+    if (size := path.stat().st_size) != known["bytes"]:
+        raise DataError(f"{folder} is damaged: {name} has {size} bytes of {known['bytes']}; save it again")
+    if seal(path) != known:
+        raise DataError(f"{folder} is damaged: {name} is not what was saved; save it again")
+
+
+@contextmanager
+def replaced(directory: Path, ours: Collection[str], mark: str) -> Iterator[Path]:
+    """A new folder beside ``directory`` that takes its name, and the place of its like there, when the block ends well.
+
+    Its like holds the file ``mark`` and nothing that is not among ``ours``; OutputError where something else is in the
+    way, or the disk is full or cannot be written. Nothing half-made ever has the name.
+    """
+    target = Path(os.path.realpath(directory.expanduser()))
+    _refuse_strangers(directory, target, ours, mark)
+    fresh: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+        yield fresh
+        for path in fresh.rglob("*"):
+            # safetensors writes files for their owner alone
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        fresh.chmod(0o755)
+        _take_place(fresh, target)
+    except (OSError, SafetensorError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise OutputError(f"cannot write {directory}: {why}; nothing was changed") from error
+    finally:
+        if fresh is not None:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _take_place(fresh: Path, target: Path) -> None:
+    if not target.is_dir():
+        os.replace(fresh, target)
+        return
+    old = fresh.with_name(fresh.name.replace(".partial-", ".old-"))
+    os.replace(target, old)
+    try:
+        os.replace(fresh, target)
+    except OSError:
+        os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _refuse_strangers(directory: Path, target: Path, ours: Collection[str], mark: str) -> None:
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"cannot save as {directory}: that is a file; name a new folder")
+    names = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    strange = names - set(ours) if mark in names else names
+    if strange:
+        some = ", ".join(sorted(strange)[:3])
+        raise OutputError(f"cannot save as {directory}: the folder holds something else ({some}); name a new one")

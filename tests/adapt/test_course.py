@@ -1,0 +1,371 @@
+"""From examples to something learned: what is held out, what is chosen, what it costs, and how it goes on."""
+
+import json
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kshot.adapt import course as course_module
+from kshot.adapt.checkpoint import Keeper
+from kshot.adapt.course import Course, Start, flattened, learn
+from kshot.adapt.examples import held_out, unseen
+from kshot.adapt.judge import Judge, gold_rows
+from kshot.adapt.learners import low_rank, soft_rows
+from kshot.data.task import Example, Task
+from kshot.data.template import Template
+from kshot.errors import KshotError, MethodError, NumericError
+from kshot.model.lm import LM
+
+SMALL = Course(budget="12steps", grid=(0.001, 0.01, 0.1), batch=4)
+
+
+def films(n: int = 12, labels=("bad", "good")) -> Task:
+    words = {"bad": "a bore", "good": "a joy"}
+    rows = [Example(id=f"f{i}", fields={"text": f"film {i} was {words[labels[i % len(labels)]]}"},
+                    label=labels[i % len(labels)]) for i in range(n)]  # fmt: skip
+    return Task(name="films", kind="classification", labels=("bad", "good"), train=tuple(rows), test=(),
+                validation=tuple(replace(row, id=f"v{i}") for i, row in enumerate(rows[:6])),
+                template=Template(input="{{text}}\n:"))  # fmt: skip
+
+
+def soft(lm: LM, task: Task, course: Course = SMALL, seed: int = 0, length: int = 3):
+    make = lambda taught: Start(learner=soft_rows(lm, lm.embedded(range(length))), template=task.template)  # noqa: E731
+    return learn(lm, task, task.train, make, course, seed=seed, key="soft")
+
+
+def thin(lm: LM, task: Task, course: Course):
+    """A soft prompt's size is normalised away; a change of weights is not."""
+    make = lambda taught: Start(learner=low_rank(lm, ("all-linear",), 2, 4.0, seed=0), template=task.template)  # noqa: E731
+    return learn(lm, task, task.train, make, course, seed=0, key="thin")
+
+
+def bits(learned) -> list[torch.Tensor]:
+    return [*learned.placed.prefix.keys, *learned.placed.prefix.values, learned.placed.prefix.embeddings]
+
+
+def told(learned) -> dict:
+    """How it was learned, without the clock."""
+    return {name: value for name, value in asdict(learned.training).items() if name != "seconds"}
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps", "seconds"),
+    [("7steps", 7, math.inf), ("1 step", 1, math.inf), ("2passes", 6, math.inf), ("1pass", 3, math.inf),
+     (" 30 seconds ", 1_000_000, 30.0), ("0.5seconds", 1_000_000, 0.5), ("1second", 1_000_000, 1.0)],
+)  # fmt: skip
+def test_budgets(budget: str, steps: int, seconds: float) -> None:
+    found = Course(budget=budget, batch=4).until(12)
+    assert (found.steps, found.seconds) == (steps, seconds)
+
+
+@pytest.mark.parametrize("budget", ["", "100", "steps", "0steps", "-1steps", "1.5steps", "0.5passes", "nan seconds",
+                                    "0seconds", "100 stepss", "1e3steps", "10minutes", "1steps2"])  # fmt: skip
+def test_budgets_that_say_nothing(budget: str) -> None:
+    with pytest.raises(
+        KshotError, match=r"^budget .*: what works is a number of steps, passes or seconds, as 100steps$"
+    ):
+        Course(budget=budget)
+
+
+@pytest.mark.parametrize("value", [-1e-3, math.nan, math.inf])
+def test_rates_that_are_none(value: float) -> None:
+    for options in ({"learning_rate": value}, {"grid": (1e-3, value)}):
+        with pytest.raises(KshotError, match=r"^learning rate .*: what works is a number above 0$"):
+            Course(**options)
+
+
+def test_no_rate_at_all(tiny_lm: LM) -> None:
+    with pytest.raises(MethodError, match="no learning rate to learn with; give one, or a grid"):
+        soft(tiny_lm, films(), Course(budget="2steps"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=4), seed=st.integers(0, 99))
+def test_what_is_held_out(counts: list[int], seed: int) -> None:
+    labels = [f"l{j}" for j, n in enumerate(counts) for _ in range(n)]
+    examples = tuple(Example(id=str(i), fields={}, label=label) for i, label in enumerate(labels))
+    task = replace(films(), labels=tuple(dict.fromkeys(labels)))
+    train, held, said = held_out(task, examples, "split", seed)
+    assert (train, held, said) == held_out(task, examples, "split", seed)
+    if len(examples) < 8:
+        assert train == examples
+        assert held == ()
+        assert "too few" in said
+        return
+    assert len(held) == len(examples) // 4
+    assert sorted((*train, *held), key=lambda e: int(e.id)) == list(examples)
+    of = {label: sum(e.label == label for e in held) for label in task.labels}
+    assert {label for label in task.labels if all(e.label != label for e in train)} <= {
+        label for label, n in zip(task.labels, counts, strict=True) if n > 1 and of[label] == n
+    }, "the only one of a label is not held out"
+    # One of each in turn: no label has two more than another that still had some.
+    for a in task.labels:
+        for b in task.labels:
+            assert of[a] <= of[b] + 1 or of[b] == counts[int(b[1:])] or counts[int(b[1:])] == 1
+
+
+def test_what_is_held_out_otherwise() -> None:
+    task = films()
+    assert held_out(task, task.train, "none", 0) == (task.train, (), "no validation: as asked")
+    blank = replace(task.validation[0], label=None)
+    train, held, said = held_out(replace(task, validation=(blank, *task.validation)), task.train, "task", 0)
+    assert (train, held, said) == (task.train, task.validation, "the task's own 6 validation examples")
+    for empty in ((), (blank,)):
+        with pytest.raises(MethodError, match="'films' has no validation examples of its own; give --validation split"):
+            held_out(replace(task, validation=empty), task.train, "task", 0)
+
+
+def test_the_better_half_goes_on(tiny_lm: LM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses as told: the rate that is best at every look wins, and each rung stops half of those that are left."""
+    worth = {0.001: 3.0, 0.01: 1.0, 0.1: 2.0, 0.2: 4.0}
+    course = replace(SMALL, grid=tuple(worth), budget="16steps")
+    now = []
+    run = course_module._run
+
+    def watched(pupil, learner, rows, until, recipe, *rest):
+        now[:] = [recipe.learning_rate]
+        return run(pupil, learner, rows, until, recipe, *rest)
+
+    def look(self, placed, step):
+        self.looks += 1
+        return step, (worth[now[0]] - step / 100 if step else 9.0), 0.5
+
+    monkeypatch.setattr(course_module, "_run", watched)
+    monkeypatch.setattr(Judge, "look", look)
+    training = soft(tiny_lm, films(), course).training
+    assert {one["learning_rate"]: one["steps"] for one in training.search} == {0.001: 4, 0.01: 16, 0.1: 8, 0.2: 4}
+    assert training.chosen == {"learning_rate": 0.01, "steps": 16}
+    assert all(
+        [step for step, *_ in one["curve"]] == sorted({step for step, *_ in one["curve"]}) for one in training.search
+    )
+
+
+def test_the_least_validation_loss_wins_and_all_is_counted(tiny_lm: LM) -> None:
+    task = films(16)
+    found = soft(tiny_lm, task)
+    training = found.training
+    curves = {one["learning_rate"]: one["curve"] for one in training.search}
+    least = min((loss, step, rate) for rate, curve in curves.items() for step, loss, _ in curve)
+    assert (training.chosen["steps"], training.chosen["learning_rate"]) == least[1:]
+    assert training.steps == training.chosen["steps"] == len(training.losses)
+    assert training.parameters == found.placed.prefix.embeddings.numel() == 3 * 32
+    alone = soft(tiny_lm, task, replace(SMALL, validation="none", learning_rate=least[2], budget=f"{least[1]}steps"))
+    assert alone.training.losses == training.losses
+    assert all(torch.equal(a, b) for a, b in zip(bits(found), bits(alone), strict=True)), (
+        "all examples are learned from"
+    )
+    # Every look reads what is held out, every step its batch: the search cost more than the fit.
+    judge = Judge(tiny_lm, task, task.template, held_out(task, task.train, "split", 0)[1])
+    judge.look(found.placed, 0)
+    looks = 1 + sum(len(curve) - 1 for curve in curves.values())
+    steps = sum(one["steps"] for one in training.search)
+    assert training.tokens > alone.training.tokens + looks * judge.tokens + 4 * steps
+    assert training.flops > alone.training.flops + looks * judge.flops
+    assert training.seconds > alone.training.seconds
+
+
+def test_a_look_by_hand(tiny_lm: LM) -> None:
+    task = films(8)
+    judge = Judge(tiny_lm, task, task.template, task.train)
+    learner = soft_rows(tiny_lm, tiny_lm.embedded((1, 2)))
+    placed = learner.placed(learner.leaves)
+    step, loss, accuracy = judge.look(placed, 5)
+    losses, right = [], []
+    for example in task.train:
+        text = tiny_lm.codec.encode([task.template.render(example.fields)])[0]
+        sums = []
+        for label in task.labels:
+            tokens = (*text, *tiny_lm.codec.encode([task.template.answer(label)])[0])
+            read = torch.cat([tiny_lm.embedded((1, 2)), tiny_lm.embedded(tokens)])[None]
+            now = tiny_lm.model(inputs_embeds=read, use_cache=False).logits[0].double().log_softmax(-1)
+            sums.append(sum(float(now[2 + i - 1, tokens[i]]) for i in range(len(text), len(tokens))))
+        gold = task.labels.index(example.label)
+        losses.append(np.logaddexp.reduce(sums) - sums[gold])
+        right.append(int(np.argmax(sums)) == gold)
+    assert (step, accuracy) == (5, np.mean(right))
+    assert loss == pytest.approx(np.mean(losses), abs=1e-4)
+
+
+def test_nothing_but_its_own_examples_is_looked_at(tiny_lm: LM) -> None:
+    """Test and validation examples that would break any layout: neither is read unless it is asked for."""
+    task = films()
+    mine = (Example(id="t", fields={"nothing": "here"}, label="good"),)
+    found = soft(tiny_lm, replace(task, test=mine, validation=mine))
+    assert told(found) == told(soft(tiny_lm, task))
+
+
+def test_fit_twice_and_scoring_before_change_nothing(tiny_lm: LM) -> None:
+    first = soft(tiny_lm, films())
+    tiny_lm.score(gold_rows(tiny_lm, films(), films().template, films().train, whole=True))
+    again = soft(tiny_lm, films())
+    assert told(first) == told(again)
+    assert all(torch.equal(a, b) for a, b in zip(bits(first), bits(again), strict=True))
+    drawn = soft(tiny_lm, films(), replace(SMALL, draw=1, validation="none", batch=4))
+    other = soft(tiny_lm, films(), replace(SMALL, validation="none", batch=4))
+    assert drawn.training.losses != other.training.losses, "another draw has other batches"
+
+
+def test_nothing_learned_may_win(tiny_lm: LM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every step only spoils none is taken, and what is kept is what was started from."""
+    look = Judge.look
+
+    def spoils(self, placed, step):
+        found = look(self, placed, step)
+        return step, found[1] + 9.0 * step, found[2]
+
+    monkeypatch.setattr(Judge, "look", spoils)
+    found = soft(tiny_lm, films())
+    assert found.training.chosen["steps"] == found.training.steps == 0
+    assert found.training.losses == ()
+    assert found.training.flattened is None
+    assert torch.equal(found.placed.prefix.embeddings, tiny_lm.embedded(range(3)))
+
+
+def test_one_rate_that_diverges_does_not_end_the_search(tiny_lm: LM) -> None:
+    course = replace(SMALL, grid=(1e-3, 1e38), optimiser="sgd", clip=0.0)
+    training = thin(tiny_lm, films(), course).training
+    said = {one["learning_rate"]: one["diverged"] for one in training.search}
+    assert said[1e-3] is None
+    assert "diverged at step" in said[1e38]
+    assert training.chosen["learning_rate"] == 1e-3
+    json.dumps([dict(one) for one in training.search], allow_nan=False)
+
+
+@pytest.mark.parametrize("rates", [(1e38,), (1e38, 1e37)])
+def test_where_every_rate_diverges_that_is_said(tiny_lm: LM, rates: tuple[float, ...], tmp_path: Path) -> None:
+    course = replace(SMALL, grid=rates, optimiser="sgd", clip=0.0, state=str(tmp_path))
+    with pytest.raises(
+        MethodError, match=r"^diverged at step \d+: .* with sgd at learning rate 1e\+3[78]; try a smaller"
+    ):
+        thin(tiny_lm, films(), course)
+
+
+def test_answers_that_are_no_numbers_are_divergence(tiny_lm: LM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last step before a look may spoil what the look reads."""
+    look = Judge.look
+
+    def spoilt(self, placed, step):
+        if step:
+            raise NumericError("NaN")
+        return look(self, placed, step)
+
+    monkeypatch.setattr(Judge, "look", spoilt)
+    with pytest.raises(MethodError, match="diverged at step 1: the answers are not numbers with adamw"):
+        soft(tiny_lm, films())
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [([1.0] * 9, None), ([1.0] * 10, True), (list(range(20, 0, -1)), False),
+     ([5, 4, 3, 2, 1, 1, 0.99, 0.98, 0.985, 0.98], True), ([0.0] * 10, True), ([1] * 8 + [2, 2], True)],
+)  # fmt: skip
+def test_flattened(losses: list[float], said: bool | None) -> None:
+    assert flattened([float(loss) for loss in losses]) is said
+
+
+def test_few_examples_and_missing_classes(tiny_lm: LM) -> None:
+    one = replace(films(), train=films().train[:1])
+    found = soft(tiny_lm, one)
+    assert found.training.chosen == {"learning_rate": 0.01, "steps": 12}, "the middle of the grid and the whole budget"
+    assert "1 examples are too few to hold any out" in found.training.validation
+    assert found.notes == ("no example of 'good': only the model itself speaks for it",)
+    assert found.training.losses[-1] < found.training.losses[0]
+    assert unseen(films(), films().train) == ()
+
+
+def test_no_room(tiny_lm: LM) -> None:
+    narrow = replace(tiny_lm, context=30)
+    with pytest.raises(
+        MethodError, match=r"9 positions before the text and the longest example of \d+ tokens do not fit"
+    ):
+        soft(narrow, films(), length=9)
+    long = replace(films(), train=tuple(replace(e, fields={"text": "x" * 40}) for e in films().train))
+    make = lambda taught: Start(learner=low_rank(narrow, ("q_proj",), 1, 1.0, seed=0), template=long.template)  # noqa: E731
+    with pytest.raises(MethodError, match=r"^the longest example of \d+ tokens do not fit tiny-0, which reads 30"):
+        learn(narrow, long, long.train, make, SMALL, seed=0, key="k")
+
+
+def test_an_answer_that_is_no_label(tiny_lm: LM) -> None:
+    task = films()
+    wrong = replace(task, train=(replace(task.train[0], label="ugly"), *task.train[1:]))
+    with pytest.raises(MethodError, match="example 'f0' has the answer 'ugly', which is not a label"):
+        soft(tiny_lm, wrong)
+
+
+def test_rows_are_those_of_scoring(tiny_lm: LM) -> None:
+    task = films(2)
+    (row, _) = gold_rows(tiny_lm, task, task.template, task.train, whole=False)
+    assert tiny_lm.codec.decode(row.tokens) == "film 0 was a bore\n: bad"
+    assert tiny_lm.codec.decode(row.tokens[row.start :]) == " bad"
+    (whole, _) = gold_rows(tiny_lm, task, task.template, task.train, whole=True)
+    assert (whole.tokens, whole.start) == (row.tokens, 1)
+    spoken = replace(task, kind="open", labels=())
+    (ended, _) = gold_rows(tiny_lm, spoken, task.template, task.train, whole=False)
+    assert tiny_lm.codec.decode(ended.tokens[ended.start :]) == " bad\n"
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("optimiser", ["adafactor", "adamw"])
+def test_a_fit_that_is_killed_goes_on_to_the_same_bits(
+    tiny_lm: LM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimiser: str
+) -> None:
+    """Killed after every few steps, search and all, with a state kept at every turn."""
+    course = replace(SMALL, optimiser=optimiser, schedule="cosine")
+    task, kept = films(), replace(course, state=str(tmp_path))
+    whole = soft(tiny_lm, task, course)
+    monkeypatch.setattr(Keeper, "offer", Keeper.keep)
+    advance, left, kills, ran = course_module.advance, [0], 0, [0]
+
+    def mortal(*given, **more):
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+        found = advance(*given, **more)
+        ran[0] += found.step - given[4].step
+        return found
+
+    monkeypatch.setattr(course_module, "advance", mortal)
+    while True:
+        left[0] = 2
+        try:
+            found = soft(tiny_lm, task, kept)
+            break
+        except Killed:
+            kills += 1
+            assert kills < 60, "it goes on from nothing again and again"
+    assert kills > 5
+    assert told(found) == told(whole)
+    assert all(torch.equal(a, b) for a, b in zip(bits(found), bits(whole), strict=True))
+    assert ran[0] == whole.training.steps + sum(one["steps"] for one in whole.training.search), "no step ran twice"
+    assert [path.name for path in tmp_path.iterdir()] == ["search.json"], "what is done with is removed"
+
+
+def test_a_search_is_read_back_where_it_is_the_same(
+    tiny_lm: LM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, kept = films(), replace(SMALL, state=str(tmp_path))
+    first = soft(tiny_lm, task, kept)
+    looks = []
+    look = Judge.look
+    monkeypatch.setattr(Judge, "look", lambda *a: looks.append(1) or look(*a))
+    assert asdict(soft(tiny_lm, task, kept).training)["search"] == asdict(first.training)["search"]
+    assert not looks
+    for other in (replace(task, template=Template(input="{{text}}")), replace(task, labels=("good", "bad"))):
+        soft(tiny_lm, other, kept)
+        assert looks, "another question is another search"
+        looks.clear()
+    soft(tiny_lm, task, replace(kept, weight_decay=0.1))
+    assert looks
+    looks.clear()
+    (tmp_path / "search.json").write_text("{broken")
+    assert told(soft(tiny_lm, task, kept)) == told(first)
+    assert looks
