@@ -72,7 +72,7 @@ def ours(link: Connection, asked: argparse.Namespace) -> None:
     while (turn := link.recv()) is not None:
         until = Until(steps=state.step + turn["steps"])
         began = time.perf_counter()
-        state = advance(lm, learner, recipe, rows, state, until=until, seed=0)
+        state = advance(lm, learner, recipe, rows, state, until=until, seed=0, spend=state.step > 0)
         seconds = (time.perf_counter() - began) / turn["steps"]
         link.send({"seconds": seconds, "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024})
 
@@ -140,7 +140,7 @@ def theirs(link: Connection, asked: argparse.Namespace) -> None:
     elif asked.method == "lora":
         for name in down:
             layer = model.base_model.model.get_submodule(name.removesuffix(".down"))
-            grads[name.replace(".down", ".up")] = layer.lora_B["default"].weight.grad.float().numpy()
+            grads[name.removesuffix("down") + "up"] = layer.lora_B["default"].weight.grad.float().numpy()
     else:
         known = dict(model.named_parameters())
         grads = {name: known[name].grad.float().numpy() for name in WATCHED}

@@ -92,8 +92,17 @@ def test_order_sensitivity(said: str) -> None:
     assert sorted(worst[1].split(", ")) == sorted(best[1].split(", "))
 
 
+@pytest.mark.parametrize("said", ["teach_and_serve"], indirect=True)
+def test_teach_and_serve(said: str) -> None:
+    assert said.startswith("3 of the 12 examples held out")
+    start = re.search(r"^loss before the first step: (\d+\.\d+) nats a token$", said, flags=re.M)
+    assert start is not None
+    answers = re.findall(r"^(?:What|That) is .+ (question|statement) \(([01]\.\d\d)\)$", said, flags=re.M)
+    assert len(answers) == 2
+
+
 def test_all_examples_are_run() -> None:
-    assert set(EXAMPLES) == {"fruit_colours", "order_sensitivity", "own_data"}
+    assert set(EXAMPLES) == {"fruit_colours", "order_sensitivity", "own_data", "teach_and_serve"}
 
 
 @pytest.mark.parametrize("code", README)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Tfidf,
         ZeroShot,
     )
+    from kshot.adapt.course import Course
     from kshot.api import compare
     from kshot.data import load_task
     from kshot.data.predictions import Predictions
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "Adapted": "kshot.model.adapted",
+    "Course": "kshot.adapt.course",
     "DataError": "kshot.errors",
     "Example": "kshot.data.task",
     "FineTune": "kshot.adapt",
@@ -77,6 +79,7 @@ _WHERE = {
 __all__ = [
     "LM",
     "Adapted",
+    "Course",
     "DataError",
     "Example",
     "FineTune",

@@ -78,4 +78,5 @@ def close(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], bound: fl
     for name, tensor in expected.items():
         size = tensor.abs().max()
         assert size > 0, name
+        assert found[name] is not None, f"{name} has no gradient"
         assert (found[name] - tensor).abs().max() <= bound * size, name

@@ -65,8 +65,15 @@ def variants(name: str) -> Iterator[tuple[str, Method]]:
     """A method as it is by default, and once for every way of picking and scoring that it has."""
     known = {option.name for option in fields(METHODS[name])}
     base: dict[str, Any] = {"shots": 2} if "shots" in known else {}
+    if "course" in known:
+        # As few steps as leave a trace, from a start that needs no corpus.
+        base |= {"course": replace(METHODS[name](shots=1).course, budget="2steps", learning_rate=1e-3)}
+        base |= {"init": "uniform", "length": 3} if name == "soft-prompt" else {}
     changes: list[dict[str, Any]] = [{}]
-    if "pick" in known:
+    if "course" in known:
+        # How examples are picked is the same for all that learns: one other way will do where steps cost time.
+        changes.append({"pick": "balanced"})
+    elif "pick" in known:
         changes += [{"pick": how, "ids": ("f5", "f0") if how == "fixed" else ()} for how in PICKS if how != "random"]
     if "order" in known:
         changes.append({"order": 1})

@@ -298,7 +298,9 @@ def _run(
     order = int(stream(pupil.seed, "batches", pupil.course.draw).integers(2**31))
     while state.step < until.steps and state.seconds < until.seconds:
         to = replace(until, steps=min(until.steps, state.step + 10), schedule=until.schedule or until.steps)
-        state = advance(pupil.lm, learner, recipe, rows, state, until=to, seed=order)
+        # Only a beginning is shared by several runs.
+        spend = state.step > 0
+        state = advance(pupil.lm, learner, recipe, rows, state, until=to, seed=order, spend=spend)
         keeper.offer(state)
         if pupil.course.watch is not None:
             where = f"step {state.step} of {until.steps}" if math.isinf(until.seconds) else f"step {state.step}"

@@ -42,7 +42,7 @@ class _Torch:
 
 def _of_torch(leaves: Mapping[str, Tensor], inner: torch.optim.Optimizer, moments: Moments) -> _Torch:
     for name, own in moments.items():
-        inner.state[leaves[name]] = {key: value.clone() for key, value in own.items()}
+        inner.state[leaves[name]] = dict(own)
     return _Torch(leaves, inner)
 
 

@@ -116,13 +116,19 @@ def advance(
     *,
     until: "Until",
     seed: int,
+    spend: bool = False,
 ) -> State:
     """The state after the steps that are missing to ``until``; going on from a state in the middle gives the same bits.
 
-    Raises Diverged with the step and the value.
+    With ``spend`` the tensors of ``state`` are moved on and not kept: whole weights and their moments are too large for
+    two copies. Raises Diverged with the step and the value.
     """
-    leaves = {name: leaf.detach().clone().requires_grad_(True) for name, leaf in state.leaves.items()}
-    optimiser = OPTIMISERS[recipe.optimiser](leaves, recipe.weight_decay, state.moments)
+    leaves = {
+        name: (leaf.detach() if spend else leaf.detach().clone()).requires_grad_(True)
+        for name, leaf in state.leaves.items()
+    }
+    moments = state.moments if spend else _copied(state.moments)
+    optimiser = OPTIMISERS[recipe.optimiser](leaves, recipe.weight_decay, moments)
     losses, tokens, flops, before = list(state.losses), state.tokens, state.flops, state.seconds
     began, seconds = time.perf_counter(), state.seconds
     while len(losses) < until.steps and seconds < until.seconds:
@@ -146,6 +152,10 @@ def advance(
         flops=flops,
         looks=state.looks,
     )
+
+
+def _copied(moments: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+    return {name: {kind: tensor.clone() for kind, tensor in own.items()} for name, own in moments.items()}
 
 
 def _still_finite(lm: LM, recipe: Recipe, step: int, loss: float, norm: float, *, begun: float) -> None:
@@ -200,7 +210,8 @@ def gradients(
     with torch.enable_grad():
         placed = learner.placed(leaves)
         ends = [*placed.prefix.keys, *placed.prefix.values, *placed.delta.tensors()]
-        held = [end.detach().requires_grad_(end.requires_grad) for end in ends]
+        # A leaf that is read as it is takes its gradient itself.
+        held = [end if end.is_leaf else end.detach().requires_grad_(end.requires_grad) for end in ends]
         prefix, delta = _again(placed, held)
         scored = sum(len(row.tokens) - row.start for row in batch)
         total, tokens, heads = 0.0, placed.read, 0
@@ -214,7 +225,7 @@ def gradients(
             loss.backward()
             total += float(loss.detach())
             tokens, heads = tokens + part.tokens, heads + len(part.logits)
-        reached = [(end, h.grad) for end, h in zip(ends, held, strict=True) if h.grad is not None]
+        reached = [(e, h.grad) for e, h in zip(ends, held, strict=True) if e is not h and h.grad is not None]
         if reached:
             torch.autograd.backward([end for end, _ in reached], [grad for _, grad in reached])
     return total, Cost(tokens, flops_of(lm, tokens, heads, learner.whole, passes=3 if kl else 2))

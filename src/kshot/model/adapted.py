@@ -1,5 +1,6 @@
 """What every way of teaching leaves behind: a frozen model, what it reads first, and how a task is written for it."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -87,7 +88,8 @@ class Adapted:
         elif prefix.tokens is None:
             learned += prefix.nbytes
         if self.classifier is not None:
-            learned += sum(array.nbytes for array in self.classifier.arrays().values())
+            facts = json.dumps(self.classifier.facts(), ensure_ascii=False)
+            learned += len(facts.encode()) + sum(array.nbytes for array in self.classifier.arrays().values())
         return len(text.encode()) + learned
 
     def save(self, directory: str | Path, compiled: bool = False) -> Path:

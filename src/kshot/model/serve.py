@@ -257,7 +257,8 @@ def _answers(one: _Prepared, table: Sequence[np.ndarray]) -> list[Prediction | K
 def _classified(taught: Taught, examples: Sequence[Example]) -> list[Prediction]:
     assert taught.classifier is not None
     rows, _ = taught.classifier.logprobs(taught.lm, taught.template, examples)
-    names = taught.labels or taught.classifier.labels
+    # Open answers are those it was taught; the task's own are the test's.
+    names = taught.labels if taught.kind != "open" and taught.labels else taught.classifier.labels
     return [_best(names, row) for row in over(taught.classifier, rows, names)]
 
 

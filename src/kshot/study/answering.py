@@ -21,6 +21,7 @@ from kshot.model.lm import LM
 from kshot.model.prefix import EMPTY
 from kshot.seeds import stream
 from kshot.study.cells import Cell, members, recipe
+from kshot.study.environment import reset_peak
 from kshot.study.record import came_to_nothing, record
 from kshot.study.settings import Settings
 from kshot.study.ways import option_names
@@ -64,6 +65,7 @@ def answered(
     An ensemble costs what its members cost, also where their answers are still known and nothing runs again. A way of
     teaching that does not apply, or comes to no result, is a line that says so.
     """
+    reset_peak()
     began = time.perf_counter()
     try:
         own = [_answer(question, lm, member, answers, watch) for member in members(cell)]
