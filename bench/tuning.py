@@ -72,7 +72,7 @@ def ours(link: Connection, asked: argparse.Namespace) -> None:
     while (turn := link.recv()) is not None:
         until = Until(steps=state.step + turn["steps"])
         began = time.perf_counter()
-        state = advance(lm, learner, recipe, rows, state, until=until, seed=0, spend=state.step > 0)
+        state = advance(lm, learner, recipe, rows, state, until=until, seed=0)
         seconds = (time.perf_counter() - began) / turn["steps"]
         link.send({"seconds": seconds, "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024})
 

@@ -19,7 +19,7 @@ from kshot.adapt.checkpoint import Keeper, read_json, write_json
 from kshot.adapt.examples import held_out, unseen
 from kshot.adapt.judge import Judge, check_room, gold_rows, mean_loss
 from kshot.adapt.learners import finished
-from kshot.adapt.train import Diverged, Learner, Look, Placed, Recipe, State, Until, advance, begin
+from kshot.adapt.train import Diverged, Learner, Look, Placed, Recipe, State, Until, advance, begin, copied
 from kshot.data.task import Example, Task
 from kshot.data.template import Template
 from kshot.errors import KshotError, MethodError, NumericError
@@ -42,7 +42,7 @@ class Course:
     ``state`` is a folder in which a fit that is stopped goes on, and ``watch`` is told how far it is.
     """
 
-    budget: str = "100steps"
+    budget: str = "60steps"
     learning_rate: float = 0.0
     grid: tuple[float, ...] = ()
     optimiser: str = "adamw"
@@ -222,7 +222,7 @@ def _searched(pupil: Pupil, train: tuple[Example, ...], held: tuple[Example, ...
     first = replace(first, looks=(judge.look(finished(lm, start.learner, first.leaves), 0),))
     keepers = [pupil.keeper(f"rate-{value:g}") for value in rates]
     alive = [
-        _Trial(learning_rate=value, keeper=keeper, state=keeper.found() or first)
+        _Trial(learning_rate=value, keeper=keeper, state=keeper.found() or copied(first))
         for value, keeper in zip(rates, keepers, strict=True)
     ]
     ended: list[_Trial] = []
@@ -298,9 +298,7 @@ def _run(
     order = int(stream(pupil.seed, "batches", pupil.course.draw).integers(2**31))
     while state.step < until.steps and state.seconds < until.seconds:
         to = replace(until, steps=min(until.steps, state.step + 10), schedule=until.schedule or until.steps)
-        # Only a beginning is shared by several runs.
-        spend = state.step > 0
-        state = advance(pupil.lm, learner, recipe, rows, state, until=to, seed=order, spend=spend)
+        state = advance(pupil.lm, learner, recipe, rows, state, until=to, seed=order)
         keeper.offer(state)
         if pupil.course.watch is not None:
             where = f"step {state.step} of {until.steps}" if math.isinf(until.seconds) else f"step {state.step}"

@@ -20,7 +20,7 @@ class Optimiser(Protocol):
         ...
 
     def moments(self) -> Moments:
-        """What the next step depends on besides the leaves."""
+        """What the next step depends on besides the leaves; given to another optimiser they are its own from then on."""
         ...
 
 

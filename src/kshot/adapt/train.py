@@ -107,6 +107,12 @@ def begin(learner: Learner) -> State:
     return State(leaves={name: leaf.detach().clone() for name, leaf in learner.leaves.items()})
 
 
+def copied(state: State) -> State:
+    """The same state with tensors of its own."""
+    moments = {name: {kind: tensor.clone() for kind, tensor in own.items()} for name, own in state.moments.items()}
+    return replace(state, leaves={name: leaf.clone() for name, leaf in state.leaves.items()}, moments=moments)
+
+
 def advance(
     lm: LM,
     learner: Learner,
@@ -116,19 +122,14 @@ def advance(
     *,
     until: "Until",
     seed: int,
-    spend: bool = False,
 ) -> State:
     """The state after the steps that are missing to ``until``; going on from a state in the middle gives the same bits.
 
-    With ``spend`` the tensors of ``state`` are moved on and not kept: whole weights and their moments are too large for
-    two copies. Raises Diverged with the step and the value.
+    The tensors of ``state`` are moved on and not kept, because whole weights with their moments are too large for two
+    copies: ``copied`` keeps one. Raises Diverged with the step and the value.
     """
-    leaves = {
-        name: (leaf.detach() if spend else leaf.detach().clone()).requires_grad_(True)
-        for name, leaf in state.leaves.items()
-    }
-    moments = state.moments if spend else _copied(state.moments)
-    optimiser = OPTIMISERS[recipe.optimiser](leaves, recipe.weight_decay, moments)
+    leaves = {name: leaf.detach().requires_grad_(True) for name, leaf in state.leaves.items()}
+    optimiser = OPTIMISERS[recipe.optimiser](leaves, recipe.weight_decay, state.moments)
     losses, tokens, flops, before = list(state.losses), state.tokens, state.flops, state.seconds
     began, seconds = time.perf_counter(), state.seconds
     while len(losses) < until.steps and seconds < until.seconds:
@@ -152,10 +153,6 @@ def advance(
         flops=flops,
         looks=state.looks,
     )
-
-
-def _copied(moments: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
-    return {name: {kind: tensor.clone() for kind, tensor in own.items()} for name, own in moments.items()}
 
 
 def _still_finite(lm: LM, recipe: Recipe, step: int, loss: float, norm: float, *, begun: float) -> None:

@@ -221,6 +221,9 @@ def _head_in_float32(model: PreTrainedModel) -> None:
 
     def forward(hidden: Tensor) -> Tensor:
         wide, slices = hidden.float(), head.weight.split(8192)
+        if not wide.numel():
+            # What is only read ahead asks for no row; widening the weights for none would take longer than the reading.
+            return wide.new_zeros(*wide.shape[:-1], len(head.weight))
         if torch.is_grad_enabled():
             logits = torch.cat([nn.functional.linear(wide, rows.float()) for rows in slices], dim=-1)
         else:

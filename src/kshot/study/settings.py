@@ -42,7 +42,7 @@ class Settings:
     seed: tuple[int, ...] = _option((0, 1, 2), "Seeds; each draws demonstrations of its own.")
     limit: int | Literal["all"] = _option(80, "Test examples of each task, the same for every method.")
     orders: int = _option(4, "Orders in which the first seed's demonstrations are tried.")
-    budget: str = _option("100steps", "Of one run of training: so many steps, passes over the examples, or seconds.")
+    budget: str = _option("60steps", "Of one run of training: so many steps, passes over the examples, or seconds.")
     validation: Literal["split", "task", "none"] = _option(
         "split",
         "What learning rate and steps are chosen on: a quarter of the examples, the task's own set, or nothing.",

@@ -1,0 +1,60 @@
+"""Taught one task, asked another: what is learned stays, what is asked changes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small import films, words
+
+from kshot.adapt.course import Course
+from kshot.errors import DataError
+from kshot.model.lm import LM
+from kshot.study.run import run
+from kshot.study.settings import Settings, make_settings
+from kshot.study.tasks import with_transfers
+
+
+def shows_file(folder: Path, labels: tuple[str, str] = ("good", "bad")) -> Path:
+    """A task of the same labels whose texts are none of the films'."""
+    path = folder / "shows.jsonl"
+    lines = [json.dumps({"text": f"show {i} went on", "label": labels[i % 2]}) + "\n" for i in range(40)]
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def test_a_transfer_keeps_what_is_learned_and_asks_the_other(tmp_path: Path) -> None:
+    other = shows_file(tmp_path)
+    here, there = with_transfers(make_settings(transfer_to=str(other)), (films(),))
+    assert here == films()
+    assert there.name == "films to shows"
+    assert (there.train, there.template, there.labels) == (here.train, here.template, here.labels)
+    assert {e.id for e in there.test}.isdisjoint(e.id for e in here.test)
+    assert there.source == "taught films, asked shows"
+
+
+def test_labels_that_differ_are_refused(tmp_path: Path) -> None:
+    other = shows_file(tmp_path, ("sad", "glad"))
+    with pytest.raises(DataError) as caught:
+        with_transfers(make_settings(transfer_to=str(other)), (films(),))
+    assert str(caught.value) == (
+        f"--transfer-to {other}: it has the labels glad, sad, and films has bad, good; both need the same"
+    )
+    with pytest.raises(DataError, match="both need the same"):
+        with_transfers(make_settings(transfer_to=str(other)), (words(),))
+
+
+def test_a_run_with_a_transfer_has_rows_of_both(tiny_lm: LM, tmp_path: Path) -> None:
+    other = shows_file(tmp_path)
+    options: dict[str, Any] = {"num_fewshot": 4, "seed": 0, "orders": 1, "limit": 6, "budget": "2steps"}
+    asked = make_settings(tasks="films", methods=("zero-shot", "lora:rank=2"), transfer_to=str(other), **options)
+    cells = run(asked, model=tiny_lm, tasks=(films(),)).results["kshot"]["cells"]
+    found = {(cell["task"], cell["method"]): cell for cell in cells}
+    assert set(found) == {(t, m) for t in ("films", "films to shows") for m in ("zero-shot", "lora")}
+    # one and the same training, asked twice
+    assert found["films", "lora"]["training"]["losses"] == found["films to shows", "lora"]["training"]["losses"]
+
+
+def test_the_budget_is_the_same_from_python_and_from_the_command_line() -> None:
+    assert Settings().budget == Course().budget
+    assert Settings().validation == Course().validation
