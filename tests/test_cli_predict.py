@@ -69,6 +69,12 @@ def test_lines_of_text_and_of_json(predict, expected):
         assert record["probability"] == pytest.approx(own["probability"], abs=1e-4)
 
 
+def test_a_hyphen_is_standard_input(predict, expected):
+    code, records, err = predict(b"a film\n", "-")
+    assert (code, err) == (0, "")
+    assert without_line(records) == expected("a film")
+
+
 def test_nothing_in_nothing_out(predict):
     assert predict(b"") == (0, [], "")
     assert predict(b"\xef\xbb\xbf\n \n") == (0, [], "")

@@ -117,7 +117,10 @@ def _spoken() -> Iterator[None]:
 def predict(
     artefact: Annotated[str, Parameter(help="A folder that a run or adapted.save has written.")],
     file: Annotated[
-        str, Parameter(help="Lines of text or of JSON objects, .jsonl or .csv; - is standard input.")
+        str,
+        Parameter(
+            help="Lines of text or of JSON objects, .jsonl or .csv; - is standard input.", allow_leading_hyphen=True
+        ),
     ] = "-",
     /,
     *,

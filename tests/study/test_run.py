@@ -167,6 +167,7 @@ def test_a_second_start_runs_nothing_and_says_the_same(
     done: Finished, tiny_lm: LM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(answering, "score", None)
+    monkeypatch.setattr(module, "fitted", None)
     with caplog.at_level("INFO", logger="kshot"):
         again = _run(tiny_lm, done.directory)
     assert again.results == done.results

@@ -101,7 +101,7 @@ def test_the_answer_of_many_ways_is_at_most_four_sentences() -> None:
     text = answer(summary(SIZES), comparisons(SIZES), ("good", 0.5), paired(SIZES))
     assert text.startswith(
         "Most accurate is lora on 16 examples: 82 % of 100 queries right (74 to 89 %, mean of 3 seeds); "
-        "in-context 62 %, zero-shot 50 %. In-context learning is beaten by"
+        "in-context: 62 %, zero-shot: 50 %. In-context learning is beaten by"
     )
     assert text.count(". ") <= 3
     assert not learned([line for line in SIZES if line["method"] == "in-context"])

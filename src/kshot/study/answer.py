@@ -73,8 +73,8 @@ def _most_accurate(best: Row, rows: Sequence[Row], apart: Apart) -> str:
     beside = [max(own, key=lambda row: row["accuracy"]) for own in (shown, _bare(prompted)) if own]
     said_beside = []
     for row in beside:
-        at = f" on {row['shots']}" if row["shots"] not in (0, best["shots"]) else ""
-        said_beside.append(f"{called(row, apart)}{at} {percent(row['accuracy'])}")
+        at = f" with {_count(row['shots'], 'example')}" if row["shots"] not in (0, best["shots"]) else ""
+        said_beside.append(f"{called(row, apart)}{at}: {percent(row['accuracy'])}")
     return "; ".join([head, *([", ".join(said_beside)] if said_beside else [])]) + "."
 
 

@@ -81,14 +81,31 @@ def run(
         tokens, rows = store.run["packing"]
         lm = replace(lm, tokens_per_pack=tokens, rows_per_pack=rows)
         _measure(asked, lm, question.cells, tasks, chosen, store, say)
-        found = {line["id"]: line for line in store.lines}
-        lines = [found[cell.id] for cell in question.cells]
-        value = results(store.run, lm, tasks, chosen, lines)
-        if asked.save and isinstance(store, Store):
-            saved = _keep_recommended(asked, lm, question.cells, tasks, value, store, say)
-            value = results(store.run, lm, tasks, chosen, lines, saved=saved)
-        store.write(RESULTS, value)
+        value = _concluded(asked, lm, question.cells, tasks, chosen, store, say)
         return Finished(results=value, directory=directory, samples=[] if isinstance(store, Store) else store.samples)
+
+
+def _concluded(
+    asked: Settings,
+    lm: LM,
+    cells: Sequence[Cell],
+    tasks: Sequence[Task],
+    chosen: dict[str, tuple[Example, ...]],
+    store: Store | Memory,
+    say: OnProgress,
+) -> dict[str, Any]:
+    """results.json, written and returned; what is recommended is saved between its first and its last writing."""
+    known = {line["id"]: line for line in store.lines}
+    lines = [known[cell.id] for cell in cells]
+    before = _recommended_before(store.directory)
+    value = results(store.run, lm, tasks, chosen, lines)
+    # First of all: whatever happens to an artefact, the figures are safe.
+    store.write(RESULTS, value)
+    if asked.save and isinstance(store, Store):
+        saved = _keep_recommended(asked, lm, cells, tasks, (value, before), store, say)
+        value = results(store.run, lm, tasks, chosen, lines, saved=saved)
+        store.write(RESULTS, value)
+    return value
 
 
 def _measure(
@@ -130,20 +147,26 @@ def _keep_recommended(
     lm: LM,
     cells: Sequence[Cell],
     tasks: Sequence[Task],
-    value: dict[str, Any],
+    found: tuple[dict[str, Any], dict[str, Any]],
     store: Store,
     say: OnProgress,
 ) -> dict[str, str]:
     """Fit what is recommended for each task once more and save it; the folders by task.
 
-    To the bit what was measured, since a fit is a function of its seed, and its search is not run again.
+    To the bit what was measured, since a fit is a function of its seed, and its search is not run again. ``found`` are
+    the results of this start and what an earlier one recommended: what that has saved stays.
     """
     saved: dict[str, str] = {}
+    keys = ("method", "params", "shots", "seed")
     for task in tasks:
-        taken = value["kshot"]["recommended"].get(task.name)
+        taken, before = found[0]["kshot"]["recommended"].get(task.name), found[1].get(task.name)
         if taken is None:
             continue
-        keys = ("method", "params", "shots", "seed")
+        there = before["directory"] if before else None
+        same = before is not None and all(json.dumps(before[k]) == json.dumps(taken[k]) for k in keys)
+        if same and there and Path(there).is_dir():
+            saved[task.name] = there
+            continue
         cell = next(
             c for c in cells if c.task == task.name and c.order == 0 and all(_same(c, k, taken[k]) for k in keys)
         )
@@ -152,6 +175,16 @@ def _keep_recommended(
         adapted = fitted(_question(asked, task, (), store), lm, cell, lambda what: None)
         saved[task.name] = str(adapted.save(where))
     return saved
+
+
+def _recommended_before(directory: Path | None) -> dict[str, Any]:
+    """What an earlier start in this folder recommended, by task."""
+    if directory is None or not (directory / RESULTS).is_file():
+        return {}
+    try:
+        return dict(json.loads((directory / RESULTS).read_text(encoding="utf-8"))["kshot"]["recommended"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _same(cell: Cell, key: str, value: Any) -> bool:
