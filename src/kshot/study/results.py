@@ -32,6 +32,9 @@ VOLATILE = (
 # How the marginal answer is guessed makes sense for labels, not for hundreds of answers.
 _MOST_LABELS = 50
 
+# More notes of single fits than these are left to the cells.
+_MOST_NOTES = 8
+
 
 def results(
     run: Mapping[str, Any],
@@ -191,4 +194,17 @@ def _cell_notes(lines: Sequence[Line]) -> list[str]:
         failed = sum(bool(line.get("failed")) for line in own)
         if failed:
             notes.append(f"{task}: {failed} of {len(own)} cells came to no result; the means are over the others")
+        notes += _method_notes(task, own)
     return notes
+
+
+def _method_notes(task: str, lines: Sequence[Line]) -> list[str]:
+    """What methods had to say of their fits, the same words of several cells together; the most frequent ones."""
+    said = Counter((line["method"], note) for line in lines for note in line.get("notes") or ())
+    shown = [
+        f"{task}, {method}: {note}{f' (in {times} cells)' if times > 1 else ''}"
+        for (method, note), times in said.most_common(_MOST_NOTES)
+    ]
+    return shown + (
+        [f"{task}: {len(said) - len(shown)} more notes stand with the cells"] if len(said) > len(shown) else []
+    )
