@@ -1,18 +1,20 @@
 """Taught one task, asked another: what is learned stays, what is asked changes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small import films, words
+from small import calm, films, words
 
 from kshot.adapt.course import Course
 from kshot.errors import DataError
 from kshot.model.lm import LM
+from kshot.study import answering
 from kshot.study.run import run
 from kshot.study.settings import Settings, make_settings
-from kshot.study.tasks import with_transfers
+from kshot.study.tasks import apart, with_transfers
 
 
 def shows_file(folder: Path, labels: tuple[str, str] = ("good", "bad")) -> Path:
@@ -53,6 +55,44 @@ def test_a_run_with_a_transfer_has_rows_of_both(tiny_lm: LM, tmp_path: Path) -> 
     assert set(found) == {(t, m) for t in ("films", "films to shows") for m in ("zero-shot", "lora")}
     # one and the same training, asked twice
     assert found["films", "lora"]["training"]["losses"] == found["films to shows", "lora"]["training"]["losses"]
+
+
+def test_what_is_taught_is_taught_once_for_all_that_is_asked(
+    tiny_lm: LM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = shows_file(tmp_path)
+    options: dict[str, Any] = {"num_fewshot": (2, 4), "seed": (0, 1), "orders": 1, "limit": 4, "budget": "2steps"}
+    options |= {"noise": 0.5, "ensemble": "draws", "draws": 2}
+    asked = make_settings(tasks="films", methods=("lora:rank=2",), transfer_to=str(other), **options)
+    fit, fitted_cells = answering.fitted, []
+
+    def counted(question: Any, lm: LM, cell: Any, watch: Any) -> Any:
+        fitted_cells.append(cell)
+        return fit(question, lm, cell, watch)
+
+    monkeypatch.setattr(answering, "fitted", counted)
+    both = run(asked, model=tiny_lm, tasks=(films(),)).results["kshot"]["cells"]
+    # two sizes, two seeds, two draws; noise would take 16 examples and is left out
+    assert len(fitted_cells) == 8
+    monkeypatch.setattr(answering, "fitted", fit)
+    alone = run(replace(asked, transfer_to=()), model=tiny_lm, tasks=(films(),)).results["kshot"]["cells"]
+    first = [calm({**cell, "id": ""}) for cell in both if cell["task"] == "films"]
+    assert first == [calm({**cell, "id": ""}) for cell in alone]
+    assert [c["trainable_parameters"] for c in both[::2]] == [c["trainable_parameters"] for c in both[1::2]]
+    assert [c["artefact_bytes"] for c in both[::2]] == [c["artefact_bytes"] for c in both[1::2]]
+
+
+def test_a_task_and_its_transfers_draw_from_one_pool(tmp_path: Path) -> None:
+    other = shows_file(tmp_path)
+    here = films()
+    shared = here.train[3]
+    with other.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"text": shared.fields["text"], "label": shared.label}) + "\n")
+    both = with_transfers(make_settings(transfer_to=str(other)), (here,))
+    asked = replace(both[1], test=(*both[1].test, replace(shared, id="shows/again")))
+    (first, second), notes = apart((both[0], asked))
+    assert first.train == second.train == (*here.train[:3], *here.train[4:])
+    assert len(notes) == 2
 
 
 def test_the_budget_is_the_same_from_python_and_from_the_command_line() -> None:

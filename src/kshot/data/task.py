@@ -35,6 +35,7 @@ class Task:
     ``layouts`` are further ones that a run compares with it. ``train`` is the pool that demonstrations are drawn from;
     no test example is ever in a prompt of its own. ``pick`` and ``num_fewshot`` are how its author shows demonstrations,
     where the task says so (lm-eval's YAML): a run that is told nothing else picks that way and tries that number too.
+    ``taught`` names the task that the training examples are of, where that is another.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Task:
     layouts: tuple[Template, ...] = ()
     pick: str | None = None
     num_fewshot: int | None = None
+    taught: str = ""
     notes: tuple[str, ...] = field(default=())
 
     def candidates(self, example: Example) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from kshot.measure.interpret import interpret
 from kshot.measure.outcome import Outcome
 from kshot.measure.scoring import score
 from kshot.model.adapted import Adapted
+from kshot.model.delta import NO_CHANGE
 from kshot.model.lm import LM
 from kshot.model.prefix import EMPTY
 from kshot.seeds import stream
@@ -24,6 +25,7 @@ from kshot.study.cells import Cell, members, recipe
 from kshot.study.environment import reset_peak
 from kshot.study.record import came_to_nothing, record
 from kshot.study.settings import Settings
+from kshot.study.tasks import origin
 from kshot.study.ways import option_names
 
 # Queries that are asked alone, one after another, to see how long one takes; the first is not counted.
@@ -44,21 +46,35 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a cell that is no ensemble came to, and how long it took; kept while an ensemble may want it."""
+    """What a cell that is no ensemble came to, and what it cost."""
 
     adapted: Adapted
     outcome: Outcome
     fit_seconds: float
     seconds: float
     query_ms: float | None
+    artefact_bytes: int
 
 
-# by task, method and shots, and whatever else tells a cell from others
-Answers = dict[tuple[str, str, int, int, int, str], Answer]
+# By task, method and shots, and whatever else tells a cell from others.
+Key = tuple[str, str, int, int, int, str]
+
+
+@dataclass(slots=True)
+class Known:
+    """What a later cell may want: ``answers`` for ensembles, and what was ``taught`` last, to be asked of other tasks."""
+
+    answers: dict[Key, Answer] = field(default_factory=dict)
+    taught: dict[Key, tuple[Adapted, float]] = field(default_factory=dict)
+
+    def forget(self, task: Task, cell: Cell) -> None:
+        """Drop the answers that no ensemble with this cell can want."""
+        of = (origin(task), cell.method, cell.shots)
+        self.answers = {key: answer for key, answer in self.answers.items() if key[:3] == of}
 
 
 def answered(
-    question: Question, lm: LM, cell: Cell, answers: Answers, watch: Watch
+    question: Question, lm: LM, cell: Cell, known: Known, watch: Watch
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The line of a cell in records.jsonl, and its samples.
 
@@ -68,7 +84,7 @@ def answered(
     reset_peak()
     began = time.perf_counter()
     try:
-        own = [_answer(question, lm, member, answers, watch) for member in members(cell)]
+        own = [_answer(question, lm, member, known, watch) for member in members(cell)]
     except MethodError as error:
         return came_to_nothing(cell, lm, question.examples, str(error), time.perf_counter() - began), []
     except (NumericError, PromptError) as error:
@@ -80,7 +96,7 @@ def answered(
         cell, first.adapted, question.task, question.examples, outcome, sum(one.seconds for one in own)
     )
     more: dict[str, Any] = {
-        "artefact_bytes": sum(one.adapted.artefact_bytes for one in own),
+        "artefact_bytes": sum(one.artefact_bytes for one in own),
         "trainable_parameters": sum(one.adapted.trainable_parameters for one in own),
         "fit_seconds": sum(one.fit_seconds for one in own),
         "query_ms": sum(one.query_ms or 0.0 for one in own) if own[0].query_ms is not None else None,
@@ -95,10 +111,10 @@ def fitted(question: Question, lm: LM, cell: Cell, watch: Watch) -> Adapted:
 
     MethodError where its options do not fit the model, or what it needs cannot be had.
     """
-    task = question.task
+    task = replace(question.task, name=origin(question.task))
     state = None
     if question.state is not None:
-        state = str(question.state / hashlib.sha256(repr(_key(cell)).encode()).hexdigest()[:12])
+        state = str(question.state / hashlib.sha256(repr(_key(task, cell)).encode()).hexdigest()[:12])
     examples, more = taught_from(task, cell)
     method = recipe(cell, task, state=state, watch=watch, **more)
     try:
@@ -137,20 +153,34 @@ def taught_from(task: Task, cell: Cell) -> tuple[tuple[Example, ...], dict[str, 
     return tuple(found), more
 
 
-def _key(cell: Cell) -> tuple[str, str, int, int, int, str]:
-    return (cell.task, cell.method, cell.shots, cell.seed, cell.order, repr(cell.params))
+def _key(task: Task, cell: Cell) -> Key:
+    """What is taught: the same for a task and its transfers."""
+    return (origin(task), cell.method, cell.shots, cell.seed, cell.order, repr(cell.params))
 
 
-def _answer(question: Question, lm: LM, cell: Cell, answers: Answers, watch: Watch) -> Answer:
+def _taught(question: Question, lm: LM, cell: Cell, known: Known, watch: Watch) -> tuple[Adapted, float]:
+    """What a cell teaches and the seconds that took: what was taught last, where that is the same."""
+    key = _key(question.task, cell)
+    if key not in known.taught:
+        # Whole weights are large: never two of them at a time.
+        known.taught.clear()
+        began = time.perf_counter()
+        adapted = fitted(question, lm, cell, watch)
+        spent = time.perf_counter() - began
+        # What was learned before a stop counts, too.
+        found = adapted, spent if adapted.training is None else max(spent, adapted.training.seconds)
+        if not question.asked.transfer_to:
+            return found
+        known.taught[key] = found
+    return known.taught[key]
+
+
+def _answer(question: Question, lm: LM, cell: Cell, known: Known, watch: Watch) -> Answer:
     asked, task = question.asked, question.task
-    key = _key(cell)
-    if key in answers:
-        return answers[key]
-    began = time.perf_counter()
-    adapted = fitted(question, lm, cell, watch)
-    spent = time.perf_counter() - began
-    # What was learned before a stop counts, too.
-    fit_seconds = spent if adapted.training is None else max(spent, adapted.training.seconds)
+    key = (*_key(task, cell)[:-1], repr((cell.task, cell.params)))
+    if key in known.answers:
+        return known.answers[key]
+    adapted, fit_seconds = _taught(question, lm, cell, known, watch)
     began = time.perf_counter()
     try:
         outcome = score(
@@ -172,10 +202,11 @@ def _answer(question: Question, lm: LM, cell: Cell, answers: Answers, watch: Wat
         fit_seconds=fit_seconds,
         seconds=seconds,
         query_ms=_alone(adapted, question.examples, outcome) if _first(asked, cell) else None,
+        artefact_bytes=adapted.artefact_bytes,
     )
     if asked.ensemble != "none":
-        # keys and values of a prefix are large, and nobody will ask for them again
-        answers[key] = replace(answer, adapted=replace(adapted, prefix=EMPTY))
+        # Keys, values and weights are large, and nobody will ask for them again.
+        known.answers[key] = replace(answer, adapted=replace(adapted, prefix=EMPTY, delta=NO_CHANGE))
     return answer
 
 

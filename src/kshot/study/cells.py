@@ -44,6 +44,8 @@ class Cell:
 def cells_of(asked: Settings, tasks: Sequence[Task]) -> tuple[tuple[Cell, ...], tuple[str, ...]]:
     """The cells that settings ask for, in the order in which they run, and notes on what does not apply.
 
+    What is taught once and asked of several tasks comes one after another.
+
     A method without examples runs once, with the first seed; one with examples runs for every number of shots and
     seed, and in-context learning for the first seed in further orders as well, where the way of picking leaves any.
     With several layouts all of that runs in each. Where something is trained, every way of learning is also given four
@@ -55,10 +57,12 @@ def cells_of(asked: Settings, tasks: Sequence[Task]) -> tuple[tuple[Cell, ...], 
     bare = [way for way in ways if way not in taught]
     cells: list[Cell] = []
     notes: dict[str, None] = {}
-    for task in tasks:
-        shots = _shots(asked, task)
-        for way, k in [*((w, 0) for w in bare), *((w, k) for w in taught for k in shots)]:
-            cells += _group(asked, task, way, k)
+    for task in (task for task in tasks if not task.taught):
+        family = [task, *(other for other in tasks if other.taught == task.name)]
+        for way, k in [*((w, 0) for w in bare), *((w, k) for w in taught for k in _shots(asked, task))]:
+            cells += [
+                cell for same in zip(*(_group(asked, own, way, k) for own in family), strict=True) for cell in same
+            ]
         notes |= dict.fromkeys(_notes(asked, task, taught, bare))
     if not cells:
         raise KshotError(

@@ -14,7 +14,7 @@ from kshot.data.pick import pick
 from kshot.data.task import Example, Task
 from kshot.model.lm import LM
 from kshot.model.load import load_model
-from kshot.study.answering import Answers, Question, answered, fitted
+from kshot.study.answering import Known, Question, answered, fitted
 from kshot.study.cells import Cell, cells_of, recipe
 from kshot.study.experiment import check_pool, experiment, queries
 from kshot.study.results import results
@@ -122,13 +122,13 @@ def _measure(
     held = {line["id"] for line in store.lines}
     missing = [cell for cell in cells if cell.id not in held]
     log.info("%d of %d cells are here already, %d to go", len(cells) - len(missing), len(cells), len(missing))
-    answers: Answers = {}
+    known = Known()
     for number, cell in enumerate(missing, len(cells) - len(missing)):
         say(number, len(cells), cell.title)
-        answers = {m: answer for m, answer in answers.items() if m[:3] == (cell.task, cell.method, cell.shots)}
+        known.forget(by_name[cell.task], cell)
         question = _question(asked, by_name[cell.task], chosen[cell.task], store)
         try:
-            line, samples = answered(question, lm, cell, answers, _within(say, number, len(cells), cell))
+            line, samples = answered(question, lm, cell, known, _within(say, number, len(cells), cell))
         except KeyboardInterrupt as stop:
             where = f" in {str(store.directory)!r}" if store.directory else ""
             stop.add_note(f"{number} of {len(cells)} cells are finished{where}")

@@ -34,11 +34,12 @@ def tasks_of(asked: Settings) -> tuple[Task, ...]:
 def apart(tasks: Sequence[Task]) -> tuple[tuple[Task, ...], list[str]]:
     """The tasks with a pool that holds none of their test examples, and a note for each that lost some by it.
 
-    A query is never in its own prompt; what is left out does not depend on how many queries are asked.
+    A query is never in its own prompt; what is left out does not depend on how many queries are asked. A task and its
+    transfers keep the same pool, so that they are taught the same.
     """
     found, notes = [], []
     for task in tasks:
-        asked = {_fields(example) for example in task.test}
+        asked = {_fields(example) for other in tasks if origin(other) == origin(task) for example in other.test}
         pool = tuple(example for example in task.train if _fields(example) not in asked)
         if lost := len(task.train) - len(pool):
             notes.append(
@@ -66,8 +67,14 @@ def with_transfers(asked: Settings, tasks: tuple[Task, ...]) -> tuple[Task, ...]
                     f"{task.name} has {', '.join(task.labels[:6]) or 'its own'}; both need the same"
                 )
             source = f"taught {task.name}, asked {other.name}"
-            found.append(replace(task, name=f"{task.name} to {other.name}", test=other.test, source=source))
+            name = f"{task.name} to {other.name}"
+            found.append(replace(task, name=name, test=other.test, source=source, taught=task.name))
     return tuple(found)
+
+
+def origin(task: Task) -> str:
+    """The name of the task that is taught, whatever is asked then."""
+    return task.taught or task.name
 
 
 def _fields(example: Example) -> str:
