@@ -155,19 +155,57 @@ def test_the_least_validation_loss_wins_and_all_is_counted(tiny_lm: LM) -> None:
     assert (training.chosen["steps"], training.chosen["learning_rate"]) == least[1:]
     assert training.steps == training.chosen["steps"] == len(training.losses)
     assert training.parameters == found.placed.prefix.embeddings.numel() == 3 * 32
-    alone = soft(tiny_lm, task, replace(SMALL, validation="none", learning_rate=least[2], budget=f"{least[1]}steps"))
+    rest, held, _ = held_out(task, task.train, "split", 0)
+    given = replace(SMALL, validation="none", learning_rate=least[2], budget=f"{least[1]}steps")
+    alone = soft(tiny_lm, replace(task, train=rest), given)
     assert alone.training.losses == training.losses
-    assert all(torch.equal(a, b) for a, b in zip(bits(found), bits(alone), strict=True)), (
-        "all examples are learned from"
-    )
+    assert all(torch.equal(a, b) for a, b in zip(bits(found), bits(alone), strict=True))
     # Every look reads what is held out, every step its batch: the search cost more than the fit.
-    judge = Judge(tiny_lm, task, task.template, held_out(task, task.train, "split", 0)[1])
-    judge.look(found.placed, 0)
+    judge = Judge(tiny_lm, task, task.template, held)
+    assert judge.look(found.placed, least[1])[1] == least[0], "what is kept is what was looked at, to the bit"
     looks = 1 + sum(len(curve) - 1 for curve in curves.values())
     steps = sum(one["steps"] for one in training.search)
     assert training.tokens > alone.training.tokens + looks * judge.tokens + 4 * steps
     assert training.flops > alone.training.flops + looks * judge.flops
     assert training.seconds > alone.training.seconds
+
+
+def test_where_no_step_helps_the_start_of_all_examples_is_kept(tiny_lm: LM, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, began_from = films(16), []
+
+    def make(taught):
+        began_from.append(taught)
+        return Start(learner=soft_rows(tiny_lm, tiny_lm.embedded(range(len(taught)))), template=task.template)
+
+    for best, kept in ((0, 16), (12, 12)):
+
+        def look(self, placed, step, best=best):
+            self.looks += 1
+            return step, float(abs(step - best)), 0.5
+
+        monkeypatch.setattr(Judge, "look", look)
+        found = learn(tiny_lm, task, task.train, make, SMALL, seed=0, key="grown")
+        assert found.training.steps == best
+        assert found.placed.prefix.length == len(began_from[-1]) == kept
+
+
+def test_a_run_that_has_not_become_better_for_four_looks_is_over(tiny_lm: LM, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+
+    def look(self, placed, step):
+        self.looks += 1
+        return step, told[min(step // 2, len(told) - 1)], 0.5
+
+    monkeypatch.setattr(Judge, "look", look)
+    course = replace(SMALL, grid=(0.01,), budget="20steps")
+    for losses, steps in (
+        ([3.0, 2.0, 2.5, 2.0, 2.0, 2.0, 1.0], 10),
+        ([3.0, 2.0, 2.5, 2.0, 2.0, 1.9, 1.0], 20),
+        ([1.0, 2.0], 8),
+    ):
+        told[:] = losses
+        (only,) = soft(tiny_lm, films(), course).training.search
+        assert (only["steps"], len(only["curve"])) == (steps, 1 + steps // 2)
 
 
 def test_a_look_by_hand(tiny_lm: LM) -> None:

@@ -1,8 +1,9 @@
-"""From k examples to something learned: a learning rate and a number of steps chosen on a part of them, then all of them.
+"""From k examples to something learned, and which of all that was tried is kept.
 
 A quarter of the examples is held out, every learning rate of a small grid is tried on the rest, the better half goes on
-(successive halving), and the loss on what was held out says which rate and how many steps, none among them. With these
-the fit that is kept runs on all k examples. Nothing else is looked at, and everything that ran counts in the cost.
+(successive halving) as long as it becomes better, and the loss on what was held out says which rate and how many steps,
+none among them. What is kept is that very run, stopped at that step: the same rate and steps on all k examples end
+elsewhere (docs/LOG.md). Nothing else is looked at, and everything that ran counts in the cost.
 """
 
 import hashlib
@@ -27,8 +28,8 @@ from kshot.model.adapted import Training
 from kshot.model.lm import LM
 from kshot.seeds import stream
 
-# Validation is looked at so many times in a run.
-_LOOKS = 10
+# Validation is looked at so many times in a run, and a run ends when so many looks in a row were no better than one before.
+_LOOKS, _PATIENCE = 10, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,17 +146,20 @@ def learn(
     )
     train, held, said = held_out(task, examples, course.validation, seed)
     rates = (course.learning_rate,) if course.learning_rate else tuple(course.grid)
-    until = course.until(len(examples))
+    until = course.until(len(train))
     if held:
         choice = _searched(pupil, train, held, rates)
+        # Run once more, to the bit: copies of whole weights at every look would not fit.
+        until = Until(steps=choice.steps, schedule=until.schedule or until.steps)
     else:
         choice = Choice(learning_rate=sorted(rates)[len(rates) // 2], steps=until.steps)
         said += f"; learning rate {choice.learning_rate:g} and the whole budget as given"
-    start = make(examples)
+    # Where no step is better than some, the start of all examples is what was asked for.
+    taught = train if choice.steps else examples
+    start = make(taught)
     reader = start.reader(lm)
-    rows = gold_rows(reader, task, start.template, examples, whole=course.loss == "all")
+    rows = gold_rows(reader, task, start.template, taught, whole=course.loss == "all")
     first = mean_loss(lm, start.learner, rows)
-    until = replace(until, steps=min(choice.steps, until.steps), schedule=until.schedule or until.steps)
     keeper, begun = pupil.keeper(f"fit-{choice.learning_rate:g}-{until.steps}"), begin(start.learner)
     state = _run(
         pupil, start.learner, rows, until, course.recipe(choice.learning_rate), keeper, keeper.found() or begun
@@ -174,7 +178,7 @@ def learn(
         search=choice.trials,
         validation=said,
     )
-    notes = (*start.notes, *unseen(task, examples), *_edge(choice, rates))
+    notes = (*start.notes, *unseen(task, taught), *_edge(choice, rates))
     placed = finished(lm, start.learner, state.leaves)
     return Learned(lm=reader, placed=placed, template=start.template, training=training, notes=notes)
 
@@ -204,6 +208,12 @@ class _Trial:
         """The look with the least loss among those up to a step: what was kept on disk may be further."""
         looks = [look for look in self.state.looks if until is None or look[0] <= until]
         return min(looks, key=lambda look: (look[1], look[0]))
+
+    @property
+    def over(self) -> bool:
+        """Whether it diverged, or has not become better for too long."""
+        losses = [look[1] for look in self.state.looks]
+        return bool(self.diverged) or len(losses) - 1 - losses.index(min(losses)) >= _PATIENCE
 
 
 def _searched(pupil: Pupil, train: tuple[Example, ...], held: tuple[Example, ...], rates: Sequence[float]) -> Choice:
@@ -268,15 +278,13 @@ def _rungs(rates: int) -> tuple[float, ...]:
 def _further(
     pupil: Pupil, learner: Learner, rows: Sequence[Any], judge: Judge, trial: _Trial, share: float, until: Until
 ) -> _Trial:
-    """A trial up to a share of the budget, its validation loss looked at on the way."""
-    if trial.diverged:
-        return trial
+    """A trial up to a share of the budget, its validation loss looked at on the way, unless it is over before."""
     steps, seconds = math.ceil(share * until.steps), share * until.seconds
     state = trial.state
     stride = max(1, until.steps // _LOOKS) if math.isinf(until.seconds) else 10
     recipe = pupil.course.recipe(trial.learning_rate)
     try:
-        while state.step < steps and state.seconds < seconds:
+        while state.step < steps and state.seconds < seconds and not replace(trial, state=state).over:
             next_look = min(steps, (state.step // stride + 1) * stride)
             to = Until(steps=next_look, seconds=seconds, schedule=until.schedule or until.steps)
             state = _run(pupil, learner, rows, to, recipe, trial.keeper, state)

@@ -60,7 +60,7 @@ def held_out(
     chosen = set(turns[:wanted])
     train = tuple(e for i, e in enumerate(examples) if i not in chosen)
     held = tuple(e for i, e in enumerate(examples) if i in chosen)
-    return train, held, f"{wanted} of the {len(examples)} examples held out for the choice, then all learned from"
+    return train, held, f"{wanted} of the {len(examples)} examples held out for the choice, learned from the others"
 
 
 def unseen(task: Task, examples: Sequence[Example]) -> tuple[str, ...]:

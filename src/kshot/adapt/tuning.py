@@ -26,7 +26,7 @@ from kshot.model.lm import LM
 from kshot.model.prefix import Prefix
 
 # The grids that each is tried with where no learning rate is given.
-_SOFT = Course(optimiser="adafactor", grid=(0.003, 0.01, 0.03, 0.1, 0.3))
+_SOFT = Course(optimiser="adafactor", grid=(0.003, 0.03, 0.3))
 _PREFIX = Course(grid=(1e-4, 1e-3, 1e-2))
 _THIN = Course(grid=(1e-4, 3e-4, 1e-3))
 _WHOLE = Course(grid=(1e-5, 3e-5, 1e-4))
