@@ -17,6 +17,7 @@ from kshot.data.task import Example, Task
 from kshot.data.template import Template
 from kshot.errors import MethodError, UnknownName
 from kshot.measure.scoring import score
+from kshot.model.hidden import inputs, mean_hidden
 
 LABELS = ("bad", "fine", "good")
 WORDS = {"bad": "dull a bore flat", "fine": "decent fair so-so a", "good": "joy bright a warm"}
@@ -133,9 +134,13 @@ def test_a_feature_that_hardly_varies_is_not_blown_up(tiny_lm):
 def test_nearest_by_words_and_by_hidden_states(tiny_lm):
     task = films()
     chosen = pick(task.train, 9, "random", 0)
-    hidden = [tiny_lm.embed([task.template.render(e.fields)])[0] for e in chosen]
+
+    def alone(example):
+        return mean_hidden(tiny_lm, inputs(tiny_lm, task.template, [example], described=False))[0][0]
+
+    hidden = [alone(e) for e in chosen]
     for query, found in zip(task.test, logprobs(Nearest(shots=9), tiny_lm, task), strict=True):
-        own = tiny_lm.embed([task.template.render(query.fields)])[0]
+        own = alone(query)
         nearest = chosen[int(np.argmax([own @ one for one in hidden]))]
         assert LABELS[found.argmax()] == nearest.label
     asked = Example(id="q", fields={"text": "zzz joy zzz", "idx": 3}, label="good")

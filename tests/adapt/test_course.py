@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kshot.adapt import course as course_module
+from kshot.adapt import search as search_module
 from kshot.adapt.checkpoint import Keeper
-from kshot.adapt.course import Course, Start, flattened, learn
+from kshot.adapt.course import Course, Start
 from kshot.adapt.examples import held_out, unseen
 from kshot.adapt.judge import Judge, gold_rows
+from kshot.adapt.learn import flattened, learn
 from kshot.adapt.learners import low_rank, soft_rows
 from kshot.data.task import Example, Task
 from kshot.data.template import Template
@@ -126,7 +128,7 @@ def test_the_better_half_goes_on(tiny_lm: LM, monkeypatch: pytest.MonkeyPatch) -
     worth = {0.001: 3.0, 0.01: 1.0, 0.1: 2.0, 0.2: 4.0}
     course = replace(SMALL, grid=tuple(worth), budget="16steps")
     now = []
-    run = course_module._run
+    run = search_module.go_on
 
     def watched(pupil, learner, rows, until, recipe, *rest):
         now[:] = [recipe.learning_rate]
@@ -136,7 +138,7 @@ def test_the_better_half_goes_on(tiny_lm: LM, monkeypatch: pytest.MonkeyPatch) -
         self.looks += 1
         return step, (worth[now[0]] - step / 100 if step else 9.0), 0.5
 
-    monkeypatch.setattr(course_module, "_run", watched)
+    monkeypatch.setattr(search_module, "go_on", watched)
     monkeypatch.setattr(Judge, "look", look)
     training = soft(tiny_lm, films(), course).training
     assert {one["learning_rate"]: one["steps"] for one in training.search} == {0.001: 4, 0.01: 16, 0.1: 8, 0.2: 4}

@@ -8,7 +8,9 @@ import pytest
 from small import calm, films, words
 
 from kshot.adapt import course as course_module
+from kshot.adapt import learn as learn_module
 from kshot.adapt.examples import given
+from kshot.adapt.judge import Judge
 from kshot.data.task import Example
 from kshot.errors import DataError, KshotError, PromptError
 from kshot.model.lm import LM
@@ -145,7 +147,7 @@ def test_how_it_was_learned_is_on_record(tiny_lm: LM) -> None:
 def test_what_is_recommended_is_saved_without_another_search(
     tiny_lm: LM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    searched, searches = course_module._searched, []
+    searched, searches = learn_module.searched, []
 
     def counted(pupil, *given):
         found = searched(pupil, *given)
@@ -153,9 +155,9 @@ def test_what_is_recommended_is_saved_without_another_search(
         return found
 
     looks = []
-    look = course_module.Judge.look
-    monkeypatch.setattr(course_module, "_searched", counted)
-    monkeypatch.setattr(course_module.Judge, "look", lambda *a: looks.append(len(searches)) or look(*a))
+    look = Judge.look
+    monkeypatch.setattr(learn_module, "searched", counted)
+    monkeypatch.setattr(Judge, "look", lambda *a: looks.append(len(searches)) or look(*a))
     ask(tiny_lm, "lora", num_fewshot=(8,), save=True, folder=tmp_path / "run")
     assert (tmp_path / "run" / "artefacts" / "films" / "kshot.json").is_file()
     assert len(searches) == 2

@@ -62,7 +62,7 @@ class Nearest:
     """The label of the most similar of the examples, by the model's hidden states or by the words (``by``, of NEARNESS).
 
     With more ``neighbours`` they vote; how votes become log-probabilities is told in model/classifier.votes. Hidden
-    states are the mean over the tokens, as in ``LM.embed``, of the rendered input without the description.
+    states are the mean over the tokens of the rendered input without the description.
     """
 
     shots: int

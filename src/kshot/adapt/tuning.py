@@ -6,9 +6,10 @@ from typing import Literal
 
 import torch
 
-from kshot.adapt.course import Course, Learned, Make, Start, learn
+from kshot.adapt.course import Course, Make, Start
 from kshot.adapt.examples import given
 from kshot.adapt.initial import Material, initial_rows
+from kshot.adapt.learn import Learned, learn
 from kshot.adapt.learners import (
     cut_or_repeated,
     free_prefix,

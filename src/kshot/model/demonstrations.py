@@ -11,6 +11,7 @@ from kshot.data.pick import order as reorder
 from kshot.data.task import Example
 from kshot.data.template import Template
 from kshot.errors import DataError
+from kshot.model.hidden import inputs, mean_hidden
 from kshot.model.lm import LM
 from kshot.model.prefix import EMPTY, Prefix
 from kshot.model.prompts import channel_head
@@ -74,14 +75,18 @@ def retrieval(
 
 
 def hidden_similarity(lm: LM, template: Template) -> Similarity:
-    """Cosine of mean last hidden states of the rendered inputs, the model's own idea of likeness."""
+    """Cosine of mean last hidden states of the rendered inputs, the model's own idea of likeness.
+
+    Of an input that is longer than the model reads, the beginning counts.
+    """
     known: dict[str, np.ndarray] = {}
 
     def embed(examples: Sequence[Example]) -> np.ndarray:
         texts = [template.render(e.fields) for e in examples]
-        missing = [text for text in dict.fromkeys(texts) if text not in known]
+        missing = {text: e for text, e in zip(texts, examples, strict=True) if text not in known}
         if missing:
-            known.update(zip(missing, lm.embed(missing), strict=True))
+            whole = inputs(lm, template, list(missing.values()), described=False)
+            known.update(zip(missing, mean_hidden(lm, [tokens[: lm.context] for tokens in whole])[0], strict=True))
         return np.stack([known[text] for text in texts])
 
     def similarity(query: Example, candidates: Sequence[Example]) -> np.ndarray:

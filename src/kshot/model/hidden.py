@@ -55,7 +55,7 @@ def last_hidden(lm: LM, sequences: Sequence[Tokens]) -> tuple[Features, int]:
 
 
 def mean_hidden(lm: LM, sequences: Sequence[Tokens]) -> tuple[Features, int]:
-    """The same as the mean over all tokens, at unit length: what ``LM.embed`` says of one text at a time."""
+    """The same as the mean over all tokens, at unit length."""
     found, tokens = _read(lm, sequences, lambda states, path: states[path].mean(axis=0))
     return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12), tokens
 

@@ -235,17 +235,6 @@ class LM:
         texts = (self.codec.decode(a[:-1] if a and a[-1] in eos else a) for a in answers)
         return Answers(tuple(texts), spent)
 
-    def embed(self, texts: Sequence[str]) -> Float[np.ndarray, "n e"]:
-        """The mean over its tokens of the last hidden state of every text, at unit length."""
-        found = []
-        with torch.no_grad():
-            for tokens in self.codec.encode(list(texts)):
-                ids = torch.tensor([(*self.codec.first, *tokens) or (self.codec.start or 0,)], device=self.device)
-                hidden = self.model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-                found.append(hidden.last_hidden_state[0].double().mean(0).cpu().numpy())
-        table = np.array(found).reshape(len(found), -1)
-        return table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
-
     def _forward(
         self, read: Int[np.ndarray, "t"] | Float[Tensor, "t e"], current: Pass | None, rows: Int[np.ndarray, "s"]
     ) -> Float[Tensor, "s v"]:

@@ -1,0 +1,37 @@
+"""Demonstrations by likeness: the model's own hidden states, by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from kshot.data.task import Example
+from kshot.data.template import Template
+from kshot.model.demonstrations import hidden_similarity, retrieval
+from kshot.model.lm import LM
+
+TEMPLATE = Template(input="{{text}} :", description="Not looked at.")
+
+
+def example(name: str, text: str) -> Example:
+    return Example(id=name, fields={"text": text}, label="x")
+
+
+def by_hand(lm: LM, text: str) -> np.ndarray:
+    tokens = [*lm.codec.first, *lm.codec.encode([text])[0]][: lm.context]
+    with torch.no_grad():
+        mean = lm.model.base_model(input_ids=torch.tensor([tokens])).last_hidden_state[0].double().mean(0).numpy()
+    return mean / np.linalg.norm(mean)
+
+
+def test_likeness_is_the_cosine_of_mean_hidden_states(tiny_lm: LM) -> None:
+    lm = replace(tiny_lm, context=40)
+    pool = tuple(example(f"p{i}", text) for i, text in enumerate(["a cat", "a cat sat", "dogs", "", "long " * 30]))
+    query = example("q", "the cat sat")
+    found = hidden_similarity(lm, TEMPLATE)(query, pool)
+    own = by_hand(lm, "the cat sat :")
+    expected = [by_hand(lm, f"{e.fields['text']} :") @ own for e in pool]
+    assert np.allclose(found, expected, atol=1e-5)
+    assert len({round(float(value), 4) for value in found}) == 5
+    nearest = retrieval(lm, TEMPLATE, pool, shots=2, pick="hidden")(query)
+    assert [e.id for e in nearest] == [pool[i].id for i in np.argsort(expected)[-2:]]
