@@ -119,6 +119,10 @@ def test_whom_a_name_names() -> None:
     assert set(weights(llama, ("last-3",))) == {n for n in everything if ".layers." in n} | {"model.norm.weight"}
     assert set(weights(llama, ("k_proj", "v_proj"))) == {n for n in everything if "k_proj" in n or "v_proj" in n}
     assert set(weights(llama, ("model.layers.0",))) == {n for n in everything if n.startswith("model.layers.0.")}
+    opt = set(weights(zoo.model("opt", torch.float32), ("last-1",)))
+    assert {name for name in opt if ".layers." not in name} == {
+        f"model.decoder.final_layer_norm.{w}" for w in ("weight", "bias")
+    }
     assert set(weights(gpt2, ("last-1",))) >= {"transformer.ln_f.weight", "transformer.h.2.mlp.c_fc.bias"}
 
 
@@ -128,7 +132,10 @@ def test_a_target_that_is_none_names_the_nearest(asked: str, near: str) -> None:
         targets(zoo.model("llama", torch.float32), ("q_proj", asked))
 
 
-@pytest.mark.parametrize(("asked", "near"), [("k_prj", "k_proj"), ("last-x", "last-1"), ("mlpp", "mlp")])
+@pytest.mark.parametrize(
+    ("asked", "near"),
+    [("k_prj", "k_proj"), ("last-x", "last-1"), ("last-0", "last-1"), ("last-9", "last-1"), ("mlpp", "mlp")],
+)
 def test_weights_that_are_none_name_the_nearest(asked: str, near: str) -> None:
     with pytest.raises(UnknownName, match=rf"^unknown weights '{asked}'; did you mean .*'{near}'"):
         weights(zoo.model("llama", torch.float32), (asked,))

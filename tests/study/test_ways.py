@@ -48,6 +48,14 @@ def test_what_is_trained() -> None:
     assert kinds("zero-shot") == {}
 
 
+def test_a_text_may_hold_colons() -> None:
+    assert read_way("soft-prompt:init=text:text=Review: good: or not:length=5") == Way(
+        "soft-prompt", {"init": "text", "text": "Review: good: or not", "length": 5}
+    )
+    with pytest.raises(KshotError, match="option 'length' of soft-prompt has no value"):
+        read_way("soft-prompt:length")
+
+
 def test_several_options_and_those_of_the_run() -> None:
     way = read_way("lora:rank=4:targets=q_proj+v_proj:grid=0.1+0.01")
     more = {"budget": "7steps", "validation": "none", "draw": 2, "state": "x", "shots": 3}

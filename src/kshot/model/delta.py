@@ -136,13 +136,12 @@ def _within(parameter: str, name: str) -> bool:
 
 
 def _last(known: Mapping[str, nn.Parameter], name: str) -> dict[str, nn.Parameter]:
-    """The parameters of the last so many layers, and of what stands behind the layers but the head."""
+    """The parameters of the last so many layers, and of the norm behind the layers; none where there are not so many."""
     word, _, number = name.partition("-")
-    if word != "last" or not number.isdigit():
-        return {}
     layer_of = {n: int(digits[0]) for n in known if (digits := [w for w in n.split(".") if w.isdigit()])}
-    if not layer_of:
+    layers = max(layer_of.values(), default=-1) + 1
+    if word != "last" or not number.isdigit() or not 0 < int(number) <= layers:
         return {}
-    first = max(layer_of.values()) + 1 - int(number)
-    behind = {n for n in list(known)[list(known).index(list(layer_of)[-1]) + 1 :] if "norm" in n or "ln_f" in n}
+    first = layers - int(number)
+    behind = {n for n in known if n not in layer_of and ("norm" in n or "ln_f" in n) and "emb" not in n}
     return {n: p for n, p in known.items() if layer_of.get(n, -1) >= first or n in behind}

@@ -1,5 +1,6 @@
 """Ways of teaching as they are written: a method's name, and its options behind colons."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import NoneType
@@ -13,6 +14,8 @@ from kshot.errors import KshotError, UnknownName
 _ELSEWHERE = ("shots", "order", "pick", "ids", "channel", "template", "course")
 _OWN = ("draw", "state", "watch", "budget", "validation")
 
+_COLON = re.compile(r":(?=\s*[A-Za-z_][\w-]*\s*=)")
+
 
 @dataclass(frozen=True, slots=True)
 class Way:
@@ -25,10 +28,13 @@ class Way:
 def read_way(text: str) -> Way:
     """A way as it is written on the command line; UnknownName or KshotError in one line where it cannot be read.
 
+    A colon within a value is one that no name and equals sign follow.
+
     >>> read_way("soft-prompt:length=5:init=vocabulary")
     Way(method='soft-prompt', options={'length': 5, 'init': 'vocabulary'})
     """
-    name, *parts = text.split(":")
+    name, colon, rest = text.partition(":")
+    parts = _COLON.split(rest) if colon else []
     if name not in METHODS:
         raise UnknownName("method", name, METHODS)
     known = kinds(name)
