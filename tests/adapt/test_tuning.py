@@ -48,6 +48,25 @@ def sums(adapted: Adapted, task: Task) -> np.ndarray:
         return score(adapted, task, task.test).predictions.logprobs
 
 
+def test_the_neutral_reference_begins_as_a_text_does(tmp_path: Path) -> None:
+    """What is learned holds the first token; log P(answer) without it is that of a text that begins with it."""
+    task = replace(films(), template=Template(input="{{text}}\n:"))
+    shown = PrefixTuning(shots=3, course=STILL)
+    known = {}
+    for first in (True, False):
+        lm = in_float64(first)
+        with zoo.Pure64():
+            learned = shown.fit(lm, task, task.train, 0)
+            learned.save(tmp_path / str(first))
+            again = load_adapted(lm, tmp_path / str(first))
+            bare = replace(ZeroShot().fit(lm, task, task.train, 0), template=learned.template)
+            known[first] = score(bare, task, task.test).predictions.unconditional
+            for one in (learned, again):
+                found = score(one, task, task.test).predictions.unconditional
+                assert found == pytest.approx(known[first], abs=1e-9)
+    assert np.abs(known[True] - known[False]).min() > 1e-3
+
+
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize(
     "method",

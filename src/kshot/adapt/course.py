@@ -81,7 +81,7 @@ class Start:
 
     def reader(self, lm: LM) -> LM:
         """The model as it reads behind what is learned."""
-        return replace(lm, codec=replace(lm.codec, first=())) if self.begun else lm
+        return replace(lm, codec=lm.codec.begun()) if self.begun else lm
 
 
 Make = Callable[[tuple[Example, ...]], Start]

@@ -187,7 +187,7 @@ def _unconditional(
         key = (adapted.template.render(empty), task.candidates(example))
         distinct.setdefault(key, Prompt(adapted.template.description, empty, task.candidates(example)))
         keys.append(key)
-    found = continuations(adapted.lm.codec, adapted.template, list(distinct.values()))
+    found = continuations(adapted.lm.codec.afresh(), adapted.template, list(distinct.values()))
     scores = adapted.lm.score([s for own in found.sequences for s in own])
     rows = dict(zip(distinct, _tables(found, scores.sums()).sums, strict=True))
     return np.stack([rows[key] for key in keys]), scores.tokens

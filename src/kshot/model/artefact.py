@@ -212,7 +212,7 @@ def read(lm: LM, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **found,
         # What begins with the tokens that stand first in a text is followed by texts without them.
-        "lm": lm if first == lm.codec.first else replace(lm, codec=replace(lm.codec, first=first)),
+        "lm": lm if first == lm.codec.first else replace(lm, codec=replace(lm.codec.begun(), first=first)),
         "template": template,
         "demonstrations": shown,
         "retrieve": retrieve,

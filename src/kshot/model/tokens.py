@@ -1,7 +1,7 @@
 """Text to tokens and back, with every seam looked at: encode(a) + encode(b) need not be encode(a + b)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kshot.errors import PromptError
@@ -13,11 +13,23 @@ _TAIL, _AGREED = 16, 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Codec:
-    """A tokenizer, the tokens the model was trained to see first, and the one to start from when there is no text."""
+    """A tokenizer, the tokens the model was trained to see first, and the one to start from when there is no text.
+
+    Behind something that holds the first tokens already ``first`` is empty, and ``held`` are those.
+    """
 
     tokenizer: Any
     first: tuple[int, ...]
     start: int | None
+    held: tuple[int, ...] = ()
+
+    def begun(self) -> "Codec":
+        """The codec of what stands behind the first tokens."""
+        return replace(self, first=(), held=self.first or self.held)
+
+    def afresh(self) -> "Codec":
+        """The codec of a text of its own."""
+        return replace(self, first=self.first or self.held, held=())
 
     def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Every text as a whole, without the first tokens."""
