@@ -8,7 +8,7 @@ model's own function with a dense mask.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -37,18 +37,40 @@ class Before:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Attended:
+    """One layer's attention in one pass: the module that asked, what it asked with, and what it was given.
+
+    ``query`` (1, h, t, d), ``key`` and ``value`` (1, g, t, d) are those of the pack's own nodes, after rotary positions;
+    ``far`` stands before them; ``mask`` is None, or bool (1, 1, t, p + t): what a node may see where that is not simply
+    all before it. ``said`` (1, t, h, d) is the attention's output, heads apart, before the output projection.
+    """
+
+    module: nn.Module
+    layer: int
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    far: tuple[Far, ...]
+    mask: Tensor | None
+    scale: float
+    said: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Pass:
     """One forward call on a pack: where its nodes stand, what stands before them, what is to be kept.
 
     ``before`` parts the nodes, in order and whole branches at a time, by the prefix that they stand behind. ``depth``
     and ``end`` are the pack's (tree.py); ``captured``, when given, receives each layer's own keys and values.
-    ``merge`` False sends every layer down the dense path: the slow, obvious computation.
+    ``watch`` is shown what goes in and out of every layer's attention. ``merge`` False sends every layer down the dense
+    path: the slow, obvious computation.
     """
 
     before: tuple[Before, ...]
     depth: Int[np.ndarray, "t"]
     end: Int[np.ndarray, "t"]
     captured: dict[int, tuple[Tensor, Tensor]] | None = None
+    watch: Callable[["Attended"], None] | None = None
     merge: bool = True
     _memo: dict[Any, Any] = field(default_factory=dict)
     calls: list[int] = field(default_factory=list)
@@ -145,24 +167,32 @@ def _attention(original: str) -> Any:
         if current.captured is not None:
             current.captured[layer] = (key, value)
         far = current.far(layer)
+        scale = asked.get("scaling")
+        scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
         if attention_mask is None and current.merge and _mergeable(query, key, value, asked):
-            own = current.own(query.dtype)
-            scale = asked.get("scaling")
-            scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
-            return merged_attention(query, key, value, far, own, scale), None
-        key, value = (
-            torch.cat([*(f.keys for f in far), key], dim=2),
-            torch.cat([*(f.values for f in far), value], dim=2),
-        )
-        mask = current.visible(query.device)[None, None] if attention_mask is None else attention_mask
-        if original != "sdpa":
-            # Eager attention adds its mask to the scores.
-            mask = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill_(
-                ~mask, torch.finfo(query.dtype).min
-            )
-        return _own_function(original, module)(module, query, key, value, mask, **asked)
+            given = merged_attention(query, key, value, far, current.own(query.dtype), scale), None
+        else:
+            given = _dense(original, module, current, (query, key, value, attention_mask), asked)
+        if current.watch is not None:
+            current.watch(Attended(module, layer, query, key, value, far, attention_mask, scale, given[0]))
+        return given
 
     return attention
+
+
+def _dense(original: str, module: nn.Module, current: Pass, given: Any, asked: dict[str, Any]) -> Any:
+    """The model's own function on all keys at once, with a mask that says what every node sees."""
+    query, key, value, mask = given
+    far = current.far(int(module.layer_idx))  # type: ignore[arg-type]
+    key = torch.cat([*(f.keys for f in far), key], dim=2)
+    value = torch.cat([*(f.values for f in far), value], dim=2)
+    mask = current.visible(query.device)[None, None] if mask is None else mask
+    if original != "sdpa":
+        # Eager attention adds its mask to the scores.
+        mask = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill_(
+            ~mask, torch.finfo(query.dtype).min
+        )
+    return _own_function(original, module)(module, query, key, value, mask, **asked)
 
 
 # What the merged path knows of, or may ignore because it says nothing that the mask does not say.

@@ -12,7 +12,7 @@ from kshot.errors import NumericError, PromptError
 from kshot.model.attention import Before, Pass, in_force
 from kshot.model.lm import LM
 from kshot.model.prefix import EMPTY
-from kshot.model.tree import Pack, Scored, plan
+from kshot.model.tree import Scored, paths, plan
 
 Tokens = tuple[int, ...]
 Features = Float[np.ndarray, "n e"]
@@ -73,22 +73,9 @@ def _read(lm: LM, sequences: Sequence[Tokens], summary: Summary) -> tuple[Featur
         packs = plan(asked, tokens_per_pack=lm.tokens_per_pack, rows_per_pack=lm.tokens_per_pack, trunk=False).packs
         for pack in packs:
             states = _states(lm, pack.tokens, Pass((Before(EMPTY, 0, len(pack.tokens)),), pack.depth, pack.end))
-            for member, path in zip(pack.members.tolist(), _paths(pack), strict=True):
+            for member, path in zip(pack.members.tolist(), paths(pack), strict=True):
                 rows[member] = summary(states, path)
     return _numbers(lm, np.stack(rows)), sum(len(pack.tokens) for pack in packs)
-
-
-def _paths(pack: Pack) -> list[list[int]]:
-    """The nodes of every member, from its first token to its last."""
-    ends = pack.rows[pack.row_of[pack.bounds[:-1]]].tolist()
-    wanted = set(ends)
-    path: list[int] = []
-    found: dict[int, list[int]] = {}
-    for node, depth in enumerate(pack.depth.tolist()):
-        path[depth:] = [node]
-        if node in wanted:
-            found[node] = path.copy()
-    return [found[end] for end in ends]
 
 
 def _numbers(lm: LM, features: Features) -> Features:

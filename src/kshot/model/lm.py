@@ -75,7 +75,7 @@ class LM:
             part = text[begin : begin + self.tokens_per_pack]
             n = len(part)
             current = Pass((Before(prefix, 0, n),), np.arange(n), np.full(n, n), captured={})
-            self._forward(part if isinstance(part, Tensor) else np.array(part), current, np.arange(0))
+            self.forward(part if isinstance(part, Tensor) else np.array(part), current, np.arange(0))
             captured = current.captured or {}
             layers = sorted(captured)
             known = None if isinstance(part, Tensor) else tuple(part)
@@ -152,7 +152,7 @@ class LM:
         spent, total = done, done + sum(len(pack.tokens) for pack, _, _ in laid)
         for together in self._side_by_side(laid):
             pack, current = _as_one(together)
-            logits = self._forward(pack.tokens, current, pack.rows)
+            logits = self.forward(pack.tokens, current, pack.rows)
             yield Part(logits, pack.row_of, pack.targets, pack.members, pack.bounds, spent + len(pack.tokens))
             spent, done = 0, done + len(pack.tokens)
             if on_progress is not None:
@@ -180,7 +180,7 @@ class LM:
             packs = plan([sequences[j] for j in members], tokens_per_pack=1 << 30, rows_per_pack=1 << 30).packs
             pack: Pack = packs[0]
             skipped = len(tokens) - len(pack.tokens)
-            logits = self._forward(np.array(tokens), None, pack.rows + skipped)
+            logits = self.forward(np.array(tokens), None, pack.rows + skipped)
             yield Part(logits, pack.row_of, pack.targets, np.array(members)[pack.members], pack.bounds, len(tokens))
             if on_progress is not None:
                 on_progress(done, len(together))
@@ -235,9 +235,10 @@ class LM:
         texts = (self.codec.decode(a[:-1] if a and a[-1] in eos else a) for a in answers)
         return Answers(tuple(texts), spent)
 
-    def _forward(
+    def forward(
         self, read: Int[np.ndarray, "t"] | Float[Tensor, "t e"], current: Pass | None, rows: Int[np.ndarray, "s"]
     ) -> Float[Tensor, "s v"]:
+        """The logits at ``rows`` of one pass over tokens, or rows in their place; without ``current`` a plain causal one."""
         kept = torch.from_numpy(rows).to(self.device)
         if isinstance(read, Tensor):
             asked: dict[str, Any] = {"inputs_embeds": read[None].to(self.device, self.dtype)}

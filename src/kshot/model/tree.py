@@ -145,6 +145,19 @@ def _pack(members: list[tuple[int, Scored]], shared: int) -> Pack:
     )
 
 
+def paths(pack: Pack) -> list[list[int]]:
+    """For every member the nodes that it runs through, from the first behind the trunk to the last row."""
+    ends = pack.rows[pack.row_of[pack.bounds[1:] - 1]].tolist()
+    wanted = set(ends)
+    path: list[int] = []
+    found: dict[int, list[int]] = {}
+    for node, depth in enumerate(pack.depth.tolist()):
+        path[depth:] = [node]
+        if node in wanted:
+            found[node] = path.copy()
+    return [found[end] for end in ends]
+
+
 def joined(packs: Sequence[Pack], first_members: Sequence[int]) -> Pack:
     """Packs as one, side by side; the members of each count from its ``first_members``."""
     nodes = _starts([len(p.tokens) for p in packs])

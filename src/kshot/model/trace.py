@@ -1,0 +1,154 @@
+"""What a pass leaves behind at chosen positions: queries, keys, values, scores before the softmax, attention outputs.
+
+Texts are traced a pack at a time, in their order, and handed over one by one: who reduces them as they come needs no
+more memory for a thousand texts than for ten, and several runs of the same texts can be walked side by side.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kshot.errors import ModelError
+from kshot.model.attention import Attended, Before, Pass
+from kshot.model.lm import LM
+from kshot.model.prefix import EMPTY, Prefix
+from kshot.model.tree import Scored, paths, plan
+
+Tokens = tuple[int, ...]
+
+# Tokens of texts that are traced in one pass: keys, values and scores of all layers are held for so many.
+_TOKENS_PER_PASS = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trace:
+    """What one text of t tokens behind p positions of a prefix leaves behind at s positions, in every layer; float64.
+
+    ``queries`` are as attention uses them (after rotary positions), ``scores`` are scaled and before the softmax:
+    ``to_prefix`` against the prefix, ``to_own`` against the text itself, -inf where a position does not see a token.
+    ``heads`` is what attention says for every head, ``outputs`` what its module says: after the output projection,
+    before the residual. ``keys`` and ``values`` are those of the text.
+    """
+
+    queries: Float[np.ndarray, "l h s d"]
+    to_prefix: Float[np.ndarray, "l h s p"]
+    to_own: Float[np.ndarray, "l h s t"]
+    heads: Float[np.ndarray, "l h s w"]
+    outputs: Float[np.ndarray, "l s e"]
+    keys: Float[np.ndarray, "l g t d"]
+    values: Float[np.ndarray, "l g t w"]
+
+    @property
+    def weights(self) -> Float[np.ndarray, "l h s pt"]:
+        """The softmax of the scores over prefix and text. Models with sinks or caps give other weights; these are without."""
+        scores = np.concatenate([self.to_prefix, self.to_own], axis=-1)
+        shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def traced(
+    lm: LM, texts: Sequence[Tokens], positions: Sequence[Sequence[int]], prefix: Prefix = EMPTY
+) -> Iterator[Trace]:
+    """The trace of every text behind ``prefix``, in order; ``positions[i]`` counts from the start of text i (-1 its last).
+
+    Memory is that of one pass. ModelError for a model that reads sequences whole: its attention is not ours to see.
+    """
+    if lm.route.kind == "rows":
+        raise ModelError(f"{lm.name} reads every sequence whole ({lm.route.reason}): its attention cannot be traced")
+    modules = _modules(lm)
+    begin = 0
+    while begin < len(texts):
+        stop, tokens = begin, 0
+        while stop < len(texts) and (stop == begin or tokens + len(texts[stop]) <= _TOKENS_PER_PASS):
+            tokens += len(texts[stop])
+            stop += 1
+        yield from _pass(lm, modules, texts[begin:stop], positions[begin:stop], prefix)
+        begin = stop
+
+
+def _modules(lm: LM) -> dict[int, nn.Module]:
+    """The attention module of every layer: the one that asks the seam for attention."""
+    found: dict[int, nn.Module] = {}
+
+    def watch(one: Attended) -> None:
+        found[one.layer] = one.module
+
+    with torch.no_grad():
+        one = Pass((Before(EMPTY, 0, 1),), np.arange(1), np.ones(1, int), watch=watch)
+        lm.forward(np.zeros(1, dtype=np.int64), one, np.arange(0))
+    return found
+
+
+@dataclass(slots=True, eq=False)
+class _Wanted:
+    """The nodes of a pack at which each text is looked at, and what has been seen there, layer by layer."""
+
+    paths: list[list[int]]
+    at: list[list[int]]
+    seen: list[dict[str, list[np.ndarray]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        names = ("queries", "to_prefix", "to_own", "heads", "outputs", "keys", "values")
+        self.seen = [{name: [] for name in names} for _ in self.paths]
+
+    def attended(self, one: Attended) -> None:
+        number = torch.promote_types(one.query.dtype, torch.float32)
+        group = one.query.shape[1] // one.key.shape[1]
+        far = [(f.keys[0].to(number).repeat_interleave(group, 0), f.begin, f.stop) for f in one.far]
+        for path, at, seen in zip(self.paths, self.at, self.seen, strict=True):
+            query = one.query[0, :, at].to(number)
+            key = one.key[0][:, path].to(number)
+            own = one.scale * query @ key.repeat_interleave(group, 0).transpose(1, 2)
+            before = (
+                one.scale * query @ torch.cat([keys for keys, _, _ in far], 1).transpose(1, 2) if far else own[..., :0]
+            )
+            later = torch.tensor(path)[None, :] > torch.tensor(at)[:, None]
+            own = own.masked_fill(later.to(own.device), -torch.inf)
+            if one.mask is not None:
+                length = before.shape[-1]
+                sees = one.mask[0, 0, at]
+                before = before.masked_fill(~sees[:, :length], -torch.inf)
+                own = own.masked_fill(~sees[:, [length + node for node in path]], -torch.inf)
+            found = {"queries": query, "to_prefix": before, "to_own": own, "heads": one.said[0, at].transpose(0, 1)}
+            found |= {"keys": key, "values": one.value[0][:, path]}
+            for name, tensor in found.items():
+                seen[name].append(_plain(tensor))
+
+    def said(self, out: Tensor) -> None:
+        for at, seen in zip(self.at, self.seen, strict=True):
+            seen["outputs"].append(_plain(out[0, at]))
+
+    def traces(self) -> Iterator[Trace]:
+        for seen in self.seen:
+            yield Trace(**{name: np.stack(layers) for name, layers in seen.items()})
+
+
+def _pass(
+    lm: LM, modules: dict[int, nn.Module], texts: Sequence[Tokens], positions: Sequence[Sequence[int]], prefix: Prefix
+) -> Iterator[Trace]:
+    asked = [Scored((*tokens, 0), len(tokens)) for tokens in texts]
+    (pack,) = plan(asked, tokens_per_pack=1 << 30, rows_per_pack=1 << 30, trunk=False).packs
+    by_text = dict(zip(pack.members.tolist(), paths(pack), strict=True))
+    nodes = [by_text[i] for i in range(len(texts))]
+    wanted = _Wanted(nodes, [[path[i] for i in own] for path, own in zip(nodes, positions, strict=True)])
+    current = Pass((Before(prefix, 0, len(pack.tokens)),), pack.depth, pack.end, watch=wanted.attended)
+    with ExitStack() as stack, torch.no_grad():
+        for module in modules.values():
+            handle = module.register_forward_hook(lambda module, inputs, out: wanted.said(_first(out)))
+            stack.callback(handle.remove)
+        lm.forward(pack.tokens, current, np.arange(0))
+    yield from wanted.traces()
+
+
+def _first(out: Any) -> Tensor:
+    return out[0] if isinstance(out, tuple) else out
+
+
+def _plain(tensor: Tensor) -> np.ndarray:
+    return tensor.double().cpu().numpy()
