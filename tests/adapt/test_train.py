@@ -347,3 +347,22 @@ def test_every_pass_reads_every_row_once(n: int, batch: int, seed: int, passes: 
     per_pass = -(-n // batch)
     read = [i for step in range(per_pass) for i in batch_at(n, batch, passes * per_pass + step, seed)]
     assert sorted(read) == list(range(n))
+
+
+def test_in_order_the_rows_come_as_they_are() -> None:
+    assert [batch_at(5, 2, step, None) for step in range(4)] == [[0, 1], [2, 3], [4], [0, 1]]
+
+
+def test_one_pass_in_order_is_a_step_for_each_row(llama: LM) -> None:
+    rows, learner = plain.rows(3)[:3], soft_rows(llama, noise(3, 32))
+    recipe = Recipe(optimiser="sgd", learning_rate=0.1, batch=1, batches="in-order", clip=0.0)
+    found = advance(llama, learner, recipe, rows, begin(learner), until=Until(steps=3), seed=0)
+    state = begin(learner)
+    for row in rows:
+        state = advance(llama, learner, recipe, [row], state, until=Until(steps=state.step + 1), seed=1)
+    assert found.losses == state.losses
+    assert torch.equal(found.leaves["prompt"], state.leaves["prompt"])
+    other = advance(
+        llama, learner, replace(recipe, batches="shuffled"), rows, begin(learner), until=Until(steps=3), seed=0
+    )
+    assert other.losses != found.losses

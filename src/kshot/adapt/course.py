@@ -33,6 +33,7 @@ class Course:
     optimiser: str = "adamw"
     weight_decay: float = 0.0
     batch: int = 16
+    batches: Literal["shuffled", "in-order"] = "shuffled"
     clip: float = 1.0
     warmup: int = 0
     schedule: str = "constant"

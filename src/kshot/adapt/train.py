@@ -10,8 +10,9 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,13 +56,17 @@ class Learner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How the leaves are moved. ``clip`` bounds the norm of the gradient, ``warmup`` counts steps, ``kl`` weighs the
-    mean divergence from the frozen model's predictions over the scored positions (nats)."""
+    """How the leaves are moved. ``batches`` are drawn from a permutation in every pass, or taken in the examples' order.
+
+    ``clip`` bounds the norm of the gradient, ``warmup`` counts steps, ``kl`` weighs the mean divergence from the frozen
+    model's predictions over the scored positions (nats).
+    """
 
     optimiser: str = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     batch: int = 16
+    batches: Literal["shuffled", "in-order"] = "shuffled"
     clip: float = 1.0
     warmup: int = 0
     schedule: str = "constant"
@@ -134,7 +139,9 @@ def advance(
     began, seconds = time.perf_counter(), state.seconds
     while len(losses) < until.steps and seconds < until.seconds:
         step = len(losses)
-        batch = [rows[i] for i in batch_at(len(rows), recipe.batch, step, seed)]
+        batch = [
+            rows[i] for i in batch_at(len(rows), recipe.batch, step, seed if recipe.batches == "shuffled" else None)
+        ]
         for leaf in leaves.values():
             leaf.grad = None
         loss, cost = gradients(lm, learner, leaves, batch, kl=recipe.kl)
@@ -179,14 +186,16 @@ class Until:
     schedule: int | None = None
 
 
-def batch_at(n: int, batch: int, step: int, seed: int) -> list[int]:
+def batch_at(n: int, batch: int, step: int, seed: int | None) -> list[int]:
     """The rows of a step: every pass is a permutation of all rows, a function of the seed and the pass alone.
+
+    Without a seed it is the rows in their order.
 
     >>> sorted(batch_at(5, 2, 0, 0) + batch_at(5, 2, 1, 0) + batch_at(5, 2, 2, 0))
     [0, 1, 2, 3, 4]
     """
     per_pass = -(-n // batch)
-    order = stream(seed, "batches", step // per_pass).permutation(n)
+    order = np.arange(n) if seed is None else stream(seed, "batches", step // per_pass).permutation(n)
     at = step % per_pass * batch
     return order[at : at + batch].tolist()
 
