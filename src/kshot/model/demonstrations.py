@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Int
 
 from kshot.data.pick import Similarity, bm25_index, pick
 from kshot.data.pick import order as reorder
@@ -15,6 +16,7 @@ from kshot.model.hidden import inputs, mean_hidden
 from kshot.model.lm import LM
 from kshot.model.prefix import EMPTY, Prefix
 from kshot.model.prompts import channel_head
+from kshot.model.tokens import Codec
 
 
 def shown_texts(template: Template, shown: tuple[Example, ...], *, channel: bool = False) -> list[str]:
@@ -22,6 +24,29 @@ def shown_texts(template: Template, shown: tuple[Example, ...], *, channel: bool
     if channel:
         return [channel_head(template, e.label or "") + template.render(e.fields) for e in shown]
     return [template.demonstration(e.fields, e.label or "") for e in shown]
+
+
+def demonstration_of_tokens(
+    codec: Codec, template: Template, shown: tuple[Example, ...], *, followed_by: str = "", channel: bool = False
+) -> Int[np.ndarray, "t"]:
+    """For each token of a prompt the place of its demonstration, -1 for none: first tokens, description, what follows.
+
+    A demonstration holds its text and the separator behind it; a token of two belongs to the one in which it ends. A
+    slow tokenizer does not say where its tokens are: each beginning is encoded, and may be off by one at a seam.
+    """
+    texts = [text + template.separator for text in shown_texts(template, shown, channel=channel)]
+    text = template.description + "".join(texts) + followed_by
+    stops = np.cumsum([len(template.description), *map(len, texts)])
+    if codec.tokenizer.is_fast:
+        encoded = codec.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        # By its last character: tokens of white space may be said to begin where they end.
+        last = np.array([max(0, end - 1) for _, end in encoded["offset_mapping"]], dtype=np.int64)
+    else:
+        *before, whole = map(len, codec.encode([*(text[:stop] for stop in stops.tolist()), text]))
+        last, stops = np.arange(whole), np.array(before)
+    owners = np.searchsorted(stops, last, side="right") - 1
+    owners[owners >= len(shown)] = -1
+    return np.concatenate([np.full(len(codec.first), -1), owners]).astype(np.int64)
 
 
 def preamble_tokens(
