@@ -26,8 +26,10 @@ def main() -> None:
 
 def summary(run: Mapping[str, Any]) -> list[str]:
     """All of one run, line by line."""
+    machine = run["environment"]
     lines = [f"    {shlex.join(_without_folder(run['argv'] or []))}", ""]
-    lines += [f"{run['environment']['cpu']}, {run['environment']['threads']} threads. {note}" for note in run["notes"]]
+    lines += [f"{run['model']['name']}, {machine['cpu']}, threads: {machine['threads']}, torch {machine['torch']}.", ""]
+    lines += [f"- {note}" for note in run["notes"]]
     for task in dict.fromkeys(cell["task"] for cell in run["cells"]):
         cells = [cell for cell in run["cells"] if cell["task"] == task]
         lines += ["", f"### {task}", "", run["answer"].get(task, ""), "", *_accuracy(cells), ""]
@@ -97,7 +99,7 @@ def _costs(cells: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _paired(tests: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [["examples", "way", "against", "difference", "p (Holm)", "verdict"]]
-    for one in (one for one in tests if one["against"] != "best"):
+    for one in (one for one in tests if one["against"] == "in-context"):
         rows.append(
             [
                 str(one["shots"]),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -410,3 +411,31 @@ def test_a_search_is_read_back_where_it_is_the_same(
     (tmp_path / "search.json").write_text("{broken")
     assert told(soft(tiny_lm, task, kept)) == told(first)
     assert looks
+
+
+def test_large_runs_wait_on_disk_and_change_nothing(
+    tiny_lm: LM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course = replace(SMALL, budget="16steps")
+    plain = thin(tiny_lm, films(16), course)
+    held: list[int] = []
+    further = search_module._further
+
+    def watched(pupil, learner, rows, judge, trial, share, until):
+        held.append(sum(bool(own.state.leaves) for own in alive()))
+        return further(pupil, learner, rows, judge, trial, share, until)
+
+    def alive():
+        frame = sys._getframe(2)
+        return frame.f_locals["alive"]
+
+    monkeypatch.setattr(search_module, "_further", watched)
+    monkeypatch.setattr(search_module, "_LARGE", 1)
+    found = thin(tiny_lm, films(16), replace(course, state=str(tmp_path)))
+    assert told(found) == told(plain)
+    assert all(
+        torch.equal(a, b) for a, b in zip(found.placed.delta.tensors(), plain.placed.delta.tensors(), strict=True)
+    )
+    assert held
+    assert max(held) == 0, "none but the one under way is in memory"
+    assert not list(tmp_path.glob("*.safetensors")), "nothing is left behind"

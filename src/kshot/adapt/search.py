@@ -14,12 +14,15 @@ from kshot.adapt.checkpoint import Keeper, read_json, write_json
 from kshot.adapt.course import Pupil, go_on
 from kshot.adapt.judge import Judge, check_room, gold_rows
 from kshot.adapt.learners import finished
-from kshot.adapt.train import Diverged, Learner, Look, State, Until, begin, copied
+from kshot.adapt.train import Diverged, Learner, Look, State, Until, begin
 from kshot.data.task import Example
-from kshot.errors import MethodError, NumericError
+from kshot.errors import MethodError, NumericError, OutputError
 
 # Validation is looked at so many times in a run, and a run ends when so many looks in a row were no better than one before.
 _LOOKS, _PATIENCE = 10, 4
+
+# Bytes from which a run that waits for its turn is kept on disk: whole weights with their moments, for every rate.
+_LARGE = 256 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,34 @@ class _Trial:
         looks = [look for look in self.state.looks if until is None or look[0] <= until]
         return min(looks, key=lambda look: (look[1], look[0]))
 
+    def parked(self) -> "_Trial":
+        """The same without what nobody will ask for; what is large waits on disk, where a folder has room for it."""
+        if self.over:
+            return self.emptied()
+        held = (*self.state.leaves.values(), *(t for own in self.state.moments.values() for t in own.values()))
+        if self.keeper.folder is None or sum(t.numel() * t.element_size() for t in held) < _LARGE:
+            return self
+        try:
+            self.keeper.keep(self.state)
+        except OutputError:
+            return self
+        return self.emptied()
+
+    def emptied(self) -> "_Trial":
+        """What it came to, without the tensors."""
+        return replace(self, state=replace(self.state, leaves={}, moments={}))
+
+    def resumed(self, learner: Learner) -> "_Trial":
+        """The same with its state in memory."""
+        if self.state.leaves or self.over:
+            return self
+        if not self.state.step:
+            return replace(self, state=replace(begin(learner), looks=self.state.looks))
+        found = self.keeper.found()
+        if found is None or found.step != self.state.step:
+            raise MethodError(f"the state of training in {str(self.keeper.folder)!r} was removed while it was needed")
+        return replace(self, state=found)
+
     @property
     def over(self) -> bool:
         """Whether it diverged, or has not become better for too long."""
@@ -68,20 +99,20 @@ def searched(pupil: Pupil, train: tuple[Example, ...], held: tuple[Example, ...]
     judge = Judge(reader, task, start.template, held)
     check_room(lm, rows, finished(lm, start.learner, start.learner.leaves).prefix.length)
     until, first = course.until(len(train)), begin(start.learner)
-    first = replace(first, looks=(judge.look(finished(lm, start.learner, first.leaves), 0),))
+    first = State(leaves={}, looks=(judge.look(finished(lm, start.learner, first.leaves), 0),))
     keepers = [pupil.keeper(f"rate-{value:g}") for value in rates]
     alive = [
-        _Trial(learning_rate=value, keeper=keeper, state=keeper.found() or copied(first))
+        _Trial(learning_rate=value, keeper=keeper, state=keeper.found() or first).parked()
         for value, keeper in zip(rates, keepers, strict=True)
     ]
     ended: list[_Trial] = []
     for share in _rungs(len(rates)):
         for at, trial in enumerate(alive):
-            alive[at] = _further(pupil, start.learner, rows, judge, trial, share, until)
+            alive[at] = _further(pupil, start.learner, rows, judge, trial.resumed(start.learner), share, until).parked()
         rung = math.ceil(share * until.steps)
         alive.sort(key=lambda trial: (bool(trial.diverged), trial.best(rung)[1]))
         keep = math.ceil(len(alive) / 2)
-        ended += alive[keep:]
+        ended += [trial.emptied() for trial in alive[keep:]]
         alive = alive[:keep]
     trials = sorted([*alive, *ended], key=lambda trial: trial.learning_rate)
     if all(trial.diverged for trial in trials):

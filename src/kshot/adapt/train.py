@@ -112,12 +112,6 @@ def begin(learner: Learner) -> State:
     return State(leaves={name: leaf.detach().clone() for name, leaf in learner.leaves.items()})
 
 
-def copied(state: State) -> State:
-    """The same state with tensors of its own."""
-    moments = {name: {kind: tensor.clone() for kind, tensor in own.items()} for name, own in state.moments.items()}
-    return replace(state, leaves={name: leaf.clone() for name, leaf in state.leaves.items()}, moments=moments)
-
-
 def advance(
     lm: LM,
     learner: Learner,
@@ -131,7 +125,7 @@ def advance(
     """The state after the steps that are missing to ``until``; going on from a state in the middle gives the same bits.
 
     The tensors of ``state`` are moved on and not kept, because whole weights with their moments are too large for two
-    copies: ``copied`` keeps one. Raises Diverged with the step and the value.
+    copies. Raises Diverged with the step and the value.
     """
     leaves = {name: leaf.detach().requires_grad_(True) for name, leaf in state.leaves.items()}
     optimiser = OPTIMISERS[recipe.optimiser](leaves, recipe.weight_decay, state.moments)

@@ -117,7 +117,8 @@ def by_size(rows: Sequence[Row], pairs: Sequence[Row], width: int) -> Table:
 def _accuracy(cell: Row) -> str:
     if not cell["text"] or cell["text"] == words.DASH:
         return "failed" if cell["failed"] else cell["text"]
-    return f"{'*' if cell['best'] else ''}{_PLAIN.get(cell['mark'], '')}{cell['text']}"
+    # Behind the figure: a sign before it would belong to it.
+    return f"{cell['text']}{_PLAIN.get(cell['mark'], ' ')}{'*' if cell['best'] else ' '}"
 
 
 def _table(rows: Sequence[Row], width: int) -> Table:

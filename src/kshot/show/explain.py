@@ -1,0 +1,194 @@
+"""The page and the terminal's text of ``kshot explain``. It reads records and computes nothing."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kshot.show import words
+from kshot.show.explain_rows import Line, beside_published, bounds, controls, corrections, finite
+from kshot.show.explain_tasks import agreement, biases, explain_task
+from kshot.show.words import Row
+
+_PAGES = Path(__file__).parent / "page"
+_MARKS = {"shown": "✓", "not shown": "○", "contradicted": "✗"}
+# Six tasks stand side by side: a space follows every column.
+_WIDTH, _NAMES, _COLUMN = 100, 24, 11
+# So many claims of a kind stand in the paragraph; the table below it has them all.
+_TOLD = 3
+
+
+def page(kshot: Mapping[str, Any]) -> str:
+    """The page as HTML text, one self-contained file, the same for the same record (the value of ``kshot`` in results.json)."""
+    environment = Environment(
+        loader=FileSystemLoader(_PAGES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["dash"] = words.DASH
+    return environment.get_template("explain.html.j2").render(_view(finite(words.clean(kshot))))
+
+
+def text(kshot: Mapping[str, Any]) -> str:
+    """The answer in a paragraph and the table beside the published one, in lines of at most 100 columns."""
+    ours = finite(words.clean(kshot))
+    file = io.StringIO()
+    console = Console(file=file, width=_WIDTH, color_system=None, highlight=False)
+    console.print(Text(answer(ours.get("verdicts") or [])))
+    names = _tasks(ours)
+    room = max(1, (_WIDTH - _NAMES - 1) // (_COLUMN + 1))
+    for begin in range(0, len(names), room):
+        own = names[begin : begin + room]
+        lines = beside_published(ours.get("measures") or [], own)
+        if lines:
+            console.print()
+            console.print(_table(lines, own))
+    return "".join(line.rstrip() + "\n" for line in file.getvalue().splitlines())
+
+
+def answer(verdicts: Sequence[Row]) -> str:
+    """Whether in-context learning did gradient descent, in one paragraph made of the verdicts.
+
+    Each claim is taken as one of the account that in-context learning is gradient descent.
+    """
+    groups = {kind: [row for row in verdicts if row.get("verdict") == kind] for kind in _MARKS}
+    shown, not_shown, against = (len(own) for own in groups.values())
+    total = shown + not_shown + against
+    if not total:
+        return "The record holds no verdict: nothing was judged."
+    reply = (
+        "Yes, as far as it was tested" if shown == total else "In part" if shown else "No" if against else "Not shown"
+    )
+    counts = [f"{len(own)} {kind}" for kind, own in groups.items() if own]
+    said = [f"{reply}: of {total} {'claim' if total == 1 else 'claims'}, {words.listed(counts)}."]
+    for kind, own in groups.items():
+        if own:
+            claims = [_claim(row) for row in own[:_TOLD]]
+            more = f"; and {len(own) - _TOLD} more" if len(own) > _TOLD else ""
+            said.append(f"{kind.capitalize()}: {'; '.join(claims)}{more}.")
+    return " ".join(said)
+
+
+def _claim(row: Row) -> str:
+    claim = words.shorten(str(row.get("claim") or "a claim without words").strip().rstrip("."), 160)
+    observed = _observed(row)
+    return claim if observed == words.DASH else f"{claim} ({observed})"
+
+
+def _observed(row: Row) -> str:
+    observed = row.get("observed")
+    said = observed if isinstance(observed, str) else words.decimals(observed)
+    interval = bounds({}, row.get("low"), row.get("high"))
+    return f"{said or words.DASH}, {interval}" if interval and observed is not None else said or words.DASH
+
+
+def _table(lines: Sequence[Line], tasks: Sequence[str]) -> Table:
+    """Each measure with its interval, its null and the published figures below it."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    table.add_column("", width=_NAMES)
+    for task in tasks:
+        table.add_column(Text(_cut(task, _COLUMN)), justify="right", no_wrap=True, width=_COLUMN)
+    for line in lines:
+        cells = line["cells"]
+        table.add_row(Text(line["name"]), *(cell["text"] or words.DASH for cell in cells))
+        for name, field in (("95 %", "narrow"), ("null", "null")):
+            if any(cell[field] for cell in cells):
+                table.add_row(Text(f"  {name}"), *(cell[field] for cell in cells))
+        models = list(dict.fromkeys(model for cell in cells for model, _ in cell["published"]))
+        for model in models:
+            found = [dict(cell["published"]).get(model, "") for cell in cells]
+            table.add_row(Text(f"  GPT {model}"), *found)
+    return table
+
+
+def _cut(name: str, columns: int) -> str:
+    """A name of at most so many columns, of which a character of East Asia takes two."""
+    if cell_len(name) <= columns:
+        return name
+    while cell_len(name) >= columns:
+        name = name[:-1]
+    return name + "…"
+
+
+def _tasks(kshot: Row) -> list[str]:
+    named = [str(row["task"]) for row in kshot.get("measures") or () if row.get("task")]
+    return list(dict.fromkeys([*(kshot.get("tasks") or {}), *named, *(kshot.get("pictures") or {})]))
+
+
+def _view(kshot: Row) -> dict[str, Any]:
+    """What the template needs: plain values, every text still to be escaped, figures as SVG."""
+    names, measures = _tasks(kshot), kshot.get("measures") or []
+    model: Row = kshot.get("model") or {}
+    verdicts = kshot.get("verdicts") or []
+    seeds = sorted({row["seed"] for row in measures if row.get("seed") is not None}, key=str)
+    computed = " on ".join(str(part) for part in (model.get("dtype"), model.get("device")) if part)
+    version = str(kshot.get("version") or "")
+    return {
+        "version": version,
+        "kicker": ", ".join(filter(None, [f"kshot explain {version}".strip(), computed])),
+        "title": "Did in-context learning do gradient descent here?",
+        "asked": _asked(kshot, names, model, seeds),
+        "answer": answer(verdicts),
+        "verdicts": [_verdict(row) for row in verdicts],
+        "task_names": names,
+        "main": beside_published(measures, names),
+        "corrections": corrections(measures, names),
+        "controls": controls(measures, names),
+        "tasks": [explain_task(kshot, name, f"task-{place}") for place, name in enumerate(names, 1)],
+        "agreement": agreement(measures, names),
+        "biases": biases(measures, names),
+        "notes": [str(note) for note in kshot.get("notes") or ()],
+        "command": words.command(kshot.get("argv")),
+        "model": _facts(model),
+        "environment": _facts(kshot.get("environment") or {}),
+        "settings": _facts(kshot.get("settings") or {}),
+    }
+
+
+def _asked(kshot: Row, names: Sequence[str], model: Row, seeds: Sequence[Any]) -> list[tuple[str, str]]:
+    tasks = [row for row in (kshot.get("tasks") or {}).values() if row]
+    asked = [
+        ("model", str(model.get("caption") or model.get("name") or "")),
+        ("tasks", words.listed(names, 8)),
+        ("demonstrations", words.listed(sorted({t["shots"] for t in tasks if t.get("shots") is not None}))),
+        ("queries", words.listed(sorted({t["queries"] for t in tasks if isinstance(t.get("queries"), int)}))),
+        ("seeds", words.listed(seeds, 8)),
+    ]
+    return [(name, said) for name, said in asked if said]
+
+
+def _verdict(row: Row) -> dict[str, str]:
+    kind = str(row.get("verdict") or "")
+    return {
+        "kind": kind or "not judged",
+        "mark": _MARKS.get(kind, ""),
+        "claim": str(row.get("claim") or ""),
+        "prediction": str(row.get("prediction") or ""),
+        "observed": _observed(row),
+    }
+
+
+def _facts(mapping: Row) -> list[tuple[str, str]]:
+    return [(str(name).replace("_", " "), _fact(value)) for name, value in mapping.items()]
+
+
+def _fact(value: Any) -> str:
+    if value is None or value == "":
+        return words.DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return words.count(value)
+    if isinstance(value, str | float):
+        return str(value)
+    return words.listed(value, 40) if isinstance(value, list) else json.dumps(value, ensure_ascii=False)

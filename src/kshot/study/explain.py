@@ -1,0 +1,234 @@
+"""What the demonstrations did: every part of the question for every task and seed, on record as it is answered."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from kshot.data.pick import pick
+from kshot.data.published import DAI_2023, published
+from kshot.data.task import Example, Task
+from kshot.data.template import Template
+from kshot.errors import MethodError, ModelError, NumericError, PromptError
+from kshot.model.lm import LM
+from kshot.model.untrained import untrained
+from kshot.seeds import stream
+from kshot.study.attributed import Effort, attributed, ordered
+from kshot.study.compared import Row, Setting, accuracy_rows, answered_right, compared, rate_rows
+from kshot.study.experiment import ENGINE, layout_facts, queries
+from kshot.study.finetuned import GRID, Rates, rates
+from kshot.study.implied import implied
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much is asked: demonstrations, queries, validation examples, the rates tried (one: it is given), and effort."""
+
+    shots: int
+    limit: int | Literal["all"]
+    validation: int
+    grid: tuple[float, ...]
+    effort: Effort
+
+
+SIZES = {
+    "smoke": Size(shots=8, limit=30, validation=0, grid=(0.005,), effort=Effort(queries=6, pairs=2, orders=12)),
+    "medium": Size(shots=32, limit=100, validation=100, grid=GRID, effort=Effort(queries=30, pairs=4, orders=24)),
+    "full": Size(shots=32, limit="all", validation=200, grid=GRID, effort=Effort(queries=100, pairs=16, orders=120)),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One part of the question for one task and seed."""
+
+    task: str
+    seed: int
+    part: str
+    id: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"{self.task}, seed {self.seed}: {PARTS[self.part].name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Study:
+    """All that the parts of a question share: the model, the tasks in their layouts, how much is asked."""
+
+    lm: LM
+    tasks: tuple[Task, ...]
+    size: Size
+    seeds: tuple[int, ...]
+
+    def cells(self) -> tuple[Cell, ...]:
+        """Every part, named by all that its figures depend on."""
+        facts = {
+            "engine": ENGINE,
+            "model": self.lm.hash,
+            "dtype": str(self.lm.dtype),
+            "device": self.lm.device.type,
+            "size": asdict(self.size),
+        }
+        return tuple(
+            Cell(task=task.name, seed=seed, part=part, id=_sha([facts, task_facts(task), seed, part])[:12])
+            for task in self.tasks
+            for seed in self.seeds
+            for part in PARTS
+        )
+
+    def setting(self, task: Task, seed: int) -> Setting:
+        """The demonstrations of a seed and the queries, in the layout that was published for the task, else its own."""
+        layout, shots = layout_of(task)
+        shown = pick(task.train, min(self.size.shots, shots), "random", seed, labels=task.labels)
+        return Setting(
+            lm=self.lm,
+            task=task,
+            template=layout,
+            demonstrations=shown,
+            queries=tuple(q for q in queries(task, self.size.limit) if q.label is not None),
+            seed=seed,
+        )
+
+    def validation(self, setting: Setting) -> tuple[Example, ...]:
+        """Training examples that are no demonstrations, drawn from the seed."""
+        taken = {example.id for example in setting.demonstrations}
+        rest = [e for e in setting.task.train if e.label is not None and e.id not in taken]
+        order = stream(setting.seed, "explain-validation").permutation(len(rest))
+        return tuple(rest[i] for i in order[: self.size.validation].tolist())
+
+
+def layout_of(task: Task) -> tuple[Template, int]:
+    """The layout and greatest number of demonstrations that were published for a task of this name and these labels."""
+    if task.name in DAI_2023 and set(task.labels) == set(DAI_2023[task.name].template.words):
+        found = published(task)
+        return found.template, found.shots
+    return task.template, len(task.train)
+
+
+def task_facts(task: Task) -> dict[str, Any]:
+    """What of a task its figures depend on."""
+    own = [[e.id, dict(e.fields), e.label] for e in (*task.train, *task.test)]
+    layout = layout_facts(replace(task, template=layout_of(task)[0], layouts=()))
+    return {"name": task.name, "labels": list(task.labels), "examples": _sha(own), **layout}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A part by its name, and what answers it: rows, pictures and anything that later parts read."""
+
+    name: str
+    answer: Callable[[Study, Setting, Mapping[str, Any], Say], dict[str, Any]] = field(repr=False)
+
+
+def answered(study: Study, cell: Cell, before: Mapping[str, Mapping[str, Any]], say: Say) -> dict[str, Any]:
+    """The line of a cell; ``before`` are the lines of its task and seed by part. What does not apply is a line that says so."""
+    task = next(task for task in study.tasks if task.name == cell.task)
+    began = time.perf_counter()
+    found: dict[str, Any] = {}
+    failed = None
+    try:
+        setting = study.setting(task, cell.seed)
+        if not setting.queries:
+            raise MethodError(f"task {task.name!r} has no labelled test examples to ask")
+        found = PARTS[cell.part].answer(study, setting, before, say)
+    except (MethodError, ModelError, NumericError, PromptError) as error:
+        failed = str(error)
+    rows = [{"task": cell.task, "model": study.lm.name, "seed": cell.seed, **row} for row in found.pop("rows", [])]
+    line = {"id": cell.id, "task": cell.task, "seed": cell.seed, "part": cell.part, "rows": rows, **found}
+    return {**line, "seconds": time.perf_counter() - began, "failed": failed}
+
+
+def _rates(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    grid = study.size.grid
+    if len(grid) == 1:
+        return {"rows": [], "rates": {"published": grid[0], "corrected": grid[0]}}
+    asked = setting.queries, study.validation(setting)
+    found: Rates = rates(
+        setting.lm, setting.task, setting.template, setting.demonstrations, asked, grid=grid, watch=say
+    )
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(found).items()}
+    return {"rows": rate_rows(found), "rates": plain}
+
+
+def _runs(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    chosen = _chosen(before)
+    right = answered_right(setting)
+    rows = accuracy_rows(right)
+    for rate, words in _by_rate(chosen).items():
+        found = compared(setting, rate, right, watch=say)
+        for word in words:
+            rows += [_also(row, word) for row in found]
+    return {"rows": rows}
+
+
+def _controls(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    """The same with what should not be able to learn: untrained weights, and labels that are dealt anew."""
+    rate = _chosen(before)["corrected"]
+    rows: list[Row] = []
+    for word, lm in _untrained(setting):
+        own = replace(setting, lm=lm)
+        say(word)
+        rows += compared(own, rate, answered_right(own), named=("corrected", word), watch=say)
+    order = stream(setting.seed, "shuffled-labels").permutation(len(setting.demonstrations)).tolist()
+    dealt = [setting.demonstrations[i].label for i in order]
+    shown = tuple(replace(e, label=label) for e, label in zip(setting.demonstrations, dealt, strict=True))
+    own = replace(setting, demonstrations=shown)
+    return {"rows": rows + compared(own, rate, answered_right(own), named=("corrected", "shuffled labels"), watch=say)}
+
+
+def _untrained(setting: Setting) -> Iterator[tuple[str, LM]]:
+    yield "untrained", untrained(setting.lm, setting.seed)
+    yield "trained embeddings", untrained(setting.lm, setting.seed, keep_embeddings=True)
+
+
+def _implied(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    rows, pictures = implied(setting)
+    return {"rows": rows, "pictures": pictures}
+
+
+def _attribution(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    rows, pictures = attributed(setting, study.size.effort, watch=say)
+    return {"rows": rows, "pictures": pictures}
+
+
+def _orders(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    rows, pictures = ordered(setting, study.size.effort)
+    return {"rows": rows, "pictures": pictures}
+
+
+PARTS = {
+    "rates": Part(name="the learning rate of fine-tuning", answer=_rates),
+    "runs": Part(name="in-context learning against fine-tuning", answer=_runs),
+    "controls": Part(name="the same without training, and with other labels", answer=_controls),
+    "implied": Part(name="demonstrations as a change of weights", answer=_implied),
+    "attribution": Part(name="what each demonstration did", answer=_attribution),
+    "orders": Part(name="what their order did", answer=_orders),
+}
+
+
+def _chosen(before: Mapping[str, Any]) -> Mapping[str, float]:
+    line = before["rates"]
+    if line.get("failed"):
+        raise MethodError(f"no learning rate to fine-tune with: {line['failed']}")
+    return {word: float(line["rates"][word]) for word in ("published", "corrected")}
+
+
+def _by_rate(chosen: Mapping[str, float]) -> dict[float, list[str]]:
+    """The words for a rate; where both choices fell on the same one it is run once."""
+    found: dict[float, list[str]] = {}
+    for word in ("published", "corrected"):
+        found.setdefault(chosen[word], []).append(word)
+    return found
+
+
+def _also(row: Row, word: str) -> Row:
+    return {**row, "variant": ", ".join(filter(None, (word, row["variant"])))}
+
+
+def _sha(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()

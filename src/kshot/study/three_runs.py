@@ -1,0 +1,134 @@
+"""The same queries in three runs, traced side by side: zero-shot, fine-tuned, and behind demonstrations.
+
+Queries are walked a few at a time, so memory does not grow with their number.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kshot.adapt.tuning import read_first
+from kshot.data.task import Example, Task
+from kshot.data.template import Template
+from kshot.errors import MethodError
+from kshot.model.delta import Delta
+from kshot.model.demonstrations import demonstration_of_tokens
+from kshot.model.lm import LM
+from kshot.model.prompts import Prompt, continuations
+from kshot.model.trace import Tokens, Trace, traced
+from kshot.model.tree import shared_beginning
+
+# Where a text is looked at. The published code records the second, and the paper says "the last token".
+POSITIONS = ("last prompt token", "appended label")
+
+RUNS = ("zero-shot", "fine-tuned", "in-context")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Texts:
+    """The queries as they are read alone and behind demonstrations, each with its first candidate's answer appended.
+
+    ``alone`` and ``behind`` are those of each query, ``positions`` where both are looked at, from their ends, ``shared``
+    the number of tokens with which both end: the query text. ``tokens`` are the demonstrations, ``owner`` the place of
+    the demonstration that each of them belongs to. ``left_out`` queries are tokenised differently in the two.
+    """
+
+    queries: tuple[Example, ...]
+    alone: tuple[Tokens, ...]
+    behind: tuple[Tokens, ...]
+    positions: tuple[tuple[int, int], ...]
+    shared: tuple[int, ...]
+    tokens: Tokens
+    owner: Int[np.ndarray, "p"]
+    left_out: tuple[str, ...]
+
+
+def texts(
+    lm: LM, task: Task, template: Template, demonstrations: Sequence[Example], queries: Sequence[Example]
+) -> Texts:
+    """Both prompts of every query. MethodError where no query reads the same in both."""
+    shown = tuple(demonstrations)
+    tokens, layout = read_first(lm, template, shown, queries)
+    firsts = [task.candidates(query)[:1] for query in queries]
+    alone = _first_candidates(lm, template, queries, firsts)
+    behind = _first_candidates(replace(lm, codec=lm.codec.begun()), layout, queries, firsts)
+    kept, positions, shared = [], [], []
+    for i, ((own, start), (other, later)) in enumerate(zip(alone, behind, strict=True)):
+        same = shared_beginning([own[::-1], other[::-1]])
+        answer = len(own) - start
+        # The query's last token and its answer must be the same tokens in both.
+        if answer == len(other) - later and same > answer:
+            kept.append(i)
+            positions.append((-answer - 1, -1))
+            shared.append(min(same, len(own) - len(lm.codec.first)))
+    if not kept:
+        raise MethodError("no query is tokenised alike alone and behind the demonstrations; try another template")
+    owner = demonstration_of_tokens(lm.codec, template, shown, followed_by=template.render(queries[0].fields))
+    return Texts(
+        queries=tuple(queries[i] for i in kept),
+        alone=tuple(alone[i][0] for i in kept),
+        behind=tuple(behind[i][0] for i in kept),
+        positions=tuple(positions),
+        shared=tuple(shared),
+        tokens=tokens,
+        owner=owner[: len(tokens)],
+        left_out=tuple(query.id for i, query in enumerate(queries) if i not in set(kept)),
+    )
+
+
+def _first_candidates(
+    lm: LM, template: Template, queries: Sequence[Example], firsts: Sequence[tuple[str, ...]]
+) -> list[tuple[Tokens, int]]:
+    prompts = [Prompt(template.description, e.fields, own) for e, own in zip(queries, firsts, strict=True)]
+    found = continuations(lm.codec, template, prompts).sequences
+    return [(own[0].tokens, own[0].start) for own in found]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Seen:
+    """What a few queries leave behind at one position; every list and first axis counts queries.
+
+    ``outputs`` of each run; ``maps`` of each run are scores to the query text up to the position; ``to_demonstrations``
+    are the in-context run's scores to the prefix, ``last_queries`` the fine-tuned run's query vectors.
+    """
+
+    outputs: dict[str, Float[np.ndarray, "q l e"]]
+    maps: dict[str, list[Float[np.ndarray, "l h _"]]]
+    to_demonstrations: list[Float[np.ndarray, "l h p"]]
+    last_queries: list[Float[np.ndarray, "l h d"]]
+
+
+def walked(lm: LM, asked: Texts, delta: Delta, *, few: int = 16) -> Iterator[tuple[Seen, ...]]:
+    """``few`` queries at a time, what they leave behind at each of POSITIONS; ``delta`` is what fine-tuning changed."""
+    prefix = lm.prefill(asked.tokens)
+    runs = zip(
+        traced(lm, asked.alone, asked.positions),
+        traced(replace(lm, delta=delta), asked.alone, asked.positions),
+        traced(lm, asked.behind, asked.positions, prefix),
+        strict=True,
+    )
+    waiting: list[tuple[int, tuple[Trace, Trace, Trace]]] = []
+    for i, three in enumerate(runs):
+        waiting.append((i, three))
+        if len(waiting) == few or i == len(asked.queries) - 1:
+            yield tuple(_seen(asked, waiting, s) for s in range(len(POSITIONS)))
+            waiting = []
+
+
+def _seen(asked: Texts, waiting: Sequence[tuple[int, tuple[Trace, Trace, Trace]]], s: int) -> Seen:
+    outputs = {run: np.stack([three[r].outputs[:, s] for _, three in waiting]) for r, run in enumerate(RUNS)}
+    maps: dict[str, list[np.ndarray]] = {run: [] for run in RUNS}
+    for i, three in waiting:
+        # Tokens behind the position are not seen from it.
+        last = asked.positions[i][s] + 1
+        for run, one in zip(RUNS, three, strict=True):
+            end = one.to_own.shape[-1] + last
+            maps[run].append(one.to_own[:, :, s, end - (asked.shared[i] + last) : end])
+    return Seen(
+        outputs=outputs,
+        maps=maps,
+        to_demonstrations=[three[2].to_prefix[:, :, s] for _, three in waiting],
+        last_queries=[three[1].queries[:, :, s] for _, three in waiting],
+    )

@@ -1,0 +1,481 @@
+"""The page and the text of ``kshot explain``: which row stands where, what is never let through, how it looks on a phone."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_explain import SHOTS, TASKS, explained, row, verdicts
+from rich.cells import cell_len
+
+from kshot.show import explain_plots, explain_rows, explain_tasks
+from kshot.show.explain import answer, page, text
+
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }}"
+VOID = {"meta", "link", "br"}
+
+
+class Reader(HTMLParser):
+    """Tags with their attributes, and the text of a page; fails where a tag is closed that is not the last one open."""
+
+    def __init__(self, html: str) -> None:
+        HTMLParser.__init__(self)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.said: list[str] = []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.said.append(data)
+
+
+RECORD = explained()
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    return page(RECORD)
+
+
+def undefined(html: str) -> list[str]:
+    """Words of Python or of floating-point numbers that a reader would see, in text or in a drawing."""
+    read = Reader(html)
+    drawn = [str(value) for _, attributes in read.tags for name, value in attributes.items() if name != "class"]
+    return re.findall(r"\b(?:nan|None|inf|null,|Undefined|True|False)\b", " ".join([*read.said, *drawn]))
+
+
+def test_the_page_is_well_formed_and_its_ids_are_unique(html: str) -> None:
+    read = Reader(html)
+    ids = [attributes["id"] for _, attributes in read.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    named = [attributes["href"] for tag, attributes in read.tags if tag in ("a", "use")]
+    assert {str(name).removeprefix("#") for name in named} <= set(ids)
+
+
+def test_the_page_reaches_for_nothing_outside(html: str) -> None:
+    assert "@import" not in html
+    for tag, attributes in Reader(html).tags:
+        assert tag not in {"script", "iframe", "img", "object", "embed", "base", "form"}
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            if name in {"src", "href", "srcset", "action", "xlink:href", "data"}:
+                assert str(value).startswith("#") or value == "data:,"
+    assert all(target.startswith("#") for target in re.findall(r"url\(\s*['\"]?([^)]*)\)", html))
+
+
+def test_nothing_undefined_is_written(html: str) -> None:
+    assert undefined(html) == []
+    assert undefined(html.replace("</h1>", " nan</h1>", 1)) == ["nan"]
+
+
+def test_the_first_screen_answers(html: str) -> None:
+    first = html[: html.index('<nav aria-label="Contents"')]
+    assert "In part: of 4 claims, 2 shown, 1 not shown, 1 contradicted." in first
+    assert "Made-up 135M" in first
+    assert "float32 on cpu" in first
+
+
+@pytest.mark.parametrize(
+    ("kinds", "begins"),
+    [
+        (("shown", "shown"), "Yes, as far as it was tested: of 2 claims, 2 shown."),
+        (("shown", "contradicted"), "In part: of 2 claims, 1 shown, 1 contradicted."),
+        (("not shown", "contradicted"), "No: of 2 claims, 1 not shown, 1 contradicted."),
+        (("not shown",), "Not shown: of 1 claim, 1 not shown."),
+        ((), "The record holds no verdict: nothing was judged."),
+        (("who knows",), "The record holds no verdict: nothing was judged."),
+    ],
+)
+def test_the_answer_follows_the_verdicts(kinds: tuple[str, ...], begins: str) -> None:
+    rows = [{"claim": f"c{i}", "observed": 0.5, "verdict": kind} for i, kind in enumerate(kinds)]
+    assert answer(rows).startswith(begins)
+
+
+def test_the_answer_names_claims_with_what_was_seen() -> None:
+    said = answer(verdicts())
+    assert "Not shown: both move attention outputs the same way (−0.010, −0.030 to 0.020)." in said
+    many = answer([{"claim": f"c{i}.", "observed": None, "verdict": "shown"} for i in range(5)])
+    assert many.endswith("Shown: c0; c1; c2; and 2 more.")
+
+
+def value_of(measure: str, variant: str, task: str = "sst2") -> str:
+    """What the record says over all layers, read off without the page's own rules."""
+    found = [
+        r for r in RECORD["measures"]
+        if (r["task"], r["measure"], r["variant"], r["layer"]) == (task, measure, variant, None)
+    ]  # fmt: skip
+    assert len(found) == 1
+    return f"{found[0]['value']:.3f}"
+
+
+def test_the_table_beside_the_published_one_holds_the_published_variants() -> None:
+    lines = {line["name"]: line["cells"][0] for line in explain_rows.beside_published(RECORD["measures"], list(TASKS))}
+    how = "appended label, normalised, published"
+    expected = {
+        "accuracy, zero-shot": value_of("accuracy", "zero-shot"),
+        "accuracy, fine-tuned": value_of("accuracy", "fine-tuned, published"),
+        "accuracy, in-context": value_of("accuracy", "in-context"),
+        "Rec2FTP": value_of("rec2ftp", "published"),
+        "SimAOU": value_of("sim_aou", f"{how}, trained, own"),
+        "SimAM before fine-tuning": value_of("sim_am", f"{how}, before fine-tuning"),
+        "SimAM after fine-tuning": value_of("sim_am", f"{how}, after fine-tuning"),
+        "Kendall's τ": value_of("kendall", f"{how}, trained, own"),
+    }
+    assert {name: cell["text"] for name, cell in lines.items()} == expected
+    assert lines["SimAOU"]["published"] == [("1.3B", "0.110"), ("2.7B", "0.195")]
+
+
+def test_shares_published_in_per_cent_are_written_as_shares() -> None:
+    lines = {line["name"]: line["cells"][0] for line in explain_rows.beside_published(RECORD["measures"], list(TASKS))}
+    assert lines["Rec2FTP"]["published"] == [("1.3B", "0.918"), ("2.7B", "1.000")]
+    in_per_cent = row("t", "accuracy", "in-context", 81.25, unit="%", published={"1.3B": 92.7})
+    assert explain_rows.cell(in_per_cent)["text"] == "81.2 %"
+    assert explain_rows.cell(in_per_cent)["published"] == [("1.3B", "92.7 %")]
+
+
+def test_a_row_of_something_else_never_stands_in() -> None:
+    rows = [
+        row("t", "sim_aou", "appended label, normalised, published, untrained", 0.9),
+        row("t", "sim_aou", "layer-causal, normalised", 0.8),
+        row("t", "sim_am", "before fine-tuning", 0.7),
+    ]
+    assert [line["name"] for line in explain_rows.beside_published(rows, ["t"])] == ["SimAM before fine-tuning"]
+    rows.append(row("t", "sim_aou", "last prompt token, raw", 0.1))
+    lines = {line["name"]: line for line in explain_rows.beside_published(rows, ["t"])}
+    assert lines["SimAOU"]["cells"][0]["text"] == "0.100"
+    assert lines["SimAOU"]["sub"] == "last prompt token, raw"
+
+
+def test_a_row_over_seeds_goes_before_single_seeds() -> None:
+    rows = [
+        {**row("t", "kendall", "", value), "seed": seed} for seed, value in ((2, 0.2), (1, 0.1), (None, 0.15), (0, 0.0))
+    ]
+    assert [r["value"] for r in explain_rows.overall(rows)] == [0.15]
+    assert [r["value"] for r in explain_rows.overall(rows[:2])] == [0.1]
+
+
+def test_each_correction_changes_what_it_says() -> None:
+    lines = explain_rows.corrections(RECORD["measures"], list(TASKS))
+    begin = next(i for i, line in enumerate(lines) if line["name"] == "SimAOU")
+    found = {line["sub"]: line["cells"][0]["text"] for line in lines[begin : begin + 5]}
+    assert found == {
+        "as published": value_of("sim_aou", "appended label, normalised, published, trained, own"),
+        "learning rate chosen on examples cut from train": value_of(
+            "sim_aou", "appended label, normalised, corrected, trained, own"
+        ),
+        "raw outputs, not normalised": value_of("sim_aou", "appended label, raw, published, trained, own"),
+        "at the last prompt token": value_of("sim_aou", "last prompt token, normalised, published, trained, own"),
+        "all three": value_of("sim_aou", "last prompt token, raw, corrected, trained, own"),
+    }
+    assert any(line["name"].startswith("optimism") for line in lines)
+    rates = next(line for line in lines if line["name"] == "learning rate")
+    assert rates["cells"][0]["text"] == "0.0005"
+
+
+def test_controls_stand_beside_what_was_measured_in_the_same_way() -> None:
+    lines = explain_rows.controls(RECORD["measures"], list(TASKS))
+    texts = {(line["name"], line["sub"]): line["cells"][0]["text"] for line in lines[:5]}
+    how = "appended label, raw, published"
+    assert texts["SimAOU", f"{how} rate"] == value_of("sim_aou", f"{how}, trained, own")
+    assert texts["", "untrained model of the same shape"] == value_of("sim_aou", f"{how}, untrained, own")
+    assert texts["", "demonstrations with shuffled labels"] == value_of("sim_aou", f"{how}, trained, shuffled labels")
+
+
+def test_curves_are_small_multiples_with_their_rivals() -> None:
+    task = explain_tasks.explain_task(RECORD, "sst2", "task-1")
+    # four as published, and two of those measured raw, which have controls
+    assert [one["how"] for one in task["curves"]].count("appended label, normalised, published rate") == 4
+    assert len(task["curves"]) == 6
+    assert [name for name, *_ in task["rivals"]] == [
+        "before fine-tuning", "untrained model", "trained embeddings only", "demonstrations of another task",
+        "demonstrations with shuffled labels",
+    ]  # fmt: skip
+    assert str(task["curves"][0]["figure"]).count("layer 11: ") == 1
+
+
+def drawn_line(axes: Any, colour: str) -> list[float]:
+    lines = [line for line in axes.get_lines() if line.get_color() == explain_plots.COLOURS[colour]]
+    return [float(y) for y in lines[0].get_ydata()]
+
+
+def test_a_curve_draws_each_layer_where_it_belongs_and_leaves_gaps() -> None:
+    rows = [row("t", "sim_aou", "", value, layer=i, null=0.1) for i, value in enumerate((0.1, None, 0.3))]
+    (axes,) = explain_plots.over_layers(rows[::-1], "SimAOU").axes
+    y = drawn_line(axes, "c1")
+    assert (y[0], y[2]) == (0.1, 0.3)
+    assert math.isnan(y[1])
+    assert drawn_line(axes, "muted") == [0.1, 0.1, 0.1]
+
+
+def test_the_null_band_is_ruled_so_that_it_reads_without_colour() -> None:
+    rows = [row("t", "x", "", 0.5, layer=i, null=0.2, null_low=0.1, null_high=0.3) for i in range(4)]
+    plain = [{**one, "null_low": None, "null_high": None} for one in rows]
+    count = [len(explain_plots.over_layers(own, "x").axes[0].get_lines()) for own in (rows, plain)]
+    assert count[0] == count[1] + 1
+
+
+def test_the_head_map_is_darkest_where_the_share_is_greatest() -> None:
+    (axes,) = explain_plots.head_map([[0.0, 1.0], [None, 0.5]]).axes
+    alphas = {tuple(patch.get_path().vertices[0].round(2)): patch.get_alpha() for patch in axes.patches}
+    assert alphas == {
+        (-0.44, -0.44): pytest.approx(0.04),
+        (0.56, -0.44): pytest.approx(1),
+        (0.56, 0.56): pytest.approx(0.52),
+    }
+    assert len(axes.get_lines()) == 1
+
+
+def test_a_dot_for_each_order_and_the_shown_one_apart() -> None:
+    rows = [{"order": [1, 0], "accuracy": 0.5}, {"order": [0, 1], "accuracy": 0.75}, {"order": [], "accuracy": 0.5}]
+    (axes,) = explain_plots.orders(rows, "accuracy", "accuracy", [0, 1]).axes
+    others, shown = axes.get_lines()
+    assert [float(x) for x in shown.get_xdata()] == [0.75]
+    assert [float(y) for y in others.get_ydata()] == [0, 1]
+
+
+def test_the_strip_reads_without_colour(html: str) -> None:
+    shown = RECORD["pictures"]["sst2"]["strip"]["demonstrations"]
+    task = explain_tasks.explain_task(RECORD, "sst2", "task-1")
+    boxes = task["strip"]["boxes"]
+    assert [box["mark"] for box in boxes] == ["▲" if one["shapley"] > 0 else "▼" for one in shown]
+    strongest = max(range(SHOTS), key=lambda i: abs(shown[i]["shapley"]))
+    assert [box["tint"] == 50 for box in boxes] == [i == strongest for i in range(SHOTS)]
+    for one in shown:
+        assert f"{abs(one['shapley']):.3f}" in html
+    assert task["strip"]["main"] == "Shapley value"
+
+
+def test_the_strip_falls_back_on_what_was_measured() -> None:
+    record = explained(tasks=("sst2",), brief=True)
+    shown = record["pictures"]["sst2"]["strip"]["demonstrations"]
+    for one in shown:
+        one["shapley"] = one["shapley_error"] = None
+    shown[0]["leave_one_out"] = None
+    shown[1]["leave_one_out"] = 0.0
+    strip = explain_tasks.explain_task(record, "sst2", "task-1")["strip"]
+    assert strip["main"] == "leave-one-out"
+    assert [(box["kind"], box["tint"]) for box in strip["boxes"][:2]] == [("none", 0), ("nothing", 0)]
+    assert undefined(page(record)) == []
+
+
+@pytest.mark.parametrize(
+    "place", ["task", "label", "text", "claim", "note", "model", "variant", "setting", "reason", "query"]
+)
+def test_text_from_data_is_escaped_everywhere(place: str) -> None:
+    record = explained(tasks=("sst2",), brief=True)
+    inner = json.dumps(EVIL)[1:-1]
+    old = {"task": '"sst2"', "label": '"Positive"', "text": '"it never comes alive"', "variant": '"before calibration"'}
+    if place in old:
+        record = json.loads(json.dumps(record).replace(old[place], f'"{inner}"'))
+    elif place == "claim":
+        record["verdicts"][0] |= {"claim": EVIL, "prediction": EVIL, "observed": EVIL}
+    elif place == "note":
+        record["notes"].append(EVIL)
+    elif place == "model":
+        record["model"]["name"] = record["model"]["caption"] = EVIL
+    elif place == "setting":
+        record["settings"][EVIL] = {EVIL: EVIL}
+    elif place == "reason":
+        record["measures"].append(row("sst2", "recency", "", None, reason=EVIL))
+    else:
+        record["pictures"]["sst2"]["strip"] |= {"query": EVIL, "gold": EVIL}
+    read = Reader(page(record))
+    assert not {tag for tag, _ in read.tags} & {"script", "img"}
+    everything = "".join([*read.said, *(str(v) for _, attributes in read.tags for v in attributes.values())])
+    assert "alert(2)" in everything
+    assert "{{ 7" in everything
+    assert not text(record).count("\x1b")
+
+
+def test_japanese_is_marked_so_that_the_browser_takes_its_characters(html: str) -> None:
+    assert '<ol class="strip" lang="ja">' in html
+    assert "バナナは黄色い" in html
+
+
+def test_the_same_record_gives_the_same_bytes(html: str) -> None:
+    record = explained(tasks=("colours-ja",), brief=True)
+    assert page(record) == page(explained(tasks=("colours-ja",), brief=True))
+    assert len(html) < 1_500_000
+
+
+def test_the_record_is_not_changed() -> None:
+    record = explained(tasks=("sst2",), brief=True)
+    before = json.dumps(record)
+    page(record)
+    text(record)
+    assert json.dumps(record) == before
+
+
+@pytest.mark.parametrize(
+    "key", ["model", "settings", "environment", "argv", "notes", "tasks", "measures", "pictures", "verdicts"]
+)
+@pytest.mark.parametrize("empty", ["null", "gone"])
+def test_a_missing_piece_is_left_out(key: str, empty: str) -> None:
+    record = explained(tasks=("sst2",), brief=True)
+    if empty == "gone":
+        del record[key]
+    else:
+        record[key] = None
+    assert undefined(page(record)) == []
+    assert text(record)
+
+
+@pytest.mark.parametrize("picture", ["lambda_heads", "update_norm", "strip", "orders"])
+def test_a_missing_picture_is_left_out(picture: str) -> None:
+    headings = {
+        "lambda_heads": "Share λ of each head",
+        "update_norm": "Norm of ΔW as demonstrations are added, a line",
+        "strip": "What each demonstration did for one query",
+        "orders": "The same demonstrations in other orders",
+    }
+    record = explained(tasks=("sst2",), brief=True)
+    assert headings[picture] in page(record)
+    record["pictures"]["sst2"][picture] = [] if picture in ("lambda_heads", "orders") else {}
+    found = page(record)
+    assert headings[picture] not in found
+    assert undefined(found) == []
+
+
+def test_an_empty_record_is_a_page_that_says_so() -> None:
+    html = page({})
+    assert "The record holds no verdict: nothing was judged." in html
+    assert "The record holds none of the paper&#39;s measures." in html or "none of the paper's measures" in html
+    assert undefined(html) == []
+    assert text({}) == "The record holds no verdict: nothing was judged.\n"
+
+
+def test_null_and_not_a_number_are_dashes_with_the_reason() -> None:
+    record = explained(tasks=("sst2",), brief=True)
+    for number, one in enumerate(record["measures"]):
+        one |= {
+            "value": None if number % 2 else math.nan,
+            "low": math.nan,
+            "high": None,
+            "reason": "a reason of its own",
+        }
+        one |= {"null": math.inf, "published": {"1.3B": None, "2.7B": math.nan}}
+    record["pictures"]["sst2"]["lambda_heads"][0][0] = None
+    record["pictures"]["sst2"]["update_norm"]["layers"][0][-1] = None
+    record["pictures"]["sst2"]["orders"][0] |= {"accuracy": None, "gold_logprob": math.nan}
+    html = page(record)
+    assert undefined(html) == []
+    assert 'title="a reason of its own">—' in html
+    assert not re.search(r"\bnan\b|\binf\b|None", text(record))
+
+
+def test_a_figure_without_interval_or_null_has_none() -> None:
+    cell = explain_rows.cell(row("t", "kendall", "", 0.5, low=0.4))
+    assert (cell["text"], cell["interval"], cell["narrow"], cell["null"], cell["published"]) == (
+        "0.500",
+        "",
+        "",
+        "",
+        [],
+    )
+
+
+def test_the_terminal_has_the_answer_and_the_table_in_a_hundred_columns() -> None:
+    said = text(RECORD)
+    assert said.startswith("In part: of 4 claims")
+    assert max(map(cell_len, said.splitlines())) <= 100
+    line = next(line for line in said.splitlines() if line.startswith("SimAOU"))
+    assert line.split()[1] == value_of("sim_aou", "appended label, normalised, published, trained, own")
+    assert "  GPT 2.7B" in said
+    assert "…" not in said.replace("…0", "").replace("…−", "")
+
+
+def test_many_tasks_with_wide_names_still_fit_the_terminal() -> None:
+    record = explained(tasks=("sst2",), brief=True)
+    names = ["日本語の色の名前", *(f"a-task-with-a-long-name-{i}" for i in range(8))]
+    record["measures"] = [
+        {**one, "task": name, "low": -0.123, "high": -0.045} for name in names for one in record["measures"]
+    ]
+    lines = text(record).splitlines()
+    assert max(map(cell_len, lines)) <= 100
+    assert sum(line.startswith("SimAOU") for line in lines) == 2
+    assert any("−0.12…−0.04" in line or "−0.12…−0.05" in line for line in lines)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_on_a_phone_the_page_does_not_scroll_sideways(tmp_path: Path) -> None:
+    """The page in a frame as wide as a phone; a script, in a copy only, writes down how wide the contents are."""
+    told = json.dumps(RECORD).replace("ag-news", "a-task-with-a-rather-long-name-of-its-own-and-more")
+    html = page(json.loads(told.replace("it never comes alive", "never" * 40)))
+    probe = "<script>addEventListener('load', () => { document.title = 'wide ' + document.documentElement.scrollWidth })</script>"
+    policy = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
+    copy = policy.sub("", html).replace("</body>", f"{probe}</body>")
+    held = copy.replace("&", "&amp;").replace('"', "&quot;")
+    (tmp_path / "frame.html").write_text(
+        f"<body><iframe id=f style='width:390px;height:800px;border:0' srcdoc=\"{held}\"></iframe>"
+        "<script>addEventListener('load', () => { document.title = document.getElementById('f').contentDocument.title })</script>",
+        encoding="utf-8",
+    )
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
+    command = ["chromium", *flags.split(), "--disable-sync", f"--user-data-dir={tmp_path / 'user'}", "--dump-dom"]
+    found = subprocess.run(
+        [*command, f"file://{tmp_path}/frame.html"], capture_output=True, text=True, timeout=120, check=False
+    )
+    title = re.search(r"<title>wide (\d+)</title>", found.stdout)
+    assert title, found.stdout[:300] + found.stderr[-300:]
+    assert int(title[1]) <= 390
+
+
+def test_attributions_are_compared_pair_by_pair() -> None:
+    lines = explain_tasks.agreement(RECORD["measures"], list(TASKS))
+    assert [line["sub"].rpartition(", ")[2] for line in lines] == ["Spearman"] * 6 + ["Kendall"] * 6
+    assert (lines[0]["name"], lines[0]["sub"]) == ("attention mass", "against leave-one-out, Spearman")
+    assert lines[0]["cells"][0]["text"] == value_of("rank_agreement", "attention_mass vs leave_one_out/spearman")
+    odd = explain_tasks.agreement([row("t", "rank_agreement", "attention_mass", 0.1, null=0.2)], ["t"])
+    assert (odd[0]["name"], odd[0]["sub"], odd[0]["cells"][0]["null"]) == ("attention mass", "", "0.200")
+
+
+def test_biases_stand_before_and_after_calibration() -> None:
+    lines = explain_tasks.biases(RECORD["measures"], list(TASKS))
+    assert [line["name"] for line in lines[::2]] == ["recency bias", "majority-label bias", "common-token bias"]
+    assert [line["sub"] for line in lines[:2]] == ["before calibration", "after calibration"]
+    assert lines[1]["cells"][0]["text"].lstrip("−") == value_of("recency", "after calibration").lstrip("-")
+
+
+def test_attention_alone_neither_helps_nor_hurts() -> None:
+    record = explained(tasks=("sst2",), brief=True)
+    for one in record["pictures"]["sst2"]["strip"]["demonstrations"]:
+        one |= dict.fromkeys(("shapley", "leave_one_out", "gradient_times_input", "meta_gradient"))
+        one["attention_mass"] = 0.25
+    strip = explain_tasks.explain_task(record, "sst2", "task-1")["strip"]
+    assert {(box["kind"], box["tint"]) for box in strip["boxes"]} == {("none", 0)}
+    assert strip["boxes"][0]["others"] == [("attention mass", "0.250")]
+    assert undefined(page(record)) == []
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(-0.004, 0.11, "0.00–0.11"), (-0.04, 0.1, "−0.04…0.10"), (None, 0.1, ""), (0.2, 0.3, "0.20–0.30")],
+)
+def test_bounds_have_no_dash_beside_a_minus(low: float | None, high: float, said: str) -> None:
+    assert explain_rows.cell(row("t", "x", "", 0.1, low=low, high=high))["narrow"] == said
+
+
+def test_the_name_of_a_null_does_not_keep_a_row_from_its_corrections() -> None:
+    rows = [
+        row("t", "sim_aou", f"appended label, {form}, published, lengths kept", 0.1) for form in ("normalised", "raw")
+    ]
+    subs = [line["sub"] for line in explain_rows.corrections(rows, ["t"])]
+    assert subs == ["as published", "raw outputs, not normalised"]
