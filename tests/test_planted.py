@@ -18,7 +18,7 @@ import pytest
 import torch
 import zoo
 
-from kshot.adapt import checkpoint, course, initial, train, tuning
+from kshot.adapt import checkpoint, course, initial, learn, train, tuning
 from kshot.data import load_task
 from kshot.data.template import Template
 from kshot.measure import MEASURES, calibrate, metrics
@@ -105,14 +105,14 @@ def _branches_see_each_other(patch: pytest.MonkeyPatch) -> None:
 
 
 def _positions_without_the_prefix(patch: pytest.MonkeyPatch) -> None:
-    forward = LM._forward
+    forward = LM.forward
 
     def shifted(self: LM, tokens: Any, current: Any, rows: Any) -> Any:
         if current is not None and current.before[0].prefix.length:
             current = replace(current, depth=current.depth - 1)
         return forward(self, tokens, current, rows)
 
-    patch.setattr(LM, "_forward", shifted)
+    patch.setattr(LM, "forward", shifted)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ CLASSICAL_FAULTS: dict[str, tuple[str, str, tuple[Any, ...], str, Callable[[Any]
         "model/test_classifier.py",
         "test_hidden_states_are_those_of_each_whole_sequence",
         ("llama",),
-        "kshot.model.hidden._paths",
+        "kshot.model.hidden.paths",
         lambda f: lambda pack: [path[:-1] for path in f(pack)],
     ),
     "majority": (
@@ -321,7 +321,7 @@ def test_a_choice_made_on_the_test_examples(tiny_lm: LM) -> None:
     check = suite("adapt/test_course.py").test_nothing_but_its_own_examples_is_looked_at
 
     def plant(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(course, "held_out", lambda task, examples, *_: (examples, task.test, "on the test examples"))
+        patch.setattr(learn, "held_out", lambda task, examples, *_: (examples, task.test, "on the test examples"))
 
     caught(lambda: check(tiny_lm), plant)
 

@@ -106,14 +106,14 @@ def test_the_numbers_are_those_of_scoring_and_of_a_plain_forward(lm64):
 
 def test_queries_of_several_prefixes_share_a_pass(tiny_lm, monkeypatch):
     passes = []
-    whole = type(tiny_lm)._forward
+    whole = type(tiny_lm).forward
 
     def counted(self, read, current, rows):
         passes.append(len(read))
         return whole(self, read, current, rows)
 
     taught = [InContext(shots=n).fit(tiny_lm, TASK, POOL, 0) for n in (1, 2, 3)]
-    monkeypatch.setattr(type(tiny_lm), "_forward", counted)
+    monkeypatch.setattr(type(tiny_lm), "forward", counted)
     taught[0].predict(TEXTS)
     alone = len(passes)
     predict_together([(one, TEXTS) for one in taught])

@@ -85,8 +85,8 @@ def test_gradients_reach_each_prefix(name: str) -> None:
 def test_fewer_passes_than_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = zoo.lm("llama")
     asked = groups(lm, [soft(lm, 5), soft(lm, 20)])
-    forward, passes = LM._forward, []
-    monkeypatch.setattr(LM, "_forward", lambda self, *a: passes.append(1) or forward(self, *a))
+    forward, passes = LM.forward, []
+    monkeypatch.setattr(LM, "forward", lambda self, *a: passes.append(1) or forward(self, *a))
     lm.score_together(asked)
     # What the sequences of a group begin with is read once for each group.
     assert len(passes) == 1 + len(asked)

@@ -213,8 +213,8 @@ def test_the_terminal_shows_methods_by_sizes(width: int) -> None:
     assert sum(command in line for line in lines) == 1
     assert max(cell_len(line) for line in lines if command not in line) <= width
     for name, rows in SERIES.items():
-        line = next(line for line in lines if re.match(rf"{name} +\*?[+-]?0\.", line))
-        found = [value.lstrip("*+-") for value in line.split()[1:]]
+        line = next(line for line in lines if re.match(rf"{name} +\*?[v^]?0\.", line))
+        found = [value.lstrip("*v^") for value in line.split()[1:]]
         assert found[: len(rows)] == [words.decimals(row["accuracy"]) for row in rows]
     assert any("learning" in line and "stored" in line for line in lines) == (width >= 80)
     assert "failed" in next(line for line in lines if line.startswith("prefix"))

@@ -30,10 +30,11 @@ OnProgress = Callable[[int, int | None, str], None]
 
 # More rows of a task than this are read better as methods by sizes.
 _MANY = 6
-_PLAIN = {"▲": "+", "▼": "-"}
+# A plus or minus before a figure would be read as its sign.
+_PLAIN = {"▲": "^", "▼": "v"}
 _INTERVALS = "Accuracy with 95 % intervals: test, over test examples; seeds, over seeds. Orders: least and greatest."
 _SIGNS = (
-    "Accuracy by number of examples, mean over seeds. *: the best; + or -: better or worse than in-context with the same "
+    "Accuracy by number of examples, mean over seeds. *: the best; ^ or v: better or worse than in-context with the same "
     "examples (paired test, corrected). Costs: at the largest size."
 )
 _COLUMNS = ("acc.", "test", "seeds", "orders", "log-loss", "ECE", "s/query")
@@ -84,7 +85,7 @@ def _print_taken(taken: Row | None, console: Console) -> None:
 def by_size(rows: Sequence[Row], pairs: Sequence[Row], width: int) -> Table:
     """Accuracy of one task by method and number of shots, the best of each in bold with a star; then what the largest costs.
 
-    ``+`` and ``-`` say what the paired test against in-context at the same size says. Costs that do not fit are left out.
+    ``^`` and ``v`` say what the paired test against in-context at the same size says. Costs that do not fit are left out.
     """
     apart = differing(rows)
     clean = [row for row in rows if not noisy(row)]
@@ -117,8 +118,7 @@ def by_size(rows: Sequence[Row], pairs: Sequence[Row], width: int) -> Table:
 def _accuracy(cell: Row) -> str:
     if not cell["text"] or cell["text"] == words.DASH:
         return "failed" if cell["failed"] else cell["text"]
-    # Behind the figure: a sign before it would belong to it.
-    return f"{cell['text']}{_PLAIN.get(cell['mark'], ' ')}{'*' if cell['best'] else ' '}"
+    return f"{'*' if cell['best'] else ''}{_PLAIN.get(cell['mark'], '')}{cell['text']}"
 
 
 def _table(rows: Sequence[Row], width: int) -> Table:
