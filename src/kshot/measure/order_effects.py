@@ -21,7 +21,7 @@ from kshot.errors import NumericError
 from kshot.measure.arrangements import Arrangement, Of, candidate_logprobs, gold_columns, gold_logprob
 from kshot.measure.intervals import bootstrap_mean
 from kshot.measure.metrics import accuracy
-from kshot.measure.scoring import CONTENT_FREE
+from kshot.measure.scoring import CONTENT_FREE, filled
 from kshot.model.adapted import Adapted
 from kshot.seeds import stream
 
@@ -102,10 +102,7 @@ def order_scores(
 
 def _without_content(example: Example) -> list[Example]:
     """An example with each content-free text in the place of all its texts."""
-    return [
-        replace(example, fields={name: text if isinstance(v, str) else v for name, v in example.fields.items()})
-        for text in CONTENT_FREE
-    ]
+    return [replace(example, fields=filled(example.fields, text)) for text in CONTENT_FREE]
 
 
 def contextually_calibrated(

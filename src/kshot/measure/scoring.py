@@ -158,7 +158,7 @@ def _calibration_inputs(
     if task.kind != "classification" or adapted.retrieve is not None or adapted.channel or not examples:
         return []
     fields = examples[0].fields
-    replaced: list[Mapping[str, Any]] = [_filled(fields, text) for text in CONTENT_FREE]
+    replaced: list[Mapping[str, Any]] = [filled(fields, text) for text in CONTENT_FREE]
     texts = [" ".join(v for v in e.fields.values() if isinstance(v, str)) for e in examples]
     words = [word for text in texts for word in text.split()]
     if not words:
@@ -166,11 +166,12 @@ def _calibration_inputs(
     length = max(1, round(len(words) / len(texts)))
     rng = stream(seed, "domain-texts", task.name)
     for _ in range(DOMAIN_TEXTS):
-        replaced.append(_filled(fields, " ".join(rng.choice(words, size=length))))
+        replaced.append(filled(fields, " ".join(rng.choice(words, size=length))))
     return replaced
 
 
-def _filled(fields: Mapping[str, Any], text: str) -> dict[str, Any]:
+def filled(fields: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """The fields with this text in the place of every text."""
     return {name: text if isinstance(value, str) else value for name, value in fields.items()}
 
 
@@ -183,7 +184,7 @@ def _unconditional(
     distinct: dict[tuple[str, tuple[str, ...]], Prompt] = {}
     keys = []
     for example in examples:
-        empty = _filled(example.fields, "")
+        empty = filled(example.fields, "")
         key = (adapted.template.render(empty), task.candidates(example))
         distinct.setdefault(key, Prompt(adapted.template.description, empty, task.candidates(example)))
         keys.append(key)

@@ -172,7 +172,7 @@ def _attention(original: str) -> Any:
         if attention_mask is None and current.merge and _mergeable(query, key, value, asked):
             given = merged_attention(query, key, value, far, current.own(query.dtype), scale), None
         else:
-            given = _dense(original, module, current, (query, key, value, attention_mask), asked)
+            given = _dense(original, module, current, (query, key, value, attention_mask, far), asked)
         if current.watch is not None:
             current.watch(Attended(module, layer, query, key, value, far, attention_mask, scale, given[0]))
         return given
@@ -182,8 +182,7 @@ def _attention(original: str) -> Any:
 
 def _dense(original: str, module: nn.Module, current: Pass, given: Any, asked: dict[str, Any]) -> Any:
     """The model's own function on all keys at once, with a mask that says what every node sees."""
-    query, key, value, mask = given
-    far = current.far(int(module.layer_idx))  # type: ignore[arg-type]
+    query, key, value, mask, far = given
     key = torch.cat([*(f.keys for f in far), key], dim=2)
     value = torch.cat([*(f.values for f in far), value], dim=2)
     mask = current.visible(query.device)[None, None] if mask is None else mask

@@ -76,6 +76,7 @@ def _source(lm: LM, seed: int, keep_embeddings: bool) -> Source:
         name=f"{lm.name}-{what}-{seed}",
         caption=f"the shape of {lm.caption}, {'only its embeddings and norms trained' if keep_embeddings else 'untrained'}",
         folder=Path(),
+        # An LM keeps the kind of its source as plain text.
         kind=lm.source,  # type: ignore[arg-type]
         hash=f"{digest(seed, what, lm.hash):016x}",
     )

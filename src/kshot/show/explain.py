@@ -1,12 +1,9 @@
 """The page and the terminal's text of ``kshot explain``. It reads records and computes nothing."""
 
 import io
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
@@ -16,9 +13,9 @@ from rich.text import Text
 from kshot.show import words
 from kshot.show.explain_rows import Line, beside_published, bounds, controls, corrections, finite
 from kshot.show.explain_tasks import agreement, biases, explain_task
+from kshot.show.templates import templates
 from kshot.show.words import Row
 
-_PAGES = Path(__file__).parent / "page"
 _MARKS = {"shown": "✓", "not shown": "○", "contradicted": "✗"}
 # Six tasks stand side by side: a space follows every column.
 _WIDTH, _NAMES, _COLUMN = 100, 24, 11
@@ -28,15 +25,7 @@ _TOLD = 3
 
 def page(kshot: Mapping[str, Any]) -> str:
     """The page as HTML text, one self-contained file, the same for the same record (the value of ``kshot`` in results.json)."""
-    environment = Environment(
-        loader=FileSystemLoader(_PAGES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["dash"] = words.DASH
-    return environment.get_template("explain.html.j2").render(_view(finite(words.clean(kshot))))
+    return templates().get_template("explain.html.j2").render(_view(finite(words.clean(kshot))))
 
 
 def text(kshot: Mapping[str, Any]) -> str:
@@ -149,9 +138,9 @@ def _view(kshot: Row) -> dict[str, Any]:
         "biases": biases(measures, names),
         "notes": [str(note) for note in kshot.get("notes") or ()],
         "command": words.command(kshot.get("argv")),
-        "model": _facts(model),
-        "environment": _facts(kshot.get("environment") or {}),
-        "settings": _facts(kshot.get("settings") or {}),
+        "model": words.facts(model),
+        "environment": words.facts(kshot.get("environment") or {}),
+        "settings": words.facts(kshot.get("settings") or {}),
     }
 
 
@@ -176,19 +165,3 @@ def _verdict(row: Row) -> dict[str, str]:
         "prediction": str(row.get("prediction") or ""),
         "observed": _observed(row),
     }
-
-
-def _facts(mapping: Row) -> list[tuple[str, str]]:
-    return [(str(name).replace("_", " "), _fact(value)) for name, value in mapping.items()]
-
-
-def _fact(value: Any) -> str:
-    if value is None or value == "":
-        return words.DASH
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return words.count(value)
-    if isinstance(value, str | float):
-        return str(value)
-    return words.listed(value, 40) if isinstance(value, list) else json.dumps(value, ensure_ascii=False)

@@ -6,16 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from kshot.errors import DataError, OutputError
 from kshot.show import words
 from kshot.show.sections import task_view
+from kshot.show.templates import PAGES, templates
 from kshot.show.words import Row
 
 SamplesOf = Callable[[Row], list[dict[str, Any]]]
-_PAGES = Path(__file__).parent / "page"
 
 
 def write_report(directory: Path) -> Path:
@@ -80,30 +79,17 @@ def write_page(path: Path, html: str) -> None:
 def page(results: Row, samples_of: SamplesOf) -> str:
     """The report as HTML text, the same for the same record; ``samples_of(cell)`` gives the samples of a cell."""
     view = page_view(words.clean(results), lambda cell: words.clean(samples_of(cell)))
-    return _environment().get_template("page.html.j2").render(view, style=_style())
+    return templates().get_template("page.html.j2").render(view, style=_style())
 
 
 def snippet(results: Row) -> str:
     """Answers, table and figure as a piece of HTML for a notebook."""
     view = page_view(words.clean(results), lambda cell: [])
-    return _environment().get_template("notebook.html.j2").render(view)
-
-
-def _environment() -> Environment:
-    """Everything is escaped, and a misspelt name in a template is an error."""
-    environment = Environment(
-        loader=FileSystemLoader(_PAGES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["dash"] = words.DASH
-    return environment
+    return templates().get_template("notebook.html.j2").render(view)
 
 
 def _style() -> Markup:
-    return Markup((_PAGES / "style.css").read_text(encoding="utf-8"))
+    return Markup((PAGES / "style.css").read_text(encoding="utf-8"))
 
 
 def page_view(results: Row, samples_of: SamplesOf) -> dict[str, Any]:
@@ -125,11 +111,11 @@ def page_view(results: Row, samples_of: SamplesOf) -> dict[str, Any]:
         "notes": ours.get("notes") or [],
         "command": words.command(ours.get("argv")),
         "model": [
-            *_facts(model),
+            *words.facts(model),
             ("total time", words.duration(_number(results.get("total_evaluation_time_seconds")))),
         ],
-        "environment": _facts(ours.get("environment") or {}),
-        "settings": _facts(ours.get("settings") or {}),
+        "environment": words.facts(ours.get("environment") or {}),
+        "settings": words.facts(ours.get("settings") or {}),
     }
 
 
@@ -158,22 +144,6 @@ def _and(names: list[str]) -> str:
     if len(names) > 4:
         return f"{', '.join(names[:3])} and {len(names) - 3} more tasks"
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
-
-
-def _facts(mapping: Row) -> list[tuple[str, str]]:
-    return [(str(name).replace("_", " "), _fact(value)) for name, value in mapping.items()]
-
-
-def _fact(value: Any) -> str:
-    if value is None or value == "":
-        return words.DASH
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return words.count(value)
-    if isinstance(value, str | float):
-        return str(value)
-    return words.listed(value, 40) if isinstance(value, list) else json.dumps(value, ensure_ascii=False)
 
 
 def _number(value: Any) -> float | None:

@@ -1,5 +1,6 @@
 """How values are written for people: numbers, intervals, names, dates; a dash and a reason where a value is undefined."""
 
+import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -205,3 +206,20 @@ def day(date: Number | str | None) -> str:
 def command(argv: Sequence[str] | str | None) -> str:
     """The command that repeats a run, quoted for a shell."""
     return argv or "" if isinstance(argv, str | None) else shlex.join(argv)
+
+
+def facts(mapping: Row) -> list[tuple[str, str]]:
+    """Names and values of a mapping as a page lists them."""
+    return [(str(name).replace("_", " "), _fact(value)) for name, value in mapping.items()]
+
+
+def _fact(value: Any) -> str:
+    if value is None or value == "":
+        return DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return count(value)
+    if isinstance(value, str | float):
+        return str(value)
+    return listed(value, 40) if isinstance(value, list) else json.dumps(value, ensure_ascii=False)
