@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         ZeroShot,
     )
     from kshot.adapt.course import Course
-    from kshot.api import compare
+    from kshot.api import compare, explain
     from kshot.data import load_task
     from kshot.data.predictions import Predictions
     from kshot.data.task import Example, Task
@@ -37,13 +37,14 @@ if TYPE_CHECKING:
     from kshot.model.load import load_model
     from kshot.model.prefix import Prefix
     from kshot.model.serve import Prediction
-    from kshot.show.result import Result
+    from kshot.show.result import Explanation, Result
 
 _WHERE = {
     "Adapted": "kshot.model.adapted",
     "Course": "kshot.adapt.course",
     "DataError": "kshot.errors",
     "Example": "kshot.data.task",
+    "Explanation": "kshot.show.result",
     "FineTune": "kshot.adapt",
     "Head": "kshot.adapt",
     "InContext": "kshot.adapt",
@@ -70,6 +71,7 @@ _WHERE = {
     "UnknownName": "kshot.errors",
     "ZeroShot": "kshot.adapt",
     "compare": "kshot.api",
+    "explain": "kshot.api",
     "load_adapted": "kshot.model.adapted",
     "load_model": "kshot.model.load",
     "load_task": "kshot.data",
@@ -82,6 +84,7 @@ __all__ = [
     "Course",
     "DataError",
     "Example",
+    "Explanation",
     "FineTune",
     "Head",
     "InContext",
@@ -107,6 +110,7 @@ __all__ = [
     "UnknownName",
     "ZeroShot",
     "compare",
+    "explain",
     "load_adapted",
     "load_model",
     "load_task",

@@ -3,7 +3,6 @@
 Exit status: 0 done, 1 a fault of ours, 2 a fault of the input, 130 stopped by Ctrl-C.
 """
 
-import inspect
 import json
 import logging
 import os
@@ -12,16 +11,16 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
-import yaml
-from cyclopts import App, CycloptsError, Parameter, Token
+from cyclopts import App, CycloptsError, Parameter
 
+from kshot.cli_options import as_command, spelt
 from kshot.errors import DataError, KshotError, UnknownName
-from kshot.study.settings import REPEATED, Settings, flag, flag_words, make_settings
+from kshot.study.explain_settings import ExplainSettings, make_explain_settings
+from kshot.study.settings import Settings, make_settings
 
 RESULTS_FOLDER = "kshot-results"
 
@@ -39,7 +38,9 @@ def status(argv: Sequence[str]) -> int:
             if not debug:
                 # those of libraries, which nobody at a command line can act on
                 warnings.simplefilter("ignore")
-            application()(_spelt(argv), exit_on_error=False, print_error=False, result_action="return_value")
+            application()(
+                spelt(argv, _asked_by(argv)), exit_on_error=False, print_error=False, result_action="return_value"
+            )
         return 0
     except CycloptsError as error:
         return _fault(2, f"{_one_line(error)} (see: kshot --help)")
@@ -62,10 +63,11 @@ def status(argv: Sequence[str]) -> int:
 
 
 def application() -> App:
-    """The commands, with the options of ``run`` made from ``Settings``."""
+    """The commands; the options of those that measure are made from their settings."""
     about = "Teach frozen language models by their prompts, and find out what that teaching really is."
     app = App(name="kshot", help=about, version=_version, suppress_keyboard_interrupt=False)
-    app.command(_run_command(), name="run")
+    app.command(as_command(run, Settings), name="run")
+    app.command(as_command(explain, ExplainSettings), name="explain")
     app.command(predict)
     app.command(list_names, name="list")
     app.command(report)
@@ -95,6 +97,34 @@ def run(*tasks: str, config: str | None = None, json: bool = False, **options: A
         sys.stdout.write((done.directory / "results.json").read_text(encoding="utf-8"))
     else:
         print_summary(done.results, Console(), report=page)
+
+
+def explain(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
+    """Ask what demonstrations do to a model: is it gradient descent, and what did each of them do? Writes a report.
+
+    The records go to --output-path; an explanation that was stopped goes on from there with the same command.
+    """
+    asked = make_explain_settings(**({"tasks": tasks} if tasks else {}), **options)
+    # as above
+    from kshot.show.explain import text
+    from kshot.show.report import write_report
+    from kshot.show.terminal import progress
+    from kshot.study.explaining import explain as find_out
+
+    with progress(show=not json) as on_progress, _spoken():
+        done = find_out(asked, beneath=Path(RESULTS_FOLDER), on_progress=on_progress)
+        assert done.directory is not None, "with a folder beneath which to write, there is one"
+        on_progress(0, None, "writing the report")
+        page = write_report(done.directory)
+    if json:
+        sys.stdout.write((done.directory / "results.json").read_text(encoding="utf-8"))
+    else:
+        print(text(done.results["kshot"]), f"Report: {page}", sep="\n")
+
+
+def _asked_by(argv: Sequence[str]) -> type:
+    """The settings that belong to the command of these words."""
+    return ExplainSettings if argv[:1] == ["explain"] else Settings
 
 
 @contextmanager
@@ -170,122 +200,6 @@ def report(directory: str, /) -> None:
     print(write_report(Path(directory)))
 
 
-def _run_command() -> Callable[..., None]:
-    """``run`` as the command line sees it: an option for each setting, with its help and its default."""
-
-    def command(*tasks: Any, **options: Any) -> None:
-        run(*tasks, **options)
-
-    command.__doc__, command.__annotations__ = run.__doc__, {}
-    command.__signature__ = _signature()  # type: ignore[attr-defined]
-    return command
-
-
-def _signature() -> inspect.Signature:
-    hints = get_type_hints(Settings)
-    help_of = {option.name: option.metadata["help"] for option in fields(Settings)}
-    task = Annotated[str, Parameter(name="TASK", help=help_of["tasks"])]
-    found = [inspect.Parameter("tasks", inspect.Parameter.VAR_POSITIONAL, annotation=task)]
-    for option in fields(Settings):
-        if option.name != "tasks":
-            found.append(_keyword(option.name, option.default, _annotated(option.name, hints[option.name])))
-    said = "A YAML file that mirrors these options; an option given here wins."
-    found.append(_keyword("config", None, Annotated[str | None, Parameter(help=said)]))
-    said = "Print results.json and nothing else."
-    found.append(_keyword("json", False, Annotated[bool, Parameter(help=said, negative=())]))
-    return inspect.Signature(found)
-
-
-def _keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def _annotated(name: str, kind: Any) -> Any:
-    """A setting's type with what the command line needs to know; lists are one word with commas, or a flag again."""
-    said = {option.name: option.metadata["help"] for option in fields(Settings)}[name]
-    if get_origin(kind) is tuple:
-        show: Callable[[Any], str] = lambda value: ",".join(map(str, value)) or "none"  # noqa: E731
-        return Annotated[
-            kind,
-            Parameter(
-                help=said,
-                converter=_whole if name in REPEATED else _listed,
-                n_tokens=1,
-                negative=(),
-                allow_leading_hyphen=True,
-                show_default=show,
-            ),
-        ]
-    numeric = kind is int or int in get_args(kind)
-    return Annotated[kind, Parameter(help=said, allow_leading_hyphen=numeric)]
-
-
-def _listed(kind: Any, tokens: Sequence[Token]) -> tuple[Any, ...]:
-    """``0,4,16`` as a tuple of what the list holds."""
-    inner = get_args(kind)[0]
-    words = [word.strip() for token in tokens for word in token.value.split(",")]
-    try:
-        return tuple(inner(word) for word in words if word)
-    except ValueError as error:
-        raise KshotError(
-            f"{tokens[0].keyword} {tokens[0].value}: what works is whole numbers with commas, as 0,4,16"
-        ) from error
-
-
-def _whole(kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
-    """Every word as it is given, commas and all."""
-    return tuple(token.value for token in tokens)
-
-
-def _spelt(argv: Sequence[str]) -> list[str]:
-    """The words of a command line with lm-eval's underscores as hyphens, and those of ``--config`` put in."""
-    words = []
-    for word in argv:
-        name, sign, value = word.partition("=")
-        words.append(name.replace("_", "-") + sign + value if name.startswith("--") else word)
-    for at, word in enumerate(words):
-        if word == "--config" and at + 1 < len(words):
-            return words + _configured(words[at + 1], words)
-        if word.startswith("--config="):
-            return words + _configured(word.partition("=")[2], words)
-    return words
-
-
-def _configured(file: str, words: Sequence[str]) -> list[str]:
-    """The options of a YAML file that the command line does not give itself, as words of a command line."""
-    try:
-        found = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
-        raise DataError(f"--config {file!r} cannot be read as YAML: {why}") from error
-    if not isinstance(found, dict):
-        raise DataError(f"--config {file!r} must be a mapping of options to values, as in: num-fewshot: [0, 4]")
-    known = {flag(option.name): option for option in fields(Settings)}
-    given = {word.partition("=")[0] for word in words}
-    more: list[str] = []
-    for key, value in found.items():
-        name = flag(str(key))
-        if name not in known:
-            raise UnknownName(f"key of --config {file!r}:", str(key), [n.removeprefix("--") for n in known])
-        if name == "--tasks":
-            tasks = [value] if isinstance(value, str) else list(value or ())
-            more += [] if _positional(words) else tasks
-        elif value is not None and not {name, name.replace("--", "--no-", 1)} & given:
-            more += flag_words(known[name].name, value)
-    return more
-
-
-def _positional(words: Sequence[str]) -> bool:
-    """Whether a command line names tasks: a word that is neither an option nor an option's value."""
-    switches = {"--json", "--log-samples", "--no-log-samples"}
-    before = ""
-    for word in words[1:]:
-        if not word.startswith("--") and (not before.startswith("--") or "=" in before or before in switches):
-            return True
-        before = word
-    return False
-
-
 def _fault(code: int, line: str) -> int:
     print(f"kshot: {line}", file=sys.stderr)
     return code
@@ -325,13 +239,14 @@ def _models() -> dict[str, str]:
 
 
 def _measures() -> dict[str, str]:
-    from kshot.measure import MEASURES
+    from kshot.measure import MEASURES, OF_DEMONSTRATIONS
     from kshot.measure.calibrate import SCORES
     from kshot.measure.ensemble import ENSEMBLES
 
     rules = {name: f"scoring rule: {_first_line(rule)}" for name, rule in SCORES.items()}
     ensembles = {name: f"rule of an ensemble: {_first_line(rule)}" for name, rule in ENSEMBLES.items()}
-    return {name: _first_line(measure) for name, measure in MEASURES.items()} | rules | ensembles
+    inner = {name: f"of demonstrations: {_first_line(measure)}" for name, measure in OF_DEMONSTRATIONS.items()}
+    return {name: _first_line(measure) for name, measure in MEASURES.items()} | inner | rules | ensembles
 
 
 def _first_line(thing: Any) -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kshot.data.predictions import Predictions
-from kshot.measure import MEASURES
+from kshot.measure import MEASURES, OF_DEMONSTRATIONS
 from kshot.measure.calibrate import SCORES, why_undefined
 from kshot.measure.soft_prompt import Neighbour
 from kshot.model import tiny
@@ -105,12 +105,16 @@ def frozen(p):
     return dataclasses.replace(p, **copies)
 
 
-@pytest.mark.parametrize("table", [MEASURES, SCORES])
+@pytest.mark.parametrize("table", [MEASURES, OF_DEMONSTRATIONS, SCORES])
 def test_names_are_sorted(table):
     assert list(table) == sorted(table)
 
 
-@pytest.mark.parametrize("function", [*MEASURES.values(), *SCORES.values()], ids=[*MEASURES, *SCORES])
+@pytest.mark.parametrize(
+    "function",
+    [*MEASURES.values(), *OF_DEMONSTRATIONS.values(), *SCORES.values()],
+    ids=[*MEASURES, *OF_DEMONSTRATIONS, *SCORES],
+)
 def test_the_docstring_has_five_headings(function):
     doc = function.__doc__
     assert re.findall(r"^ {4}(Claim|Formula|Null|Departures|Known problems): \S", doc, re.MULTILINE) == HEADINGS

@@ -75,7 +75,7 @@ def test_the_published_rate_is_the_best_on_what_is_scored(tiny_lm: LM, monkeypat
     validation = asked.validation(setting)
     assert not {e.id for e in validation} & {e.id for e in (*setting.demonstrations, *setting.queries)}
     assert len(validation) == 5
-    told = {0.1: (4, 1), 0.2: (6, 2), 0.3: None, 0.4: (6, 5), 0.5: (2, 5)}
+    told = {0.1: (0, 0), 0.2: (6, 2), 0.3: None, 0.4: (6, 5), 0.5: (2, 5), 0.6: (0, 0)}
     now: list[float] = []
 
     def passed(lm, task, template, shown, rate):
@@ -85,21 +85,29 @@ def test_the_published_rate_is_the_best_on_what_is_scored(tiny_lm: LM, monkeypat
         return one_pass(lm, task, template, shown[:1], 1e-6)
 
     def right(lm, task, template, examples, delta):
-        on_queries, on_validation = told[now[0]]
-        return np.array([i < on_queries for i in range(6)] + [i < on_validation for i in range(5)])
+        counted[now[0]] = counted.get(now[0], 0) + len(examples)
+        places = [setting.queries.index(e) if e in setting.queries else None for e in examples]
+        held = [validation.index(e) if e in validation else None for e in examples]
+        return np.array(
+            [i < told[now[0]][0] if i is not None else j < told[now[0]][1] for i, j in zip(places, held, strict=True)]
+        )
 
+    counted: dict[float, int] = {}
     monkeypatch.setattr(finetuned, "one_pass", passed)
     monkeypatch.setattr(finetuned, "right_answers", right)
-    found = rates(
-        tiny_lm, setting.task, setting.template, setting.demonstrations, (setting.queries, validation), grid=tuple(told)
-    )
+    # weights are made anew for every question, so that the rate that is asked is known
+    monkeypatch.setattr(finetuned, "_KEPT_BYTES", 0)
+    every = (setting.queries, validation)
+    found = rates(tiny_lm, setting.task, setting.template, setting.demonstrations, every, grid=tuple(told))
     assert (found.published, found.corrected) == (0.2, 0.4)
-    assert found.on_queries == (4 / 6, 1.0, None, 1.0, 2 / 6)
+    assert found.on_queries[1] == found.on_queries[3] == 1.0
+    assert found.on_queries[2] is None
+    assert found.on_validation[3] == 1.0
     assert found.optimism == 0
+    assert counted[0.2] == counted[0.4] == 11, "what is chosen has answered everything, once"
+    assert min(counted.values()) < 11, "somebody was given up"
     told |= {0.4: (3, 5)}
-    found = rates(
-        tiny_lm, setting.task, setting.template, setting.demonstrations, (setting.queries, validation), grid=tuple(told)
-    )
+    found = rates(tiny_lm, setting.task, setting.template, setting.demonstrations, every, grid=tuple(told))
     assert found.optimism == pytest.approx(0.5)
     told = dict.fromkeys(told)
     with pytest.raises(MethodError, match=r"diverged at every rate from 0\.1 to 0\.5"):
@@ -149,4 +157,12 @@ def test_the_published_layout_is_that_of_its_name_and_labels() -> None:
     known = replace(task, name="sst2", labels=("negative", "positive"))
     assert layout_of(known)[0].input == "Sentence: {{text}}\nLabel:"
     assert layout_of(known)[1] == 32
-    assert task_facts(known) != task_facts(replace(known, name="mr"))
+    facts = [task_facts(own, layout_of(own)[0]) for own in (known, replace(known, name="mr"))]
+    assert facts[0] != facts[1]
+
+
+def test_a_layout_that_is_asked_for_stands_in_the_place_of_the_published_one(tiny_lm: LM) -> None:
+    known = replace(films(40), name="sst2", labels=("negative", "positive"))
+    both = [replace(study(tiny_lm, as_published=on), tasks=(known,)) for on in (True, False)]
+    assert [own.layout(known).input for own in both] == ["Sentence: {{text}}\nLabel:", known.template.input]
+    assert both[0].identity != both[1].identity

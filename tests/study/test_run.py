@@ -21,8 +21,9 @@ from kshot.model.tiny import tiny_lm as fresh_lm
 from kshot.show.report import page
 from kshot.study import answering
 from kshot.study.cells import Cell
+from kshot.study.place import Finished
 from kshot.study.results import VOLATILE
-from kshot.study.run import Finished, run
+from kshot.study.run import run
 from kshot.study.settings import make_settings
 
 OPTIONS: dict[str, Any] = {"num_fewshot": (0, 2, 3), "seed": (0, 1), "orders": 3, "limit": 8}

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kshot.cli import _spelt
+from kshot.cli_options import signature, spelt
 from kshot.data.pick import PICKS
 from kshot.errors import KshotError, UnknownName
 from kshot.measure.scoring import Overlength
 from kshot.model.load import MODEL, Device, DType
-from kshot.study.settings import Settings, command, flag, make_settings, plain
+from kshot.study.options import command, flag, plain
+from kshot.study.settings import Settings, make_settings
 
 
 def test_choices_are_those_of_the_code_that_uses_them() -> None:
@@ -69,15 +70,15 @@ def test_the_command_of_settings_asks_for_the_same_settings(
     num_fewshot: list[int], limit: int | str, log_samples: bool, tasks: list[str]
 ) -> None:
     asked = make_settings(num_fewshot=num_fewshot, limit=limit, log_samples=log_samples, tasks=tasks)
-    words = command(asked)
+    words = command("run", asked)
     assert words[:2] == ["kshot", "run"]
     assert _parsed(words[1:]) == asked
 
 
 def test_a_template_may_hold_commas_and_come_again() -> None:
     asked = make_settings(template=["{{a}}, {{b}}", "{{b}}: {{a}}"])
-    assert command(asked)[2:] == ["--template", "{{a}}, {{b}}", "--template", "{{b}}: {{a}}"]
-    assert _parsed(command(asked)[1:]) == asked
+    assert command("run", asked)[2:] == ["--template", "{{a}}, {{b}}", "--template", "{{b}}: {{a}}"]
+    assert _parsed(command("run", asked)[1:]) == asked
     assert make_settings(template="{{a}}, {{b}}").template == ("{{a}}, {{b}}",)
     assert make_settings(template=None) == Settings()
 
@@ -98,10 +99,10 @@ def _parsed(words: list[str]) -> Settings:
     def keep(*tasks: str, config: str | None = None, json: bool = False, **options: object) -> None:
         found.append(make_settings(**({"tasks": tasks} if tasks else {}), **options))
 
-    keep.__signature__ = cli._signature()  # type: ignore[attr-defined]
+    keep.__signature__ = signature(Settings)  # type: ignore[attr-defined]
     keep.__annotations__ = {}
     app.command(keep, name="run")
-    app(_spelt(words), exit_on_error=False, print_error=False)
+    app(spelt(words, Settings), exit_on_error=False, print_error=False)
     return found[0]
 
 

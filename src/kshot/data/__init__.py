@@ -10,7 +10,7 @@ from typing import Any
 
 from kshot.data.builtin import RELATIONS
 from kshot.data.corpora import bbc_headlines, boolq, commonsense_qa, hub_task, piqa
-from kshot.data.files import SUFFIXES, file_task, nearest
+from kshot.data.files import SUFFIXES, file_task, nearest, split_files
 from kshot.data.lm_eval import yaml_task
 from kshot.data.task import Example, Kind, Task
 from kshot.data.template import Template
@@ -48,7 +48,8 @@ _YAML = (".yaml", ".yml")
 def load_task(
     name_or_path: str | Path, *, test_file: str | Path | None = None, template: Template | str | None = None
 ) -> Task:
-    """The task of a built-in name, a .jsonl, .csv or .parquet file, an lm-eval .yaml, or ``hf:org/name[:config]``.
+    """The task of a built-in name, a .jsonl, .csv or .parquet file, a folder with ``train`` and ``test`` as such files,
+    an lm-eval .yaml, or ``hf:org/name[:config]``.
 
     ``test_file`` holds the test examples of a file; ``template`` (a text is its input) replaces the suggested layout.
     Raises UnknownName with the nearest names, DataError or PromptError.
@@ -63,6 +64,9 @@ def load_task(
         load = partial(hub_task, name, template=layout)
     elif path.suffix.lower() in SUFFIXES:
         return file_task(path, test_path=test_file, template=layout)
+    elif path.is_dir():
+        train, test = split_files(path)
+        return file_task(train, test_path=test_file or test, template=layout)
     elif path.suffix.lower() in _YAML:
         load = partial(yaml_task, path)
     elif path.exists() or path.suffix or len(path.parts) > 1:

@@ -69,7 +69,7 @@ def file_task(
         learn = _apart(learn, ask, layout, notes)
     labels = labels_in_order(learn, ask, kind == "classification", str(path))
     return Task(
-        name=path.parent.resolve().name if path.stem in {"train", "data"} else path.stem,
+        name=task_name(path),
         kind=kind,
         labels=labels,
         train=tuple(learn),
@@ -78,6 +78,30 @@ def file_task(
         source=str(path) if test_path is None else f"{path}, tested on {test_path}",
         notes=tuple(notes),
     )
+
+
+def task_name(path: str | Path) -> str:
+    """What a task is called by its file or folder; ``train`` and ``data`` say nothing, their folder does.
+
+    >>> task_name("films/train.jsonl"), task_name("films.csv")
+    ('films', 'films')
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        return path.resolve().name
+    return path.parent.resolve().name if path.stem in {"train", "data"} else path.stem
+
+
+def split_files(folder: Path) -> tuple[Path, Path | None]:
+    """The training examples in a folder, and the test examples beside them; DataError where there are none or several."""
+    found = [
+        [path for path in sorted(folder.glob(f"{stem}.*")) if path.suffix in SUFFIXES] for stem in ("train", "test")
+    ]
+    if len(found[0]) != 1 or len(found[1]) > 1:
+        names = ", ".join(path.name for path in (*found[0], *found[1])) or "neither"
+        wanted = ", ".join(f"train{suffix}" for suffix in SUFFIXES)
+        raise DataError(f"folder {str(folder)!r}: needed are one of {wanted} and at most one test file; found {names}")
+    return found[0][0], found[1][0] if found[1] else None
 
 
 def split(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from kshot.data.files import task_name
 from kshot.data.task import Task
 from kshot.data.template import Template
 from kshot.errors import DataError
@@ -68,6 +69,12 @@ DAI_2023: dict[str, Published] = {
 }
 """Dai et al. 2023, Table 8, by the name of the task; ``words`` names every label. Inputs are in the field ``text``, those
 of cb in ``premise`` and ``hypothesis``."""
+
+
+def suggested(name: str) -> Template | None:
+    """The published layout for a task by its name, file or folder; None where there is none."""
+    found = DAI_2023.get(task_name(name))
+    return found.template if found else None
 
 
 def published(task: Task) -> Published:

@@ -1,10 +1,25 @@
-"""What is measured, by name; rules that turn predictions into scores are in ``kshot.measure.calibrate.SCORES``."""
+"""What is measured, by name: of answers, and of what demonstrations do inside a model.
+
+Rules that turn predictions into scores are in ``kshot.measure.calibrate.SCORES``.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
+from kshot.measure.attention_ranks import example_kendall, kendall, top_k_recall
+from kshot.measure.attribution import (
+    attention_mass,
+    gradient_times_input,
+    leave_one_out,
+    rank_agreement,
+    shapley,
+)
+from kshot.measure.dual import as_attention, descent, linear_attention, split, weight_update, zero_shot_weight
+from kshot.measure.implicit import angles, demonstration_terms, effective_rank, meta_gradients, relaxed, update_norm
 from kshot.measure.intervals import bootstrap_mean, mcnemar, wilson
 from kshot.measure.metrics import accuracy, calibration_curve, confusion, ece, log_loss, macro_f1, tied
+from kshot.measure.order_effects import common_token_bias, majority_bias, order_scores, recency_bias
+from kshot.measure.similarity import rec2ftp, sim_am, sim_am_delta, sim_aou
 from kshot.measure.soft_prompt import (
     cluster_share,
     domain_share,
@@ -31,4 +46,35 @@ MEASURES: dict[str, Callable[..., Any]] = {
     "repeated_share": repeated_share,
     "tied": tied,
     "wilson": wilson,
+}
+
+OF_DEMONSTRATIONS: dict[str, Callable[..., Any]] = {
+    "angles": angles,
+    "as_attention": as_attention,
+    "attention_mass": attention_mass,
+    "common_token_bias": common_token_bias,
+    "demonstration_terms": demonstration_terms,
+    "descent": descent,
+    "effective_rank": effective_rank,
+    "example_kendall": example_kendall,
+    "gradient_times_input": gradient_times_input,
+    "kendall": kendall,
+    "leave_one_out": leave_one_out,
+    "linear_attention": linear_attention,
+    "majority_bias": majority_bias,
+    "meta_gradients": meta_gradients,
+    "order_scores": order_scores,
+    "rank_agreement": rank_agreement,
+    "rec2ftp": rec2ftp,
+    "recency_bias": recency_bias,
+    "relaxed": relaxed,
+    "shapley": shapley,
+    "sim_am": sim_am,
+    "sim_am_delta": sim_am_delta,
+    "sim_aou": sim_aou,
+    "split": split,
+    "top_k_recall": top_k_recall,
+    "update_norm": update_norm,
+    "weight_update": weight_update,
+    "zero_shot_weight": zero_shot_weight,
 }

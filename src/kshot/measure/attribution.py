@@ -34,6 +34,9 @@ from kshot.model.prompts import channel_head
 from kshot.model.tree import Scored, shared_beginning
 from kshot.seeds import stream
 
+# Up to so many demonstrations every subset of them is asked: 256 of 8.
+EXACT = 8
+
 
 def leave_one_out(
     adapted: Adapted, task: Task, examples: Sequence[Example], *, of: Of = "candidates"
@@ -75,7 +78,7 @@ def shapley(
     examples: Sequence[Example],
     *,
     of: Of = "candidates",
-    exact_up_to: int = 8,
+    exact_up_to: int = EXACT,
     pairs: int = 32,
     seed: int = 0,
 ) -> Shapley:
@@ -98,7 +101,7 @@ def shapley(
 
 
 def shapley_values(
-    value: ValueFunction, shots: int, *, exact_up_to: int = 8, pairs: int = 32, seed: int = 0
+    value: ValueFunction, shots: int, *, exact_up_to: int = EXACT, pairs: int = 32, seed: int = 0
 ) -> Shapley:
     """The same for any value function of subsets of ``shots`` players, given as increasing tuples (see ``shapley``)."""
     if shots <= exact_up_to:

@@ -69,7 +69,9 @@ def summary(values: Float[np.ndarray, "q l"], seed: int, *, defined: Bool[np.nda
     if n > 1:
         seen = ~np.isnan(found)
         drawn = np.concatenate([_means(weights, table)[:, seen] for weights in _resamples(n, seed)])
-        ends[:, seen] = np.nanpercentile(drawn, [2.5, 97.5], axis=0)
+        # The same numbers, many times sooner where there is nothing to leave out.
+        percentile = np.nanpercentile if np.isnan(drawn).any() else np.percentile
+        ends[:, seen] = percentile(drawn, [2.5, 97.5], axis=0)
     mean, low, high = map(_known, (found, *ends))
     return Summary(mean[0], low[0], high[0], mean[1:], low[1:], high[1:], n, left_out)
 

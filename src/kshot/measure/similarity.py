@@ -173,7 +173,8 @@ def sim_am_permuted(a: HeadMaps, b: HeadMaps, seed: int) -> PerLayer:
 
 
 def _norm(run: np.ndarray, base: np.ndarray | float = 0.0) -> np.ndarray:
-    return np.linalg.norm(run.astype(np.float64) - base, axis=-1)
+    apart = run.astype(np.float64) - base
+    return np.sqrt(np.einsum("...e,...e->...", apart, apart))
 
 
 def _unit(x: np.ndarray) -> _Directions:
@@ -192,7 +193,7 @@ def _update(run: np.ndarray, base: np.ndarray, normalised: bool, rounding: float
 
 def _cosines(a: _Directions, b: _Directions) -> tuple[np.ndarray, np.ndarray]:
     defined = a[1] & b[1]
-    return np.where(defined, np.clip((a[0] * b[0]).sum(axis=-1), -1.0, 1.0), 0.0), defined
+    return np.where(defined, np.clip(np.einsum("...e,...e->...", a[0], b[0]), -1.0, 1.0), 0.0), defined
 
 
 def _over_heads(cosines: Sequence[tuple[np.ndarray, np.ndarray]]) -> PerLayer:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -52,6 +53,10 @@ class Trace:
         return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
+# A model's layers do not know the model, so that it is let go of when nobody else holds it.
+_FOUND: WeakKeyDictionary[nn.Module, dict[int, nn.Module]] = WeakKeyDictionary()
+
+
 def traced(
     lm: LM, texts: Sequence[Tokens], positions: Sequence[Sequence[int]], prefix: Prefix = EMPTY
 ) -> Iterator[Trace]:
@@ -73,7 +78,9 @@ def traced(
 
 
 def _modules(lm: LM) -> dict[int, nn.Module]:
-    """The attention module of every layer: the one that asks the seam for attention."""
+    """The attention module of every layer: the one that asks the seam for attention. Found once for a model."""
+    if lm.model in _FOUND:
+        return _FOUND[lm.model]
     found: dict[int, nn.Module] = {}
 
     def watch(one: Attended) -> None:
@@ -82,6 +89,7 @@ def _modules(lm: LM) -> dict[int, nn.Module]:
     with torch.no_grad():
         one = Pass((Before(EMPTY, 0, 1),), np.arange(1), np.ones(1, int), watch=watch)
         lm.forward(np.zeros(1, dtype=np.int64), one, np.arange(0))
+    _FOUND[lm.model] = found
     return found
 
 

@@ -33,7 +33,7 @@ def text(kshot: Mapping[str, Any]) -> str:
     ours = finite(words.clean(kshot))
     file = io.StringIO()
     console = Console(file=file, width=_WIDTH, color_system=None, highlight=False)
-    console.print(Text(answer(ours.get("verdicts") or [])))
+    console.print(Text(answer(_overall(ours))))
     names = _tasks(ours)
     room = max(1, (_WIDTH - _NAMES - 1) // (_COLUMN + 1))
     for begin in range(0, len(names), room):
@@ -118,7 +118,7 @@ def _view(kshot: Row) -> dict[str, Any]:
     """What the template needs: plain values, every text still to be escaped, figures as SVG."""
     names, measures = _tasks(kshot), kshot.get("measures") or []
     model: Row = kshot.get("model") or {}
-    verdicts = kshot.get("verdicts") or []
+    verdicts = _overall(kshot)
     seeds = sorted({row["seed"] for row in measures if row.get("seed") is not None}, key=str)
     computed = " on ".join(str(part) for part in (model.get("dtype"), model.get("device")) if part)
     version = str(kshot.get("version") or "")
@@ -129,6 +129,7 @@ def _view(kshot: Row) -> dict[str, Any]:
         "asked": _asked(kshot, names, model, seeds),
         "answer": answer(verdicts),
         "verdicts": [_verdict(row) for row in verdicts],
+        "verdicts_by_task": [(name, own) for name in names if (own := _of_task(kshot, name))],
         "task_names": names,
         "main": beside_published(measures, names),
         "corrections": corrections(measures, names),
@@ -142,6 +143,15 @@ def _view(kshot: Row) -> dict[str, Any]:
         "environment": words.facts(kshot.get("environment") or {}),
         "settings": words.facts(kshot.get("settings") or {}),
     }
+
+
+def _overall(kshot: Row) -> list[Row]:
+    """The verdicts over all tasks."""
+    return [row for row in kshot.get("verdicts") or () if row.get("task") is None]
+
+
+def _of_task(kshot: Row, name: str) -> list[dict[str, str]]:
+    return [_verdict(row) for row in kshot.get("verdicts") or () if row.get("task") == name]
 
 
 def _asked(kshot: Row, names: Sequence[str], model: Row, seeds: Sequence[Any]) -> list[tuple[str, str]]:

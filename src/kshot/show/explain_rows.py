@@ -1,6 +1,7 @@
 """Which row of ``kshot.measures`` stands where: variants read word by word, tables of measures by tasks."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ FACETS: Mapping[str, tuple[str, ...]] = {
     "form": ("normalised", "raw"),
     "rate": ("published", "corrected"),
     "model": ("trained", "untrained", "trained embeddings"),
-    "demonstrations": ("own", "another task", "shuffled labels"),
+    "demonstrations": ("own", "the first few", "another task", "shuffled labels"),
     "descent": ("gradient descent", "layer-causal"),
     "moment": ("after", "before"),
     "run": ("zero-shot", "fine-tuned", "in-context"),
@@ -23,6 +24,7 @@ AS_PUBLISHED: Mapping[str, str] = {facet: own[0] for facet, own in FACETS.items(
 HOW = ("position", "form", "rate")
 _FACET_OF = {word: facet for facet, own in FACETS.items() for word in own}
 _ALSO = {"LCGD": "layer-causal", "layer-causal gradient descent": "layer-causal", "GD": "gradient descent"}
+_FEW = re.compile(r"first \d+ demonstrations?")
 _SHARES = ("accuracy", "rec2ftp")
 NAMES = {
     "rec2ftp": "Rec2FTP",
@@ -79,6 +81,7 @@ def facets(variant: str | None) -> dict[str, str]:
     for word in filter(None, (part.strip() for part in (variant or "").split(","))):
         said = _ALSO.get(word, word)
         said = next((moment for moment in FACETS["moment"] if said.split()[0] == moment), said)
+        said = "the first few" if _FEW.fullmatch(said) else said
         facet = _FACET_OF.get(said, "other")
         found[facet] = f"{found[facet]}, {said}" if facet == "other" and facet in found else said
     return found
@@ -112,12 +115,12 @@ def distance(variant: str | None, want: Mapping[str, str]) -> int | None:
 def chosen(
     rows: Sequence[Row], measure: str, want: Mapping[str, str], *, told: Sequence[str] = (), exact: bool = False
 ) -> Row | None:
-    """The row of a measure whose variant is nearest to ``want``, the first of equals; None where there is none.
+    """The row of a measure whose variant is nearest to ``want``, of equals a published one, the first; else None.
 
     A facet in ``told`` must be named by the variant itself; with ``exact`` the others may be unnamed, never otherwise;
     words that we do not know, such as the name of a null, may stand there.
     """
-    best: tuple[int, Row] | None = None
+    best: tuple[tuple[int, bool], Row] | None = None
     for row in rows:
         if row.get("measure") != measure:
             continue
@@ -125,8 +128,10 @@ def chosen(
         far = distance(row.get("variant"), want)
         if far is None or (exact and far > ("other" in own)) or any(own.get(facet) != want[facet] for facet in told):
             continue
-        if best is None or far < best[0]:
-            best = (far, row)
+        # Of equals the one that a paper has a figure of.
+        rank = (far, not row.get("published"))
+        if best is None or rank < best[0]:
+            best = (rank, row)
     return best[1] if best else None
 
 
@@ -232,8 +237,9 @@ _CORRECTIONS: tuple[tuple[dict[str, str], str], ...] = (
     ({"position": "last prompt token"}, "at the last prompt token"),
     ({"form": "raw", "position": "last prompt token"}, "raw, at the last prompt token"),
     ({"rate": "corrected", "form": "raw", "position": "last prompt token"}, "all three"),
-    ({"descent": "layer-causal"}, "layer-causal gradient descent"),
-    ({"descent": "layer-causal", "form": "raw"}, "layer-causal gradient descent, raw"),
+    ({"descent": "layer-causal", "rate": "corrected"}, "layer-causal gradient descent, corrected rate"),
+    ({"descent": "layer-causal", "rate": "corrected", "form": "raw"}, "layer-causal, corrected rate, raw"),
+    ({"demonstrations": "the first few", "rate": "corrected"}, "gradient descent on the few of the layer-causal one"),
 )
 _CONTROLS: tuple[tuple[dict[str, str], str], ...] = (
     ({"model": "untrained"}, "untrained model of the same shape"),

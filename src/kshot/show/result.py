@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from kshot.errors import OutputError, UnknownName
-from kshot.show import learning, plots, report, terminal
+from kshot.show import explain, learning, plots, report, terminal
 from kshot.study.summary import differing
 from kshot.study.verdict import learned
 
@@ -55,12 +55,7 @@ class Result:
 
     def report(self, path: str | Path) -> Path:
         """Write the page to ``path`` (in a folder: as its report.html) and return where it is; OutputError where that fails."""
-        path = Path(path)
-        path = path / "report.html" if path.is_dir() else path
-        if not path.parent.is_dir():
-            raise OutputError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}; make it first")
-        report.write_page(path, report.page(self.results, self._samples_of))
-        return path
+        return _written(path, report.page(self.results, self._samples_of))
 
     def _samples_of(self, cell: Mapping[str, Any]) -> list[dict[str, Any]]:
         if self.samples or self.directory is None:
@@ -75,3 +70,35 @@ class Result:
         text = io.StringIO()
         terminal.print_summary(self.results, Console(file=text, width=100, color_system=None))
         return text.getvalue()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """The records of ``kshot explain``: ``results`` is what results.json holds, ``directory`` where it lies."""
+
+    results: dict[str, Any] = field(repr=False)
+    directory: Path | None = None
+
+    def measures(self) -> pd.DataFrame:
+        """One row per task, measure, variant, layer and seed (missing: over seeds), with interval and null."""
+        return pd.DataFrame(self.results["kshot"]["measures"])
+
+    def verdicts(self) -> pd.DataFrame:
+        """One row per claim: what was predicted, what was observed, whether it was shown."""
+        return pd.DataFrame(self.results["kshot"]["verdicts"])
+
+    def report(self, path: str | Path) -> Path:
+        """Write the page to ``path`` (in a folder: as its report.html) and return where it is; OutputError where that fails."""
+        return _written(path, explain.page(self.results["kshot"]))
+
+    def __str__(self) -> str:
+        return explain.text(self.results["kshot"])
+
+
+def _written(path: str | Path, html: str) -> Path:
+    path = Path(path)
+    path = path / "report.html" if path.is_dir() else path
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}; make it first")
+    report.write_page(path, html)
+    return path

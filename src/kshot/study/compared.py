@@ -1,30 +1,45 @@
 """Does in-context learning act as fine-tuning on the same demonstrations does? One set of them, every figure."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from kshot.adapt.descent import one_pass
+from kshot.adapt.descent import Descended, layer_causal_pass, one_pass
 from kshot.adapt.judge import gold_rows
+from kshot.adapt.train import Diverged
+from kshot.data.predictions import Predictions
 from kshot.data.task import Example, Task
 from kshot.data.template import Template
+from kshot.errors import MethodError, NumericError, PromptError
 from kshot.measure.intervals import wilson
 from kshot.measure.similarity import rec2ftp
-from kshot.model.demonstrations import read_ahead
+from kshot.model.demonstrations import demonstration_of_tokens, read_ahead
 from kshot.model.lm import LM
+from kshot.seeds import stream
 from kshot.study.figures import figure
 from kshot.study.finetuned import Rates, right_answers
-from kshot.study.likeness import likeness, trained
-from kshot.study.three_runs import Texts, texts
+from kshot.study.likeness import Trained, likeness, trained
+from kshot.study.three_runs import Texts, described, texts
 
 Row = dict[str, Any]
+Descend = Callable[..., Descended]
+"""A pass over the demonstrations: ``adapt.descent.one_pass`` or ``layer_causal_pass``."""
+Watch = Callable[[str], None]
+
+# So many rates, each a tenth of the one before, until layer-causal descent does not diverge.
+_TENTHS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Setting:
-    """A task in its layout, the demonstrations of a seed in their order, and the queries."""
+    """A task in its layout, the demonstrations of a seed in their order, and the queries.
+
+    ``shown_task`` is the task that the demonstrations are of and ``shown_in`` their layout, where those are others.
+    ``keep`` gets the answers of every run by its name.
+    """
 
     lm: LM
     task: Task
@@ -32,20 +47,43 @@ class Setting:
     demonstrations: tuple[Example, ...]
     queries: tuple[Example, ...]
     seed: int
+    shown_task: Task | None = None
+    shown_in: Template | None = None
+    keep: Callable[[str, Predictions], None] | None = None
+
+    def kept(self, run: str) -> Callable[[Predictions], None] | None:
+        """Who gets the answers of this run."""
+        return partial(self.keep, run) if self.keep is not None else None
+
+    @property
+    def taught(self) -> tuple[Task, Template]:
+        """The task and the layout of the demonstrations."""
+        return self.shown_task or self.task, self.shown_in or self.template
 
     def texts(self) -> Texts:
-        return texts(self.lm, self.task, self.template, self.demonstrations, self.queries)
+        return texts(self.lm, self.task, self.template, self.demonstrations, self.queries, shown_in=self.shown_in)
 
 
-def answered_right(setting: Setting) -> dict[str, np.ndarray]:
-    """Which queries are answered right without demonstrations, and behind them."""
-    lm, task, template, queries = setting.lm, setting.task, setting.template, setting.queries
+def with_shuffled_labels(setting: Setting) -> Setting:
+    """The same demonstrations in the same order, their labels dealt anew among them."""
     shown = setting.demonstrations
-    prefix = read_ahead(lm, template, shown)
-    return {
-        "zero-shot": right_answers(lm, task, template, queries),
-        "in-context": right_answers(lm, task, template, queries, demonstrations=shown, prefix=prefix),
-    }
+    order = stream(setting.seed, "shuffled-labels").permutation(len(shown)).tolist()
+    dealt = tuple(replace(e, label=shown[i].label) for e, i in zip(shown, order, strict=True))
+    return replace(setting, demonstrations=dealt)
+
+
+def answered_right(setting: Setting, zero_shot: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Which queries are answered right without demonstrations (``zero_shot``, where it is known), and behind them."""
+    lm, task, template, queries = setting.lm, setting.task, setting.template, setting.queries
+    layout, shown = template, setting.demonstrations
+    if setting.shown_in is not None:
+        # Demonstrations of an Adapted are in the layout of its queries; others are text before them.
+        layout, shown = described(template, shown, setting.shown_in), ()
+    prefix = read_ahead(lm, layout, shown)
+    keep = setting.kept
+    right = right_answers(lm, task, template, queries, keep=keep("zero-shot")) if zero_shot is None else zero_shot
+    behind = right_answers(lm, task, layout, queries, keep=keep("in-context"), demonstrations=shown, prefix=prefix)
+    return {"zero-shot": right, "in-context": behind}
 
 
 def accuracy_rows(right: Mapping[str, np.ndarray], named: Sequence[str] = ()) -> list[Row]:
@@ -72,18 +110,20 @@ def compared(
     right: Mapping[str, np.ndarray],
     *,
     named: Sequence[str] = (),
-    watch: Callable[[str], None] | None = None,
+    descend: Descend = one_pass,
+    brief: bool = False,
+    watch: Watch | None = None,
 ) -> list[Row]:
     """Fine-tuned at this rate: its accuracy, Rec2FTP, and the likeness of both ways of learning inside the model.
 
-    ``right`` are the answers of the two other runs on the same queries; ``named`` words go into every variant.
+    ``right`` are the answers of the two other runs on the same queries; ``named`` words go into every variant;
+    ``descend`` is the pass over the demonstrations, ``brief`` leaves out what a control does not need (``likeness``).
     """
-    lm, task, template, shown = setting.lm, setting.task, setting.template, setting.demonstrations
+    lm, template, shown = setting.lm, setting.template, setting.demonstrations
     say = watch or (lambda what: None)
     say("fine-tuning on the demonstrations")
-    done = one_pass(lm, task, template, shown, rate, record=True)
-    assert done.queries is not None
-    tuned = right_answers(lm, task, template, setting.queries, done.delta)
+    done = descend(lm, *setting.taught, shown, rate, record=True)
+    tuned = right_answers(lm, setting.task, template, setting.queries, done.delta, keep=setting.kept("fine-tuned"))
     rows = accuracy_rows({"fine-tuned": tuned}, named)
     again = rec2ftp(right["zero-shot"], tuned, right["in-context"])
     rows.append(
@@ -94,7 +134,88 @@ def compared(
     )  # fmt: skip
     say("tracing the three runs")
     asked = setting.texts()
-    first = len(lm.codec.first)
-    read = [row.tokens[first:] for row in gold_rows(lm, task, template, shown, whole=True)]
-    own = [queries[:, :, first:] for queries in done.queries]
-    return rows + likeness(lm, asked, trained(asked, done.delta, read, own), seed=setting.seed, named=named)
+    return rows + likeness(lm, asked, _learned(setting, asked, done), seed=setting.seed, named=named, brief=brief)
+
+
+def _learned(setting: Setting, asked: Texts, done: Descended) -> Trained:
+    """What fine-tuning left; its rows from where the demonstration begins, behind first tokens and description."""
+    lm, shown = setting.lm, setting.demonstrations
+    task, template = setting.taught
+    assert done.queries is not None
+    rows, queries = [], []
+    for example, row, own in zip(shown, gold_rows(lm, task, template, shown, whole=True), done.queries, strict=True):
+        begin = int(np.argmax(demonstration_of_tokens(lm.codec, template, (example,)) == 0))
+        rows.append(row.tokens[begin:])
+        queries.append(own[:, :, begin:])
+    return trained(asked, done.delta, rows, queries)
+
+
+def controlled(
+    setting: Setting, rate: float, controls: Mapping[str, Callable[[], Setting]], *, watch: Watch | None = None
+) -> tuple[list[Row], list[str]]:
+    """Rows of the same with what should not be able to learn or to teach, by the word of each, and notes.
+
+    What does not apply is left out and a note says why; MethodError where that is all of them.
+    """
+    say = watch or (lambda what: None)
+    zero_shot: np.ndarray | None = None
+    rows: list[Row] = []
+    notes: list[str] = []
+    for word, control in controls.items():
+        say(word)
+        try:
+            own = control()
+            same = own.lm is setting.lm
+            right = answered_right(own, zero_shot if same else None)
+            found = compared(own, rate, right, named=("corrected", word), brief=True, watch=watch)
+        except (MethodError, NumericError, PromptError) as error:
+            notes.append(f"control {word!r} is left out: {error}")
+            continue
+        # Other demonstrations do not change what is answered without any.
+        zero_shot = right["zero-shot"] if same else zero_shot
+        runs = ("in-context",) if same else ("zero-shot", "in-context")
+        rows += accuracy_rows({run: right[run] for run in runs}, (word,)) + found
+        if own.shown_task is not None:
+            shots, asked = len(own.demonstrations), len(setting.demonstrations)
+            fewer = f", {shots} where this one has {asked}" if shots < asked else ""
+            notes.append(f"demonstrations of another task are those of {own.shown_task.name}{fewer}")
+    if not rows:
+        raise MethodError("; ".join(notes))
+    return rows, notes
+
+
+def layer_causal(
+    setting: Setting, rate: float, most: int, *, watch: Watch | None = None
+) -> tuple[list[Row], list[str]]:
+    """Rows of layer-causal gradient descent on the first ``most`` demonstrations, and notes.
+
+    Where there are more of them, also rows of gradient descent and in-context learning on the same. ``rate`` is that
+    of gradient descent: Deutch et al. 2024 searched none for the other, whose gradients are larger. Where it diverges
+    there it gets a tenth, and so on, and its rows are not called corrected; the rate in the end is a row too, of no
+    value where there is none.
+    """
+    say = watch or (lambda what: None)
+    name, every = "layer-causal gradient descent", len(setting.demonstrations)
+    few = min(most, every)
+    own = replace(setting, demonstrations=setting.demonstrations[:few])
+    right = answered_right(own)
+    rows: list[Row] = []
+    notes: list[str] = []
+    if few < every:
+        word = f"first {few} demonstrations"
+        notes.append(f"{name} learns from the first {few} of {every} demonstrations; rows of {word!r} are of the same")
+        rows += accuracy_rows({"in-context": right["in-context"]}, (word,))
+        rows += compared(own, rate, right, named=("corrected", word), brief=True, watch=watch)
+    for tried in [rate / 10**tenths for tenths in range(_TENTHS)]:
+        named = ("corrected", "layer-causal") if tried == rate else ("layer-causal",)
+        say(f"{name} at learning rate {tried:g}")
+        try:
+            again = compared(own, tried, right, named=named, descend=layer_causal_pass, brief=True, watch=watch)
+        except Diverged as error:
+            notes.append(f"{name} {error}")
+            continue
+        notes.append(f"{name} has learning rate {tried:g}; none was searched, and gradient descent has {rate:g}")
+        return [*rows, figure("learning_rate", named, value=tried), *again], notes
+    reason = f"{name} diverged at every rate tried"
+    rows.append(figure("learning_rate", ("corrected", "layer-causal"), value=None, reason=reason))
+    return rows, notes

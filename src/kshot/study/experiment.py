@@ -40,7 +40,17 @@ class Experiment:
 
 def experiment(asked: Settings, lm: LM, tasks: Sequence[Task], cells: Sequence[Cell]) -> Experiment:
     """The experiment that asks this model for these cells."""
-    everywhere = {
+    everywhere = {**standing(lm), "limit": asked.limit, "overlength": asked.overlength}
+    own = {task.name: {"hash": task_hash(task), **layout_facts(task)} for task in tasks}
+    named = tuple(
+        replace(cell, id=_sha({**everywhere, "task": own[cell.task], "cell": _facts(cell)})[:12]) for cell in cells
+    )
+    return Experiment(facts={**everywhere, "tasks": own}, cells=named)
+
+
+def standing(lm: LM) -> dict[str, Any]:
+    """Engine, model and machine as far as figures depend on them."""
+    return {
         "engine": ENGINE,
         "model": lm.hash,
         "route": lm.route.kind,
@@ -51,14 +61,7 @@ def experiment(asked: Settings, lm: LM, tasks: Sequence[Task], cells: Sequence[C
         # Sums are split among threads and vector units: another number of either rounds otherwise.
         "threads": torch.get_num_threads(),
         "processor": torch.backends.cpu.get_cpu_capability(),
-        "limit": asked.limit,
-        "overlength": asked.overlength,
     }
-    own = {task.name: {"hash": task_hash(task), **layout_facts(task)} for task in tasks}
-    named = tuple(
-        replace(cell, id=_sha({**everywhere, "task": own[cell.task], "cell": _facts(cell)})[:12]) for cell in cells
-    )
-    return Experiment(facts={**everywhere, "tasks": own}, cells=named)
 
 
 def queries(task: Task, limit: int | str) -> tuple[Example, ...]:

@@ -3,40 +3,64 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 from kshot.data.pick import pick
+from kshot.data.predictions import Predictions
 from kshot.data.published import DAI_2023, published
 from kshot.data.task import Example, Task
 from kshot.data.template import Template
 from kshot.errors import MethodError, ModelError, NumericError, PromptError
+from kshot.measure.calibrate import token_length_normalized
 from kshot.model.lm import LM
 from kshot.model.untrained import untrained
 from kshot.seeds import stream
 from kshot.study.attributed import Effort, attributed, ordered
-from kshot.study.compared import Row, Setting, accuracy_rows, answered_right, compared, rate_rows
+from kshot.study.compared import (
+    Row,
+    Setting,
+    accuracy_rows,
+    answered_right,
+    compared,
+    controlled,
+    layer_causal,
+    rate_rows,
+    with_shuffled_labels,
+)
 from kshot.study.experiment import ENGINE, layout_facts, queries
 from kshot.study.finetuned import GRID, Rates, rates
 from kshot.study.implied import implied
+from kshot.study.record import samples_of
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How much is asked: demonstrations, queries, validation examples, the rates tried (one: it is given), and effort."""
+    """How much is asked: demonstrations, queries, validation examples, the rates tried (one: it is given), and effort.
+
+    ``layer_causal`` demonstrations are learned from token by token, each step as dear as a pass over the text so far.
+    ``as_published``: a task that was published stands in its published layout. ``capped``: and has no more
+    demonstrations than were published for it.
+    """
 
     shots: int
     limit: int | Literal["all"]
     validation: int
     grid: tuple[float, ...]
     effort: Effort
+    layer_causal: int = 8
+    as_published: bool = True
+    capped: bool = True
 
 
 SIZES = {
-    "smoke": Size(shots=8, limit=30, validation=0, grid=(0.005,), effort=Effort(queries=6, pairs=2, orders=12)),
+    "smoke": Size(
+        shots=8, limit=30, validation=0, grid=(0.005,), effort=Effort(queries=4, pairs=2, orders=12), layer_causal=2
+    ),
     "medium": Size(shots=32, limit=100, validation=100, grid=GRID, effort=Effort(queries=30, pairs=4, orders=24)),
     "full": Size(shots=32, limit="all", validation=200, grid=GRID, effort=Effort(queries=100, pairs=16, orders=120)),
 }
@@ -58,12 +82,26 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Study:
-    """All that the parts of a question share: the model, the tasks in their layouts, how much is asked."""
+    """All that the parts of a question share: the model, the tasks in their layouts, how much is asked.
+
+    ``other`` is a task whose demonstrations are shown to a task that is asked alone, as a control.
+    """
 
     lm: LM
     tasks: tuple[Task, ...]
     size: Size
     seeds: tuple[int, ...]
+    other: Task | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the tasks."""
+        return tuple(task.name for task in self.tasks)
+
+    @property
+    def identity(self) -> str:
+        """The SHA-256 of all that the figures depend on, in hexadecimal."""
+        return _sha([cell.id for cell in self.cells()])
 
     def cells(self) -> tuple[Cell, ...]:
         """Every part, named by all that its figures depend on."""
@@ -75,24 +113,51 @@ class Study:
             "size": asdict(self.size),
         }
         return tuple(
-            Cell(task=task.name, seed=seed, part=part, id=_sha([facts, task_facts(task), seed, part])[:12])
+            Cell(task=task.name, seed=seed, part=part, id=_sha([facts, *self._read(task, part), seed, part])[:12])
             for task in self.tasks
             for seed in self.seeds
             for part in PARTS
         )
 
+    def _read(self, task: Task, part: str) -> list[dict[str, Any]]:
+        """What of the tasks a part of the question for this one reads."""
+        other = self.another(task) if part == "controls" else None
+        return [task_facts(own, self.layout(own)) for own in (task, other) if own is not None]
+
+    def another(self, task: Task) -> Task | None:
+        """The task whose demonstrations are shown to queries of this one: the next in turn, else ``other``."""
+        if len(self.tasks) > 1:
+            return self.tasks[(self.names.index(task.name) + 1) % len(self.tasks)]
+        return self.other if self.other is not None and self.other.name != task.name else None
+
     def setting(self, task: Task, seed: int) -> Setting:
         """The demonstrations of a seed and the queries, in the layout that was published for the task, else its own."""
-        layout, shots = layout_of(task)
-        shown = pick(task.train, min(self.size.shots, shots), "random", seed, labels=task.labels)
         return Setting(
             lm=self.lm,
             task=task,
-            template=layout,
-            demonstrations=shown,
+            template=self.layout(task),
+            demonstrations=pick(task.train, self._shots(task), "random", seed, labels=task.labels),
             queries=tuple(q for q in queries(task, self.size.limit) if q.label is not None),
             seed=seed,
         )
+
+    def taught_by_another(self, setting: Setting) -> Setting:
+        """The same queries with demonstrations of another task in its layout; MethodError where there is none."""
+        other = self.another(setting.task)
+        pool = 0 if other is None else sum(example.label is not None for example in other.train)
+        if other is None or not pool:
+            what = "no other task was given" if other is None else f"task {other.name!r} has no labelled examples"
+            raise MethodError(f"{what}; explain two tasks or more")
+        shots = min(len(setting.demonstrations), self._shots(other), pool)
+        shown = pick(other.train, shots, "random", setting.seed, labels=other.labels)
+        return replace(setting, demonstrations=shown, shown_task=other, shown_in=self.layout(other))
+
+    def layout(self, task: Task) -> Template:
+        """How the task is written here."""
+        return layout_of(task)[0] if self.size.as_published else task.template
+
+    def _shots(self, task: Task) -> int:
+        return min(self.size.shots, layout_of(task)[1]) if self.size.capped else self.size.shots
 
     def validation(self, setting: Setting) -> tuple[Example, ...]:
         """Training examples that are no demonstrations, drawn from the seed."""
@@ -110,16 +175,16 @@ def layout_of(task: Task) -> tuple[Template, int]:
     return task.template, len(task.train)
 
 
-def task_facts(task: Task) -> dict[str, Any]:
-    """What of a task its figures depend on."""
+def task_facts(task: Task, layout: Template) -> dict[str, Any]:
+    """What of a task in this layout its figures depend on."""
     own = [[e.id, dict(e.fields), e.label] for e in (*task.train, *task.test)]
-    layout = layout_facts(replace(task, template=layout_of(task)[0], layouts=()))
-    return {"name": task.name, "labels": list(task.labels), "examples": _sha(own), **layout}
+    written = layout_facts(replace(task, template=layout, layouts=()))
+    return {"name": task.name, "labels": list(task.labels), "examples": _sha(own), **written}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A part by its name, and what answers it: rows, pictures and anything that later parts read."""
+    """A part by its name, and what answers it: rows, notes, pictures and anything that later parts read."""
 
     name: str
     answer: Callable[[Study, Setting, Mapping[str, Any], Say], dict[str, Any]] = field(repr=False)
@@ -139,7 +204,7 @@ def answered(study: Study, cell: Cell, before: Mapping[str, Mapping[str, Any]], 
     except (MethodError, ModelError, NumericError, PromptError) as error:
         failed = str(error)
     rows = [{"task": cell.task, "model": study.lm.name, "seed": cell.seed, **row} for row in found.pop("rows", [])]
-    line = {"id": cell.id, "task": cell.task, "seed": cell.seed, "part": cell.part, "rows": rows, **found}
+    line = {"id": cell.id, "task": cell.task, "seed": cell.seed, "part": cell.part, "rows": rows, "notes": [], **found}
     return {**line, "seconds": time.perf_counter() - began, "failed": failed}
 
 
@@ -157,33 +222,41 @@ def _rates(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) 
 
 def _runs(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
     chosen = _chosen(before)
-    right = answered_right(setting)
+    samples: list[dict[str, Any]] = []
+    right = answered_right(replace(setting, keep=partial(_told, setting, samples, "")))
     rows = accuracy_rows(right)
     for rate, words in _by_rate(chosen).items():
-        found = compared(setting, rate, right, watch=say)
+        own = replace(setting, keep=partial(_told, setting, samples, f", {' and '.join(words)} rate"))
+        found = compared(own, rate, right, watch=say)
         for word in words:
             rows += [_also(row, word) for row in found]
-    return {"rows": rows}
+    return {"rows": rows, "samples": samples}
+
+
+def _told(setting: Setting, samples: list[dict[str, Any]], how: str, run: str, found: Predictions) -> None:
+    """A line for every query of a run, judged as it is here: by the mean log-probability of an answer's tokens."""
+    table = token_length_normalized(found)
+    assert table is not None
+    shots = 0 if run == "zero-shot" else len(setting.demonstrations)
+    named = {"task": setting.task.name, "method": run + how, "shots": shots, "seed": setting.seed, "order": 0}
+    right = [bool(best == gold) for best, gold in zip(table.argmax(axis=1), found.gold, strict=True)]
+    samples += samples_of(named, setting.template, setting.task, setting.queries, found, right, table=table)
 
 
 def _controls(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
-    """The same with what should not be able to learn: untrained weights, and labels that are dealt anew."""
-    rate = _chosen(before)["corrected"]
-    rows: list[Row] = []
-    for word, lm in _untrained(setting):
-        own = replace(setting, lm=lm)
-        say(word)
-        rows += compared(own, rate, answered_right(own), named=("corrected", word), watch=say)
-    order = stream(setting.seed, "shuffled-labels").permutation(len(setting.demonstrations)).tolist()
-    dealt = [setting.demonstrations[i].label for i in order]
-    shown = tuple(replace(e, label=label) for e, label in zip(setting.demonstrations, dealt, strict=True))
-    own = replace(setting, demonstrations=shown)
-    return {"rows": rows + compared(own, rate, answered_right(own), named=("corrected", "shuffled labels"), watch=say)}
+    controls: dict[str, Callable[[], Setting]] = {
+        "untrained": lambda: replace(setting, lm=untrained(setting.lm, setting.seed)),
+        "trained embeddings": lambda: replace(setting, lm=untrained(setting.lm, setting.seed, keep_embeddings=True)),
+        "shuffled labels": lambda: with_shuffled_labels(setting),
+        "another task": lambda: study.taught_by_another(setting),
+    }
+    rows, notes = controlled(setting, _chosen(before)["corrected"], controls, watch=say)
+    return {"rows": rows, "notes": notes}
 
 
-def _untrained(setting: Setting) -> Iterator[tuple[str, LM]]:
-    yield "untrained", untrained(setting.lm, setting.seed)
-    yield "trained embeddings", untrained(setting.lm, setting.seed, keep_embeddings=True)
+def _layer_causal(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    rows, notes = layer_causal(setting, _chosen(before)["corrected"], study.size.layer_causal, watch=say)
+    return {"rows": rows, "notes": notes}
 
 
 def _implied(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
@@ -204,7 +277,8 @@ def _orders(study: Study, setting: Setting, before: Mapping[str, Any], say: Say)
 PARTS = {
     "rates": Part(name="the learning rate of fine-tuning", answer=_rates),
     "runs": Part(name="in-context learning against fine-tuning", answer=_runs),
-    "controls": Part(name="the same without training, and with other labels", answer=_controls),
+    "controls": Part(name="the same without training, and taught something else", answer=_controls),
+    "layer-causal": Part(name="layer-causal gradient descent", answer=_layer_causal),
     "implied": Part(name="demonstrations as a change of weights", answer=_implied),
     "attribution": Part(name="what each demonstration did", answer=_attribution),
     "orders": Part(name="what their order did", answer=_orders),

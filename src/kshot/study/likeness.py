@@ -93,77 +93,101 @@ class _Gathered:
 Key = tuple[str, tuple[str, ...]]
 
 
-def likeness(lm: LM, asked: Texts, learned: Trained, *, seed: int, named: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Rows of every measure (``figures.figure``), over layers and of each; ``named`` words go into every variant."""
+def likeness(
+    lm: LM, asked: Texts, learned: Trained, *, seed: int, named: Sequence[str] = (), brief: bool = False
+) -> list[dict[str, Any]]:
+    """Rows of every measure (``figures.figure``), over layers and of each; ``named`` words go into every variant.
+
+    ``brief`` keeps what the critique asks of a control: SimAOU in both forms with the nulls of its lengths and of its
+    part along zero-shot, SimAM before and after fine-tuning, SimAM-delta, and Kendall of scores.
+    """
     gathered: dict[Key, _Gathered] = {}
     nulls: dict[Key, Key] = {}
     done = 0
     for batch in walked(lm, asked, learned.delta):
+        drawn, ranked = seed + 1_000_003 * done, max(0, KENDALL_QUERIES - done)
         for position, seen in zip(POSITIONS, batch, strict=True):
-            drawn = seed + 1_000_003 * done
-            for key, found, null in _measured(
-                seen, learned, position, seed=drawn, ranked=max(0, KENDALL_QUERIES - done)
-            ):
-                gathered.setdefault(key, _Gathered()).parts.append(found)
+            found = _outputs(seen, position, drawn, brief) + _maps(seen, position, drawn, brief)
+            if ranked and len(learned.places):
+                found += _ranks(seen, learned, position, drawn, ranked, brief)
+            for key, own, null in found:
+                gathered.setdefault(key, _Gathered()).parts.append(own)
                 if null is not None:
                     nulls[key] = (key[0], (*key[1], "null"))
                     gathered.setdefault(nulls[key], _Gathered()).parts.append(null)
         done += len(batch[0].to_demonstrations)
     rows = []
-    for key, own in gathered.items():
+    for key, each in gathered.items():
         if key not in nulls.values():
             null = gathered[nulls[key]].whole() if key in nulls else None
-            rows += layered_figures(key[0], (*named, *key[1]), own.whole(), null=null, seed=seed)
+            rows += layered_figures(key[0], (*named, *key[1]), each.whole(), null=null, seed=seed)
     return rows
 
 
-def _measured(
-    seen: Seen, learned: Trained, position: str, *, seed: int, ranked: int
-) -> list[tuple[Key, PerLayer, PerLayer | None]]:
-    """(measure and variant, values, values of its null) of a few queries at one position."""
+# (measure and variant, values, values of its null) of a few queries.
+Found = list[tuple[Key, PerLayer, PerLayer | None]]
+
+
+def _outputs(seen: Seen, position: str, seed: int, brief: bool) -> Found:
     zsl, ft, icl = (seen.outputs[run] for run in RUNS)
-    maps = [seen.maps[run] for run in RUNS]
-    found: list[tuple[Key, PerLayer, PerLayer | None]] = []
+    found: Found = []
     for form, normalised in (("normalised", True), ("raw", False)):
         own = sim_aou(icl, zsl, ft, normalised=normalised)
-        lengths = (
-            sim_aou_null(icl, zsl, ft)
+        nulls = {
+            "lengths kept": sim_aou_null(icl, zsl, ft)
             if normalised
-            else sim_aou_simulated_null(icl, zsl, ft, seed=seed, normalised=False)
-        )
-        for against, null in (
-            ("lengths kept", lengths),
-            ("lengths and part along zero-shot kept", sim_aou_aligned_null(icl, zsl, ft, normalised=normalised)),
-            ("uniform noise as published", sim_aou_published_null(icl, zsl, seed, normalised=normalised)),
-        ):
-            found.append((("sim_aou", (position, form, f"null: {against}")), own, null))
-    before = sim_am(maps[2], maps[0])
-    found.append((("sim_am", (position, "after fine-tuning")), sim_am(maps[2], maps[1]), before))
-    found.append((("sim_am", (position, "before fine-tuning")), before, None))
-    permuted = sim_am_permuted(maps[2], maps[1], seed)
-    found.append(
-        (("sim_am", (position, "after fine-tuning", "null: tokens permuted")), sim_am(maps[2], maps[1]), permuted)
-    )
-    found.append((("sim_am_delta", (position,)), sim_am_delta(maps[2], maps[0], maps[1]), None))
-    return found + (_ranks(seen, learned, position, seed, ranked) if ranked else [])
+            else sim_aou_simulated_null(icl, zsl, ft, seed=seed, normalised=False),
+            "lengths and part along zero-shot kept": sim_aou_aligned_null(icl, zsl, ft, normalised=normalised),
+        }
+        if not brief:
+            nulls["uniform noise as published"] = sim_aou_published_null(icl, zsl, seed, normalised=normalised)
+        found += [(("sim_aou", (position, form, f"null: {against}")), own, null) for against, null in nulls.items()]
+    return found
 
 
-def _ranks(
-    seen: Seen, learned: Trained, position: str, seed: int, ranked: int
-) -> list[tuple[Key, PerLayer, PerLayer | None]]:
+def _maps(seen: Seen, position: str, seed: int, brief: bool) -> Found:
+    zsl, ft, icl = (seen.maps[run] for run in RUNS)
+    before, after = sim_am(icl, zsl), sim_am(icl, ft)
+    found: Found = [
+        (("sim_am", (position, "after fine-tuning")), after, before),
+        (("sim_am", (position, "before fine-tuning")), before, None),
+    ]
+    if not brief:
+        permuted = sim_am_permuted(icl, ft, seed)
+        found.append((("sim_am", (position, "after fine-tuning", "null: tokens permuted")), after, permuted))
+    found.append((("sim_am_delta", (position,)), sim_am_delta(icl, zsl, ft), None))
+    return found
+
+
+def _ranks(seen: Seen, learned: Trained, position: str, seed: int, ranked: int, brief: bool) -> Found:
     icl = [scores[:, :, learned.places].sum(axis=1) for scores in seen.to_demonstrations[:ranked]]
-    # Both query vectors are recorded with the scale of attention on them.
-    scale = 1 / learned.queries.shape[-1]
-    ft = [scale * np.einsum("lhtd,lhd->lt", learned.queries, last) for last in seen.last_queries[:ranked]]
-    found: list[tuple[Key, PerLayer, PerLayer | None]] = []
-    for form, published in (("scores", False), ("softmax in float32 as published", True)):
-        own = kendall(icl, ft, published=published)
-        found.append((("kendall", (position, form)), own, kendall_null(icl, seed, published=published)))
-        examples = example_kendall(icl, ft, learned.owner, published=published)
-        found.append((("example_kendall", (position, form)), examples, None))
+    ft = _fine_tuned_maps(learned.queries, np.stack(seen.last_queries[:ranked]))
+    found: Found = [(("kendall", (position, "scores")), kendall(icl, ft), kendall_null(icl, seed))]
+    if brief:
+        return found
+    found.append((("example_kendall", (position, "scores")), example_kendall(icl, ft, learned.owner), None))
+    form = "softmax in float32 as published"
+    null = kendall_null(icl, seed, published=True)
+    found.append((("kendall", (position, form)), kendall(icl, ft, published=True), null))
+    examples = example_kendall(icl, ft, learned.owner, published=True)
+    found.append((("example_kendall", (position, form)), examples, None))
     found.append((("top_k_recall", (position, f"{TOP_TOKENS} tokens")), top_k_recall(icl, ft, TOP_TOKENS), None))
     one, other = (demonstration_mass(scores, learned.owner) for scores in (icl, ft))
     found.append(
         (("top_k_recall", (position, f"{TOP_EXAMPLES} demonstrations")), top_k_recall(one, other, TOP_EXAMPLES), None)
     )
     return found
+
+
+def _fine_tuned_maps(
+    trained_on: Float[np.ndarray, "l h t d"], last: Float[np.ndarray, "q l h d"]
+) -> list[Float[np.ndarray, "l t"]]:
+    """Query vectors of the training tokens times that of a query's last token, summed over heads, query by query."""
+    # Both query vectors are recorded with the scale of attention on them.
+    scale = 1 / last.shape[-1]
+    found = np.empty((len(last), len(trained_on), trained_on.shape[2]))
+    for layer, own in enumerate(trained_on):
+        heads = own.transpose(1, 0, 2).reshape(own.shape[1], -1).astype(np.float64)
+        # A matrix product rounds equal rows differently at its edges, which would break the ties of equal tokens.
+        found[:, layer] = scale * np.einsum("qd,td->qt", last[:, layer].reshape(len(last), -1), heads)
+    return list(found)

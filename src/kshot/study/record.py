@@ -1,6 +1,6 @@
 """What scoring a cell leaves behind: its figures, and a line for every query."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from kshot.data.predictions import Predictions
 from kshot.data.task import Example, Task
+from kshot.data.template import Template
 from kshot.errors import NumericError
 from kshot.measure.calibrate import SCORES, why_undefined
 from kshot.measure.intervals import wilson
@@ -71,7 +72,8 @@ def record(
         "failed": None,
         "samples": None,
     }
-    return Record(figures=figures, right=marks), _samples(cell, adapted, task, examples, predictions, right)
+    named = {"cell": cell.id, **{name: getattr(cell, name) for name in ("task", "method", "shots", "seed", "order")}}
+    return Record(figures=figures, right=marks), samples_of(named, adapted.template, task, examples, predictions, right)
 
 
 def came_to_nothing(cell: Cell, lm: LM, examples: Sequence[Example], reason: str, seconds: float) -> dict[str, Any]:
@@ -175,31 +177,32 @@ def _rule(task: Task, predictions: Predictions, name: str) -> dict[str, float | 
     }
 
 
-def _samples(
-    cell: Cell,
-    adapted: Adapted,
+def samples_of(
+    named: Mapping[str, Any],
+    template: Template,
     task: Task,
     examples: Sequence[Example],
     predictions: Predictions,
     right: Sequence[bool | None],
+    *,
+    table: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
+    """A line for every query that was asked; ``named`` says by whom, and stands in each.
+
+    ``table`` are the scores that the answer is the best of: the log-probabilities, unless they are given.
+    """
     by_id = {example.id: example for example in examples}
     lines = []
     for q, name in enumerate(predictions.ids):
         example, labels = by_id[name], predictions.labels[q]
         sums = predictions.logprobs[q, : len(labels)]
-        ranked = np.argsort(-sums, kind="stable")
+        ranked = np.argsort(-(sums if table is None else table[q, : len(labels)]), kind="stable")
         kept = set(ranked[:OPEN_CANDIDATES].tolist()) | {int(predictions.gold[q])}
         greedy = predictions.greedy[q] if predictions.greedy is not None else None
         lines.append(
             {
-                "cell": cell.id,
+                **named,
                 "doc_id": name,
-                "task": cell.task,
-                "method": cell.method,
-                "shots": cell.shots,
-                "seed": cell.seed,
-                "order": cell.order,
                 "gold": example.label,
                 "pred": labels[int(ranked[0])] if greedy is None else greedy,
                 "logprobs": {
@@ -208,7 +211,7 @@ def _samples(
                     if task.kind != "open" or c in kept
                 },
                 "right": right[q],
-                "input": adapted.template.render(example.fields),
+                "input": template.render(example.fields),
                 "greedy": greedy,
             }
         )

@@ -2,10 +2,8 @@
 
 import json
 import logging
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,9 @@ from kshot.model.load import load_model
 from kshot.study.answering import Known, Question, answered, fitted
 from kshot.study.cells import Cell, cells_of, recipe
 from kshot.study.experiment import check_pool, experiment, queries
+from kshot.study.place import Finished, OnProgress, begun, folder, limit_notes, opened, silent, stopped
 from kshot.study.results import results
-from kshot.study.settings import Settings, command, plain
+from kshot.study.settings import Settings
 from kshot.study.store import RESULTS, Memory, Store
 from kshot.study.tasks import apart, tasks_of, with_transfers
 
@@ -26,18 +25,6 @@ log = logging.getLogger("kshot")
 
 # In the folder of a run: what fits leave on their way, and what is recommended.
 STATE, ARTEFACTS = "state", "artefacts"
-
-OnProgress = Callable[[int, int | None, str], None]
-"""``on_progress(done, total, what)``: so many cells of so many, doing what; ``total`` is None where nobody knows."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """A run at its end: what results.json holds, the folder it lies in, else the samples themselves."""
-
-    results: dict[str, Any] = field(repr=False)
-    directory: Path | None = None
-    samples: Sequence[dict[str, Any]] = field(default=(), repr=False)
 
 
 def run(
@@ -54,7 +41,7 @@ def run(
     and ``tasks`` stand in for their names in the settings. Raises KshotError before anything is written where the
     question cannot be answered; cells that were finished are kept whatever happens.
     """
-    say = on_progress or _silent
+    say = on_progress or silent
     repeatable = model is None and not tasks
     say(0, None, "reading the tasks")
     tasks, kept_apart = apart(with_transfers(asked, tuple(tasks) or tasks_of(asked)))
@@ -64,19 +51,11 @@ def run(
     say(0, None, f"loading {model.name if model else asked.model}")
     lm = model or load_model(asked.model, dtype=asked.dtype, device=asked.device)
     question = experiment(asked, lm, tasks, cells)
-    directory = _directory(asked, beneath, [task.name for task in tasks], lm.name, question.identity)
-    begun = {
-        "identity": question.identity,
-        # Without samples some of the folder's files would be there for some cells only.
-        "facts": {**question.facts, "log_samples": asked.log_samples},
-        "packing": [lm.tokens_per_pack, lm.rows_per_pack],
-        "version": _version(),
-        "date": time.time(),
-        "argv": command(asked) if repeatable else None,
-        "settings": plain(asked),
-        "notes": [*notes, *kept_apart, *_limit_notes(asked, tasks)],
-    }
-    with Store(directory, begun) if directory else Memory(begun) as store:
+    directory = folder(asked.output_path, beneath, [task.name for task in tasks], lm.name, question.identity)
+    # Without samples some of the folder's files would be there for some cells only.
+    facts = {"identity": question.identity, "facts": {**question.facts, "log_samples": asked.log_samples}}
+    told = [*notes, *kept_apart, *limit_notes(asked.limit, tasks)]
+    with opened(directory, begun("run", asked, lm, facts, told, repeatable=repeatable)) as store:
         # The packing of the run's first start: memory that is free now and was not then would round otherwise.
         tokens, rows = store.run["packing"]
         lm = replace(lm, tokens_per_pack=tokens, rows_per_pack=rows)
@@ -130,8 +109,7 @@ def _measure(
         try:
             line, samples = answered(question, lm, cell, known, _within(say, number, len(cells), cell))
         except KeyboardInterrupt as stop:
-            where = f" in {str(store.directory)!r}" if store.directory else ""
-            stop.add_note(f"{number} of {len(cells)} cells are finished{where}")
+            stopped(stop, store, number, len(cells))
             raise
         store.append(line, samples if asked.log_samples else [])
     say(len(cells), len(cells), "done")
@@ -212,31 +190,3 @@ def _check(
         for template in (task.template, *task.layouts):
             for example in (*chosen[task.name], *shown.values()):
                 template.render(example.fields)
-
-
-def _directory(asked: Settings, beneath: Path | None, names: Sequence[str], model: str, identity: str) -> Path | None:
-    if asked.output_path is not None:
-        return Path(asked.output_path).expanduser()
-    if beneath is None:
-        return None
-    words = [*names[:3], *([f"and-{len(names) - 3}-more"] if len(names) > 3 else []), Path(model).name, identity[:8]]
-    return beneath / "-".join("".join(c if c.isalnum() or c in "-_." else "_" for c in word) for word in words)
-
-
-def _limit_notes(asked: Settings, tasks: Sequence[Task]) -> list[str]:
-    return [
-        f"{task.name}: {asked.limit} of {len(task.test)} test examples, drawn once for all; --limit all takes them all"
-        for task in tasks
-        if asked.limit != "all" and asked.limit < len(task.test)
-    ]
-
-
-def _version() -> str:
-    try:
-        return version("kshot")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def _silent(done: int, total: int | None, what: str) -> None:
-    return None

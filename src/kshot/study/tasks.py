@@ -1,7 +1,7 @@
 """The tasks that settings name, with the layout they ask for."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,24 @@ from kshot.data.files import SUFFIXES
 from kshot.data.task import Example, Task
 from kshot.data.template import Template
 from kshot.errors import DataError, KshotError, UnknownName
+from kshot.study.explain_settings import ExplainSettings
 from kshot.study.settings import Settings
 
+Suggest = Callable[[str], Template | None]
+"""The layout for a task by the name it is asked by, where somebody suggests one."""
 
-def tasks_of(asked: Settings) -> tuple[Task, ...]:
-    """Every task of the settings, loaded. UnknownName, DataError or PromptError in one line where that fails."""
+
+def tasks_of(asked: Settings | ExplainSettings, suggest: Suggest = lambda name: None) -> tuple[Task, ...]:
+    """Every task of the settings, loaded; what is suggested holds where no layout is asked for.
+
+    UnknownName, DataError or PromptError in one line where that fails.
+    """
     if asked.test_file is not None and len(asked.tasks) > 1:
         raise KshotError(f"--test-file goes with one task, and {len(asked.tasks)} are asked for")
     layouts = [template_changes(given) for given in asked.template] or [{}]
     found = []
     for name in asked.tasks:
-        first, *others = [_laid_out(name, asked.test_file, layout) for layout in layouts]
+        first, *others = [_laid_out(name, asked.test_file, layout, suggest) for layout in layouts]
         found.append(replace(first, layouts=tuple(other.template for other in others)))
     for name, times in Counter(task.name for task in found).items():
         if times > 1:
@@ -81,12 +88,21 @@ def _fields(example: Example) -> str:
     return repr(sorted(example.fields.items()))
 
 
-def _laid_out(name: str, test_file: str | None, layout: dict[str, Any]) -> Task:
-    if "input" in layout and Path(name).suffix.lower() in SUFFIXES:
+def _laid_out(name: str, test_file: str | None, layout: dict[str, Any], suggest: Suggest) -> Task:
+    if "input" in layout and _is_file(name):
         # A file whose fields have names of their own cannot be read without the layout that uses them.
         return load_task(name, test_file=test_file, template=Template(**layout))
+    suggested = suggest(name) if not layout and _is_file(name) else None
+    if suggested is not None:
+        task = load_task(name, test_file=test_file, template=suggested)
+        if set(task.labels) == set(suggested.words):
+            return task
     task = load_task(name, test_file=test_file)
     return replace(task, template=replace(task.template, **layout)) if layout else task
+
+
+def _is_file(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES or Path(name).is_dir()
 
 
 def template_changes(given: str) -> dict[str, Any]:

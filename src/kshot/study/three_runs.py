@@ -14,7 +14,7 @@ from kshot.data.task import Example, Task
 from kshot.data.template import Template
 from kshot.errors import MethodError
 from kshot.model.delta import Delta
-from kshot.model.demonstrations import demonstration_of_tokens
+from kshot.model.demonstrations import demonstration_of_tokens, shown_texts
 from kshot.model.lm import LM
 from kshot.model.prompts import Prompt, continuations
 from kshot.model.trace import Tokens, Trace, traced
@@ -45,12 +45,32 @@ class Texts:
     left_out: tuple[str, ...]
 
 
+def described(template: Template, shown: Sequence[Example], shown_in: Template) -> Template:
+    """The layout of queries behind demonstrations of another layout: their text begins its description."""
+    text = shown_in.preamble(shown_texts(shown_in, tuple(shown)))
+    return replace(template, description=text + template.description)
+
+
 def texts(
-    lm: LM, task: Task, template: Template, demonstrations: Sequence[Example], queries: Sequence[Example]
+    lm: LM,
+    task: Task,
+    template: Template,
+    demonstrations: Sequence[Example],
+    queries: Sequence[Example],
+    *,
+    shown_in: Template | None = None,
 ) -> Texts:
-    """Both prompts of every query. MethodError where no query reads the same in both."""
+    """Both prompts of every query; ``shown_in`` is the layout of the demonstrations, where that is another.
+
+    MethodError where no query reads the same in both.
+    """
     shown = tuple(demonstrations)
-    tokens, layout = read_first(lm, template, shown, queries)
+    if shown_in is None:
+        tokens, layout = read_first(lm, template, shown, queries)
+        followed_by = template.render(queries[0].fields)
+    else:
+        tokens, layout = read_first(lm, described(template, shown, shown_in), (), queries)
+        followed_by = template.description + template.render(queries[0].fields)
     firsts = [task.candidates(query)[:1] for query in queries]
     alone = _first_candidates(lm, template, queries, firsts)
     behind = _first_candidates(replace(lm, codec=lm.codec.begun()), layout, queries, firsts)
@@ -65,7 +85,7 @@ def texts(
             shared.append(min(same, len(own) - len(lm.codec.first)))
     if not kept:
         raise MethodError("no query is tokenised alike alone and behind the demonstrations; try another template")
-    owner = demonstration_of_tokens(lm.codec, template, shown, followed_by=template.render(queries[0].fields))
+    owner = demonstration_of_tokens(lm.codec, shown_in or template, shown, followed_by=followed_by)
     return Texts(
         queries=tuple(queries[i] for i in kept),
         alone=tuple(alone[i][0] for i in kept),

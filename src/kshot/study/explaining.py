@@ -1,0 +1,225 @@
+"""``kshot explain``: the parts of the question become records, and the records one answer."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kshot.data import load_task, task_hash
+from kshot.data.published import suggested
+from kshot.data.published_figures import beside
+from kshot.data.task import Task
+from kshot.errors import DataError
+from kshot.model.lm import LM
+from kshot.model.load import load_model
+from kshot.packages import built_once, cache_dir
+from kshot.study.claims import verdicts
+from kshot.study.environment import environment
+from kshot.study.experiment import layout_facts, queries, standing
+from kshot.study.explain import SIZES, Cell, Size, Study, answered, layout_of
+from kshot.study.explain_settings import ExplainSettings
+from kshot.study.forecast import duration, seconds_to_go
+from kshot.study.over_seeds import over_seeds
+from kshot.study.place import Finished, OnProgress, begun, folder, limit_notes, opened, silent, stopped
+from kshot.study.results import model_facts
+from kshot.study.store import RESULTS, Memory, Store
+from kshot.study.tasks import apart, tasks_of
+
+log = logging.getLogger("kshot")
+
+# Attribution asks every subset of the demonstrations for every candidate of every query.
+_MOST_LABELS = 50
+# Whose demonstrations are shown to a task that is asked alone; either has few labels and is always at hand.
+_OTHERS = ("country-continent", "colours")
+
+
+def explain(
+    asked: ExplainSettings,
+    *,
+    model: LM | None = None,
+    tasks: Sequence[Task] = (),
+    beneath: Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> Finished:
+    """What demonstrations did to a model on each task, or what is still missing of it, on record.
+
+    The records go to ``asked.output_path``, else to a folder of their own ``beneath`` the one given, else nowhere.
+    ``model`` and ``tasks`` stand in for their names in the settings. Raises KshotError before anything is written where
+    the question cannot be answered; parts that were finished are kept whatever happens.
+    """
+    say = on_progress or silent
+    repeatable = model is None and not tasks
+    say(0, None, "reading the tasks")
+    tasks, kept_apart = apart(tuple(tasks) or tasks_of(asked, suggested))
+    size = sized(asked)
+    for task in tasks:
+        _check(task, asked, size)
+    say(0, None, f"loading {model.name if model else asked.model}")
+    lm = model or load_model(asked.model, dtype=asked.dtype, device=asked.device)
+    study = Study(lm=lm, tasks=tasks, size=size, seeds=asked.seed, other=_other(tasks))
+    cells = study.cells()
+    about = {**standing(lm), "tasks": {task.name: {"hash": task_hash(task)} for task in tasks}}
+    directory = folder(asked.output_path, beneath, ["explain", *study.names], lm.name, study.identity)
+    facts = {"identity": study.identity, "facts": about}
+    told = [*kept_apart, *limit_notes(size.limit, tasks)]
+    with opened(directory, begun("explain", asked, lm, facts, told, repeatable=repeatable)) as store:
+        tokens, rows = store.run["packing"]
+        study = replace(study, lm=replace(lm, tokens_per_pack=tokens, rows_per_pack=rows))
+        _answer(study, cells, store, say)
+        known = {line["id"]: line for line in store.lines}
+        value = explained(store.run, study, [known[cell.id] for cell in cells])
+        store.write(RESULTS, value)
+        return Finished(results=value, directory=directory)
+
+
+def sized(asked: ExplainSettings) -> Size:
+    """How much the settings ask: a size, with the numbers that are given instead of its own."""
+    size = SIZES[asked.size]
+    if asked.num_fewshot is not None:
+        size = replace(size, shots=asked.num_fewshot, capped=False)
+    if asked.limit is not None:
+        size = replace(size, limit=asked.limit)
+    if asked.template:
+        size = replace(size, as_published=False, capped=False)
+    return size if asked.learning_rate is None else replace(size, grid=(float(asked.learning_rate),), validation=0)
+
+
+def _check(task: Task, asked: ExplainSettings, size: Size) -> None:
+    """Everything that can be found wrong without a model."""
+    pool = sum(example.label is not None for example in task.train)
+    shots = layout_of(task)[1] if size.capped else size.shots
+    if not any(example.label is not None for example in queries(task, size.limit)):
+        raise DataError(f"task {task.name!r} has no labelled test examples to ask")
+    if min(size.shots, shots) > pool:
+        raise DataError(
+            f"task {task.name!r}: asked for {min(size.shots, shots)} demonstrations, and its training pool has {pool} "
+            f"labelled examples; give --num-fewshot at most {pool}"
+        )
+    if len(task.labels) > _MOST_LABELS:
+        raise DataError(
+            f"task {task.name!r} has {len(task.labels)} answers to choose from; an explanation works with at most {_MOST_LABELS}"
+        )
+
+
+def _other(tasks: Sequence[Task]) -> Task | None:
+    """A task whose demonstrations say nothing of the one that is asked, where it is asked alone."""
+    if len(tasks) > 1:
+        return None
+    return next(load_task(name) for name in _OTHERS if name != tasks[0].name)
+
+
+def _answer(study: Study, cells: Sequence[Cell], store: Store | Memory, say: OnProgress) -> None:
+    """Every part that the store does not hold yet."""
+    held = {line["id"]: line for line in store.lines}
+    if missing := [cell for cell in cells if cell.id not in held]:
+        say(len(held), len(cells), "timing a few queries")
+        if (seconds := seconds_to_go(study, missing)) is not None:
+            log.info("%s to go", duration(seconds))
+            say(len(held), len(cells), f"{duration(seconds)} to go")
+    for number, cell in enumerate(cells):
+        if cell.id in held:
+            continue
+        say(number, len(cells), cell.title)
+        before = {c.part: held[c.id] for c in cells if (c.task, c.seed) == (cell.task, cell.seed) and c.id in held}
+        try:
+            line = _remembered(cell) or answered(study, cell, before, _within(say, number, len(cells), cell))
+        except KeyboardInterrupt as stop:
+            stopped(stop, store, len(held), len(cells))
+            raise
+        samples = [{"cell": cell.id, **sample} for sample in line.pop("samples", [])]
+        held[cell.id] = store.append(line, samples)
+        _remember(cell, line)
+    say(len(cells), len(cells), "done")
+
+
+def _within(say: OnProgress, number: int, cells: int, cell: Cell) -> Any:
+    return lambda what: say(number, cells, f"{cell.title} ({what})")
+
+
+def _remembered(cell: Cell) -> dict[str, Any] | None:
+    """The learning rate of fine-tuning where another run has chosen it: it is dear, and the same for all of them."""
+    if cell.part != "rates":
+        return None
+    try:
+        found = json.loads((cache_dir() / "rates" / cell.id / "line.json").read_text(encoding="utf-8"))
+        return {**found, "seconds": 0.0} if found["id"] == cell.id else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _remember(cell: Cell, line: Mapping[str, Any]) -> None:
+    if cell.part == "rates" and not line["failed"]:
+        with built_once(cache_dir() / "rates" / cell.id) as fresh:
+            (fresh / "line.json").write_text(json.dumps(line, ensure_ascii=False), encoding="utf-8")
+
+
+def explained(run: Mapping[str, Any], study: Study, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """results.json of an explanation: ``run`` as in run.json, the lines of records.jsonl in the order of the cells."""
+    own = [row for line in lines for row in line["rows"]]
+    measures = beside([*over_seeds(own), *own])
+    return {
+        "results": {task.name: _lm_eval_row(task.name, measures) for task in study.tasks},
+        "date": run["date"],
+        "total_evaluation_time_seconds": str(sum(line["seconds"] for line in lines)),
+        "kshot": {
+            "version": run["version"],
+            "argv": run["argv"],
+            "settings": run["settings"],
+            "identity": run["identity"],
+            "model": model_facts(study.lm),
+            "environment": environment(),
+            "tasks": {task.name: _task_facts(study, task) for task in study.tasks},
+            "measures": measures,
+            "verdicts": verdicts(measures),
+            "pictures": {task.name: _pictures(task.name, lines) for task in study.tasks},
+            "cells": [
+                {name: value for name, value in line.items() if name not in ("rows", "pictures")} for line in lines
+            ],
+            "notes": [*run["notes"], *_notes(lines)],
+        },
+    }
+
+
+def _lm_eval_row(task: str, measures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Accuracies under lm-eval's names, of the first seed or over seeds."""
+    found: dict[str, Any] = {"alias": task}
+    for row in measures:
+        if row["task"] == task and row["measure"] == "accuracy":
+            found.setdefault(f"acc,{row['variant']}", row["value"])
+    return found
+
+
+def _task_facts(study: Study, task: Task) -> dict[str, Any]:
+    setting = study.setting(task, study.seeds[0])
+    return {
+        "labels": list(task.labels),
+        "shots": len(setting.demonstrations),
+        "queries": len(setting.queries),
+        "train": len(task.train),
+        "test": len(task.test),
+        "source": task.source,
+        "description": setting.template.description,
+        **layout_facts(replace(task, template=setting.template, layouts=())),
+        "hash": task_hash(task),
+    }
+
+
+def _pictures(task: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The pictures of every part, of the first seed that has them."""
+    found: dict[str, Any] = {}
+    for line in lines:
+        if line["task"] == task:
+            found = {**(line.get("pictures") or {}), **found}
+    return found
+
+
+def _notes(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What parts had to say, and which came to nothing and why; the same words of several once."""
+    said = []
+    for line in lines:
+        said += [f"{line['task']}: {note}" for note in line.get("notes") or ()]
+        if line["failed"]:
+            said.append(f"{line['task']}, seed {line['seed']}, {line['part']}: {line['failed']}")
+    return list(dict.fromkeys(said))

@@ -1,0 +1,114 @@
+"""How long an explanation will take: a few queries and demonstrations are timed, and the parts counted in them.
+
+The counts were fitted to the parts of a measured run (SST-2, 8 demonstrations, 30 queries); a forecast is meant to tell
+minutes from hours.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from kshot.adapt.descent import one_pass
+from kshot.data.task import Task
+from kshot.errors import MethodError, ModelError, NumericError, PromptError
+from kshot.measure.attribution import EXACT
+from kshot.study.compared import Setting
+from kshot.study.explain import Cell, Size, Study
+from kshot.study.finetuned import right_answers
+
+Work = tuple[float | int, float | int]
+"""So many queries are asked, and so many steps of fine-tuning taken."""
+
+# So many queries and demonstrations are timed, after one of each that warms up.
+_TIMED = 4
+# One comparison asks every query three times and traces it in three runs.
+_COMPARED = 7.0
+# A step for every token of a demonstration against one for all of them.
+_TOKEN_BY_TOKEN = 10.0
+
+
+def seconds_to_go(study: Study, cells: Sequence[Cell]) -> float | None:
+    """About how many seconds these cells take; None where no task could be timed."""
+    paces = {task.name: _pace(study, task) for task in study.tasks if any(cell.task == task.name for cell in cells)}
+    found = 0.0
+    for cell in cells:
+        pace = paces[cell.task]
+        if pace is not None:
+            setting, a_query, a_step = pace
+            asked, steps = _WORK[cell.part](study.size, len(setting.queries), len(setting.demonstrations))
+            found += asked * a_query + steps * a_step
+    return found if any(pace is not None for pace in paces.values()) else None
+
+
+def duration(seconds: float) -> str:
+    """Roughly, in words.
+
+    >>> duration(20), duration(700), duration(9000)
+    ('less than a minute', 'about 12 minutes', 'about 2.5 hours')
+    """
+    if seconds < 50:
+        return "less than a minute"
+    if seconds < 5000:
+        minutes = max(1, round(seconds / 60))
+        return f"about {minutes} minute{'s' if minutes > 1 else ''}"
+    return f"about {seconds / 3600:.1f} hours"
+
+
+def _pace(study: Study, task: Task) -> tuple[Setting, float, float] | None:
+    """The setting of the first seed, and the seconds of a query and of a step of fine-tuning."""
+    try:
+        setting = study.setting(task, study.seeds[0])
+        lm, template = setting.lm, setting.template
+        queries, shown = setting.queries[:_TIMED], setting.demonstrations[:_TIMED]
+        right_answers(lm, task, template, queries[:1])
+        one_pass(lm, task, template, shown[:1], 1e-6)
+        begun = time.perf_counter()
+        right_answers(lm, task, template, queries)
+        between = time.perf_counter()
+        one_pass(lm, task, template, shown, 1e-6)
+        return setting, (between - begun) / len(queries), (time.perf_counter() - between) / len(shown)
+    except (MethodError, ModelError, NumericError, PromptError):
+        # The parts will say why.
+        return None
+
+
+def _rates(size: Size, queries: int, shots: int) -> Work:
+    grid = len(size.grid)
+    # A quarter by all, another by about three quarters of them, half by about half.
+    return (0.7 * grid * (queries + size.validation), grid * shots) if grid > 1 else (0.0, 0.0)
+
+
+def _runs(size: Size, queries: int, shots: int) -> Work:
+    rates = min(2, len(size.grid))
+    return rates * _COMPARED * queries, rates * shots
+
+
+def _controls(size: Size, queries: int, shots: int) -> Work:
+    return 4 * _COMPARED * queries, 4 * shots
+
+
+def _layer_causal(size: Size, queries: int, shots: int) -> Work:
+    few = min(size.layer_causal, shots)
+    return 2 * _COMPARED * queries, (_TOKEN_BY_TOKEN + 1) * few
+
+
+def _attribution(size: Size, queries: int, shots: int) -> Work:
+    own = min(size.effort.queries, queries)
+    subsets = 2**shots if shots <= EXACT else 2 * size.effort.pairs * shots
+    # A query behind a prefix that is there costs about half of one alone, which has its own beginning to read.
+    return 0.6 * own * (subsets + shots) + 2 * own, 2.0 * own
+
+
+def _orders(size: Size, queries: int, shots: int) -> Work:
+    return 1.5 * size.effort.orders * min(size.effort.queries, queries), 0.0
+
+
+_WORK: Mapping[str, Callable[[Size, int, int], Work]] = {
+    "rates": _rates,
+    "runs": _runs,
+    "controls": _controls,
+    "implied": lambda size, queries, shots: (2.0 * queries, 0.0),
+    "attribution": _attribution,
+    "orders": _orders,
+    "layer-causal": _layer_causal,
+}
+"""What each part asks, for so many queries and demonstrations."""
