@@ -135,8 +135,13 @@ def test_what_does_not_apply_says_so(tiny_lm: LM) -> None:
     for part in ("rates", "runs"):
         found[part] = answered(asked, Cell(task="films", seed=0, part=part), found, lambda what: None)
     assert found["rates"]["failed"] == "task 'films' leaves no training examples for the choice of a learning rate"
-    assert found["runs"]["failed"].startswith("no learning rate to fine-tune with: task 'films' leaves")
-    assert found["runs"]["rows"] == []
+    assert found["runs"]["failed"] is None
+    (note,) = found["runs"]["notes"]
+    assert note.startswith(
+        "in-context learning is not set against fine-tuning: no learning rate to fine-tune with: task"
+    )
+    runs = [(row["measure"], row["variant"]) for row in found["runs"]["rows"]]
+    assert runs == [("accuracy", "zero-shot"), ("accuracy", "in-context")]
 
 
 def test_a_cell_is_named_by_what_its_figures_depend_on(tiny_lm: LM) -> None:

@@ -221,16 +221,20 @@ def _rates(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) 
 
 
 def _runs(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
-    chosen = _chosen(before)
+    """Accuracies, and what can be had of the comparison: not every model has keys and values that can be tuned alone."""
     samples: list[dict[str, Any]] = []
+    notes: list[str] = []
     right = answered_right(replace(setting, keep=partial(_told, setting, samples, "")))
     rows = accuracy_rows(right)
-    for rate, words in _by_rate(chosen).items():
-        own = replace(setting, keep=partial(_told, setting, samples, f", {' and '.join(words)} rate"))
-        found = compared(own, rate, right, watch=say)
-        for word in words:
-            rows += [_also(row, word) for row in found]
-    return {"rows": rows, "samples": samples}
+    try:
+        for rate, words in _by_rate(_chosen(before)).items():
+            own = replace(setting, keep=partial(_told, setting, samples, f", {' and '.join(words)} rate"))
+            found = compared(own, rate, right, watch=say)
+            for word in words:
+                rows += [_also(row, word) for row in found]
+    except (MethodError, ModelError, NumericError) as error:
+        notes.append(f"in-context learning is not set against fine-tuning: {error}")
+    return {"rows": rows, "samples": samples, "notes": notes}
 
 
 def _told(setting: Setting, samples: list[dict[str, Any]], how: str, run: str, found: Predictions) -> None:
