@@ -110,7 +110,7 @@ def _paired(tests: Sequence[Mapping[str, Any]]) -> list[str]:
                 one["verdict"],
             ]
         )
-    return _table(rows) if tests else []
+    return _table(rows) if len(rows) > 1 else []
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -9,7 +9,7 @@ from kshot.data.pick import pick
 from kshot.model.lm import LM
 from kshot.show.explain import answer
 from kshot.study import claims as module
-from kshot.study.claims import BAR, CLAIMS, verdicts, widening
+from kshot.study.claims import BAR, CLAIMS, LEAST, verdicts, widening
 from kshot.study.compared import Setting, answered_right, compared
 from kshot.study.implied import implied
 from kshot.study.over_seeds import over_seeds
@@ -269,3 +269,11 @@ def test_what_a_study_measures_is_what_claims_are_about(tiny_lm: LM) -> None:
     found = verdicts(rows)
     assert [line["claim"] for line in found] == expected
     assert answer(found).count("; ") >= 2
+
+
+@pytest.mark.parametrize("claim", ABOUT)
+def test_means_over_few_queries_are_not_judged(claim: str) -> None:
+    few, enough = (one(about(claim, 0.3, n=n), claim) for n in (LEAST - 1, LEAST))
+    counted = ABOUT[claim][0] == "rec2ftp"
+    assert (few["verdict"], enough["verdict"]) == ("shown" if counted else "not shown", "shown")
+    assert few["observed"] == enough["observed"]

@@ -18,7 +18,7 @@ from kshot.show.words import Row
 
 _MARKS = {"shown": "✓", "not shown": "○", "contradicted": "✗"}
 # Six tasks stand side by side: a space follows every column.
-_WIDTH, _NAMES, _COLUMN = 100, 24, 11
+_WIDTH, _NAMES, _COLUMN, _WIDEST = 100, 24, 11, 24
 # So many claims of a kind stand in the paragraph; the table below it has them all.
 _TOLD = 3
 
@@ -83,10 +83,11 @@ def _observed(row: Row) -> str:
 
 def _table(lines: Sequence[Line], tasks: Sequence[str]) -> Table:
     """Each measure with its interval, its null and the published figures below it."""
+    width = max(_COLUMN, min(_WIDEST, (_WIDTH - _NAMES - 1) // len(tasks) - 1))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     table.add_column("", width=_NAMES)
     for task in tasks:
-        table.add_column(Text(_cut(task, _COLUMN)), justify="right", no_wrap=True, width=_COLUMN)
+        table.add_column(Text(_cut(task, width)), justify="right", no_wrap=True, width=width)
     for line in lines:
         cells = line["cells"]
         table.add_row(Text(line["name"]), *(cell["text"] or words.DASH for cell in cells))

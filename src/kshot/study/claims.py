@@ -16,6 +16,10 @@ Row = dict[str, Any]
 # Of the squared length of what heads say, a form that is to stand for them explains at least half: a bar of ours.
 BAR = 0.5
 
+# Percentiles of resamples of fewer queries are no intervals: what they give is not judged.
+LEAST = 20
+_EXACT = ("accuracy", "rec2ftp")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
@@ -123,7 +127,8 @@ def verdicts(measures: Sequence[Row]) -> list[dict[str, Any]]:
     Rows over seeds (``over_seeds``) are taken where there are any, else those of the least seed.
 
     Claim: ``shown`` is what the figures say whatever examples (and seeds) were drawn, ``contradicted`` that they say
-        the opposite; ``not shown`` is neither, also where a figure is undefined or has no interval.
+        the opposite; ``not shown`` is neither, also where a figure is undefined, has no interval,
+        or is a mean over fewer than LEAST queries.
     Formula: ``observed`` is the figure, or its difference to its null or rival. ``shown`` where the whole interval lies
         above 0 (for BAR: above it and above the null), ``contradicted`` where it lies below. Of a difference the bounds
         are low - other's high and high - other's low, so the two intervals are apart. With m claims judged on a task
@@ -238,7 +243,8 @@ def _part(row: Mapping[str, Any]) -> _Part:
     value, low, high = (row.get(key) for key in ("value", "low", "high"))
     assert value is not None
     measure = str(row["measure"])
-    if low is None or high is None:
+    few = measure not in _EXACT and row.get("n") is not None and row["n"] < LEAST
+    if low is None or high is None or few:
         return _Part(float(value), None, None, measure)
     # A percentile of resamples may lie beyond the mean by rounding.
     return _Part(float(value), max(0.0, value - low), max(0.0, high - value), measure)

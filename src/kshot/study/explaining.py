@@ -15,7 +15,7 @@ from kshot.errors import DataError
 from kshot.model.lm import LM
 from kshot.model.load import load_model
 from kshot.packages import built_once, cache_dir
-from kshot.study.claims import verdicts
+from kshot.study.claims import LEAST, verdicts
 from kshot.study.environment import environment
 from kshot.study.experiment import layout_facts, queries, standing
 from kshot.study.explain import SIZES, Cell, Size, Study, answered, layout_of
@@ -159,6 +159,12 @@ def explained(run: Mapping[str, Any], study: Study, lines: Sequence[Mapping[str,
     """results.json of an explanation: ``run`` as in run.json, the lines of records.jsonl in the order of the cells."""
     own = [row for line in lines for row in line["rows"]]
     measures = beside([*over_seeds(own), *own])
+    facts = {task.name: _task_facts(study, task) for task in study.tasks}
+    few = [
+        f"{name}: {found['queries']} queries; means over fewer than {LEAST} are not judged"
+        for name, found in facts.items()
+        if found["queries"] * len(study.seeds) < LEAST
+    ]
     return {
         "results": {task.name: _lm_eval_row(task.name, measures) for task in study.tasks},
         "date": run["date"],
@@ -170,14 +176,14 @@ def explained(run: Mapping[str, Any], study: Study, lines: Sequence[Mapping[str,
             "identity": run["identity"],
             "model": model_facts(study.lm),
             "environment": environment(),
-            "tasks": {task.name: _task_facts(study, task) for task in study.tasks},
+            "tasks": facts,
             "measures": measures,
             "verdicts": verdicts(measures),
             "pictures": {task.name: _pictures(task.name, lines) for task in study.tasks},
             "cells": [
                 {name: value for name, value in line.items() if name not in ("rows", "pictures")} for line in lines
             ],
-            "notes": [*run["notes"], *_notes(lines)],
+            "notes": [*run["notes"], *few, *_notes(lines)],
         },
     }
 
