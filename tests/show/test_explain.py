@@ -201,9 +201,12 @@ def test_controls_stand_beside_what_was_measured_in_the_same_way() -> None:
 
 def test_curves_are_small_multiples_with_their_rivals() -> None:
     task = explain_tasks.explain_task(RECORD, "sst2", "task-1")
-    # four as published, and two of those measured raw, which have controls
-    assert [one["how"] for one in task["curves"]].count("appended label, normalised, published rate") == 4
-    assert len(task["curves"]) == 6
+    # of each of the four measures the one as published and the one nearest to the corrected
+    assert [one["how"] for one in task["curves"]] == [
+        "appended label, normalised, published rate",
+        "last prompt token, raw, corrected rate",
+    ] * 4
+    assert len(task["more_curves"]) == 12
     assert [name for name, *_ in task["rivals"]] == [
         "before fine-tuning", "untrained model", "trained embeddings only", "demonstrations of another task",
         "demonstrations with shuffled labels",

@@ -20,6 +20,7 @@ FACETS: Mapping[str, tuple[str, ...]] = {
     "run": ("zero-shot", "fine-tuned", "in-context"),
 }
 AS_PUBLISHED: Mapping[str, str] = {facet: own[0] for facet, own in FACETS.items() if facet != "run"}
+CORRECTED: Mapping[str, str] = {**AS_PUBLISHED, "position": "last prompt token", "form": "raw", "rate": "corrected"}
 # How a thing was measured may stand in for the published way, what was measured may not.
 HOW = ("position", "form", "rate")
 _FACET_OF = {word: facet for facet, own in FACETS.items() for word in own}

@@ -1,5 +1,6 @@
 """What the page of ``kshot explain`` says of one task: curves over layers, weight changes, demonstrations, orders."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from markupsafe import Markup
 from kshot.show import explain_plots, words
 from kshot.show.explain_rows import (
     AS_PUBLISHED,
+    CORRECTED,
     EFFECTS,
     SIMILARITIES,
     Line,
@@ -30,7 +32,6 @@ RIVAL_NAMES = {
     "another task": "demonstrations of another task",
     "shuffled labels": "demonstrations with shuffled labels",
 }
-_CONTROLS = {"untrained", "trained embeddings", "another task", "shuffled labels"}
 # Measures of the weight change by layer, each a panel.
 _INNER = ("lambda", "relaxed_cosine", "relaxed_r2", "effective_rank")
 _MORE = 12
@@ -75,13 +76,15 @@ def _caption(facts: Row) -> str:
 
 
 def _curves(rows: Sequence[Row], name: str, key: str) -> dict[str, Any]:
-    """Panels over layers: those nearest to the published variant and those with controls, and ``more`` measured otherwise."""
+    """Panels over layers: of each measure the one nearest to the published variant and the one nearest to the corrected,
+    and ``more`` measured otherwise."""
     first: list[dict[str, Any]] = []
     more: list[dict[str, Any]] = []
     seen: set[str] = set()
     for measure in (*SIMILARITIES, "example_kendall", "top_k_recall"):
         lines = layered(rows, measure)
         mains = [(far, v) for v in lines if (far := distance(v, AS_PUBLISHED)) is not None]
+        corrected = min((v for _, v in mains), key=lambda v: _otherwise(v, CORRECTED), default=None)
         for place, (_, variant) in enumerate(sorted(mains, key=lambda one: one[0])):
             beside = _rivals(lines, variant)
             figure = svg(
@@ -90,7 +93,7 @@ def _curves(rows: Sequence[Row], name: str, key: str) -> dict[str, Any]:
                 title=f"{named(measure)} by layer, {name}" + (f" ({how(variant)})" if how(variant) else ""),
                 description=_told(lines[variant]),
             )
-            kept = place == 0 or bool(set(beside) & _CONTROLS)
+            kept = place == 0 or variant == corrected
             (first if kept else more).append({"figure": figure, "how": how(variant)})
             seen |= set(beside) if kept or len(more) <= _MORE else set()
     return {
@@ -99,6 +102,11 @@ def _curves(rows: Sequence[Row], name: str, key: str) -> dict[str, Any]:
         "left_out": max(0, len(more) - _MORE),
         "rivals": [(RIVAL_NAMES[rival], *stroke(rival)) for rival in RIVAL_NAMES if rival in seen],
     }
+
+
+def _otherwise(variant: str, want: Mapping[str, str]) -> float:
+    far = distance(variant, want)
+    return math.inf if far is None else float(far)
 
 
 def stroke(rival: str) -> tuple[str, str, str]:
