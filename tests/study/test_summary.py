@@ -112,6 +112,7 @@ def test_the_answer_says_what_is_not_clear() -> None:
         "without demonstrations, 42 %. It is not distinguishable from zero-shot (p = 1). "
         "Always answering 'good' is as good as far as one can tell (50 %)."
     )
+    assert _said(lines, ("good", 0.8)).endswith("Always answering 'good' is better (80 %).")
 
 
 def test_the_answer_counts_seeds_and_knows_one_row() -> None:

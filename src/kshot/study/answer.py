@@ -56,7 +56,8 @@ def answer(
 def _no_better_than(commonest: tuple[str, float] | None, best: Row) -> list[str]:
     if commonest is None or best["test_low"] > commonest[1]:
         return []
-    return [f"Always answering {commonest[0]!r} is as good as far as one can tell ({percent(commonest[1])})."]
+    told = "is better" if best["test_high"] < commonest[1] else "is as good as far as one can tell"
+    return [f"Always answering {commonest[0]!r} {told} ({percent(commonest[1])})."]
 
 
 def _most_accurate(best: Row, rows: Sequence[Row], apart: Apart) -> str:
