@@ -544,11 +544,11 @@ def test_a_resume_that_runs_finished_cells_again(tiny_lm: LM, tmp_path: Path, mo
 
 def test_a_page_without_escaping() -> None:
     check = suite("show/test_report.py").test_text_from_data_is_escaped_everywhere
-    environment = report._environment
+    templates = report.templates
 
     def unescaped() -> Any:
-        made = environment()
+        made = templates()
         made.autoescape = False
         return made
 
-    caught(lambda: check("note"), lambda patch: patch.setattr(report, "_environment", unescaped))
+    caught(lambda: check("note"), lambda patch: patch.setattr(report, "templates", unescaped))

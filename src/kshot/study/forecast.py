@@ -42,7 +42,7 @@ def seconds_to_go(study: Study, cells: Sequence[Cell]) -> float | None:
 def duration(seconds: float) -> str:
     """Roughly, in words.
 
-    >>> duration(20), duration(700), duration(9000)
+    >>> duration(20.0), duration(700.0), duration(9000.0)
     ('less than a minute', 'about 12 minutes', 'about 2.5 hours')
     """
     if seconds < 50:
