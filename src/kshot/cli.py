@@ -84,19 +84,13 @@ def run(*tasks: str, config: str | None = None, json: bool = False, **options: A
     # torch and transformers take seconds to import: a question for help or a mistyped flag does not wait for them
     from rich.console import Console
 
-    from kshot.show.report import write_report
-    from kshot.show.terminal import print_summary, progress
+    from kshot.show.terminal import print_summary
     from kshot.study.run import run as measure
 
-    with progress(show=not json) as on_progress, _spoken():
-        done = measure(asked, beneath=Path(RESULTS_FOLDER), on_progress=on_progress)
-        assert done.directory is not None, "with a folder beneath which to write, there is one"
-        on_progress(0, None, "writing the report")
-        page = write_report(done.directory)
-    if json:
-        sys.stdout.write((done.directory / "results.json").read_text(encoding="utf-8"))
-    else:
-        print_summary(done.results, Console(), report=page)
+    def tell(results: dict[str, Any], page: Path) -> None:
+        print_summary(results, Console(), report=page)
+
+    _reported(measure, asked, tell, json)
 
 
 def explain(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
@@ -107,19 +101,31 @@ def explain(*tasks: str, config: str | None = None, json: bool = False, **option
     asked = make_explain_settings(**({"tasks": tasks} if tasks else {}), **options)
     # as above
     from kshot.show.explain import text
-    from kshot.show.report import write_report
-    from kshot.show.terminal import progress
     from kshot.study.explaining import explain as find_out
 
+    def tell(results: dict[str, Any], page: Path) -> None:
+        print(text(results["kshot"]), f"Report: {page}", sep="\n")
+
+    _reported(find_out, asked, tell, json)
+
+
+def _reported(
+    measure: Callable[..., Any], asked: Any, tell: Callable[[dict[str, Any], Path], None], json: bool
+) -> None:
+    """Measure what is asked, write the report, and tell what came: in words, or as results.json and nothing else."""
+    # as above
+    from kshot.show.report import write_report
+    from kshot.show.terminal import progress
+
     with progress(show=not json) as on_progress, _spoken():
-        done = find_out(asked, beneath=Path(RESULTS_FOLDER), on_progress=on_progress)
+        done = measure(asked, beneath=Path(RESULTS_FOLDER), on_progress=on_progress)
         assert done.directory is not None, "with a folder beneath which to write, there is one"
         on_progress(0, None, "writing the report")
         page = write_report(done.directory)
     if json:
         sys.stdout.write((done.directory / "results.json").read_text(encoding="utf-8"))
     else:
-        print(text(done.results["kshot"]), f"Report: {page}", sep="\n")
+        tell(done.results, page)
 
 
 def _asked_by(argv: Sequence[str]) -> type:

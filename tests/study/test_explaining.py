@@ -113,10 +113,27 @@ def test_a_chosen_rate_is_not_chosen_again(tiny_lm: LM, cache: Path, monkeypatch
     assert calm(again["measures"]) == calm(first["measures"])
     with pytest.raises(AssertionError, match="chosen again"):
         asked(tiny_lm, learning_rate=None, seed=(1,))
+    # what the choice does not depend on may be otherwise
+    more = {"smoke": replace(grid["smoke"], layer_causal=3, effort=replace(grid["smoke"].effort, orders=3))}
+    with monkeypatch.context() as patched:
+        patched.setattr(explaining, "SIZES", more)
+        asked(tiny_lm, learning_rate=None)
     # a damaged file of the cache is as none
     next((cache / "rates").iterdir()).joinpath("line.json").write_text("{", encoding="utf-8")
     with pytest.raises(AssertionError, match="chosen again"):
         asked(tiny_lm, learning_rate=None)
+
+
+def test_a_rate_that_is_given_is_not_kept_and_one_that_cannot_be_kept_is_no_fault(
+    tiny_lm: LM, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked(tiny_lm)
+    assert not (cache / "rates").exists()
+    monkeypatch.setattr(explaining, "SIZES", {"smoke": replace(parts.SIZES["smoke"], grid=(0.001, 0.01), validation=4)})
+    cache.mkdir(exist_ok=True)
+    (cache / "rates").write_text("in the way", encoding="utf-8")
+    found = asked(tiny_lm, learning_rate=None).results["kshot"]["measures"]
+    assert any(row["measure"] == "learning_rate" for row in found)
 
 
 @pytest.mark.parametrize(

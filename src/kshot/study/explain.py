@@ -110,14 +110,23 @@ class Study:
             "model": self.lm.hash,
             "dtype": str(self.lm.dtype),
             "device": self.lm.device.type,
-            "size": asdict(self.size),
         }
         return tuple(
-            Cell(task=task.name, seed=seed, part=part, id=_sha([facts, *self._read(task, part), seed, part])[:12])
+            Cell(
+                task=task.name,
+                seed=seed,
+                part=part,
+                id=_sha([facts, self._asked(part), *self._read(task, part), seed, part])[:12],
+            )
             for task in self.tasks
             for seed in self.seeds
             for part in PARTS
         )
+
+    def _asked(self, part: str) -> dict[str, Any]:
+        """What of the size a part depends on: a learning rate is chosen once for runs of any effort."""
+        size = asdict(self.size)
+        return {name: size[name] for name in size if part != "rates" or name not in ("effort", "layer_causal")}
 
     def _read(self, task: Task, part: str) -> list[dict[str, Any]]:
         """What of the tasks a part of the question for this one reads."""

@@ -11,7 +11,7 @@ from kshot.data import load_task, task_hash
 from kshot.data.published import suggested
 from kshot.data.published_figures import beside
 from kshot.data.task import Task
-from kshot.errors import DataError
+from kshot.errors import DataError, OutputError
 from kshot.model.lm import LM
 from kshot.model.load import load_model
 from kshot.packages import built_once, cache_dir
@@ -130,7 +130,7 @@ def _answer(study: Study, cells: Sequence[Cell], store: Store | Memory, say: OnP
             raise
         samples = [{"cell": cell.id, **sample} for sample in line.pop("samples", [])]
         held[cell.id] = store.append(line, samples)
-        _remember(cell, line)
+        _remember(study, cell, line)
     say(len(cells), len(cells), "done")
 
 
@@ -149,10 +149,15 @@ def _remembered(cell: Cell) -> dict[str, Any] | None:
         return None
 
 
-def _remember(cell: Cell, line: Mapping[str, Any]) -> None:
-    if cell.part == "rates" and not line["failed"]:
+def _remember(study: Study, cell: Cell, line: Mapping[str, Any]) -> None:
+    """Keep a choice for other runs; one that cannot be kept is made again there."""
+    if cell.part != "rates" or line["failed"] or len(study.size.grid) == 1:
+        return
+    try:
         with built_once(cache_dir() / "rates" / cell.id) as fresh:
             (fresh / "line.json").write_text(json.dumps(line, ensure_ascii=False), encoding="utf-8")
+    except OutputError as error:
+        log.info("the chosen learning rate is not kept for other runs: %s", error)
 
 
 def explained(run: Mapping[str, Any], study: Study, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
