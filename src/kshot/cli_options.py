@@ -20,6 +20,7 @@ def as_command(does: Callable[..., None], kind: Any) -> Callable[..., None]:
         does(*tasks, **options)
 
     command.__doc__, command.__annotations__ = does.__doc__, {}
+    # inspect reads it wherever it is set; mypy knows no function that has one.
     command.__signature__ = signature(kind)  # type: ignore[attr-defined]
     return command
 
@@ -49,7 +50,6 @@ def _keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:
 def _annotated(name: str, kind: Any, said: str) -> Any:
     """A setting's type with what the command line needs to know; lists are one word with commas, or a flag again."""
     if get_origin(kind) is tuple:
-        show: Callable[[Any], str] = lambda value: ",".join(map(str, value)) or "none"  # noqa: E731
         return Annotated[
             kind,
             Parameter(
@@ -58,11 +58,16 @@ def _annotated(name: str, kind: Any, said: str) -> Any:
                 n_tokens=1,
                 negative=(),
                 allow_leading_hyphen=True,
-                show_default=show,
+                show_default=_as_words,
             ),
         ]
     numeric = kind is int or int in get_args(kind)
     return Annotated[kind, Parameter(help=said, allow_leading_hyphen=numeric)]
+
+
+def _as_words(value: Sequence[Any]) -> str:
+    """A list as it is written on the command line."""
+    return ",".join(map(str, value)) or "none"
 
 
 def _listed(kind: Any, tokens: Sequence[Token]) -> tuple[Any, ...]:

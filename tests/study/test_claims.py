@@ -88,7 +88,10 @@ def test_where_it_holds_where_the_opposite_does_and_where_neither(claim: str) ->
 
 def test_a_sign_turned_round_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     right = module._part
-    turned = lambda row: module._Part(-right(row).value, right(row).above, right(row).below)  # noqa: E731
+
+    def turned(row):
+        return module._Part(-right(row).value, right(row).above, right(row).below)
+
     monkeypatch.setattr(module, "_part", turned)
     with pytest.raises(AssertionError):
         test_where_it_holds_where_the_opposite_does_and_where_neither("Kendall's τ exceeds that of a random map")

@@ -99,6 +99,7 @@ def _parsed(words: list[str]) -> Settings:
     def keep(*tasks: str, config: str | None = None, json: bool = False, **options: object) -> None:
         found.append(make_settings(**({"tasks": tasks} if tasks else {}), **options))
 
+    # as in as_command
     keep.__signature__ = signature(Settings)  # type: ignore[attr-defined]
     keep.__annotations__ = {}
     app.command(keep, name="run")
