@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from kshot import cli
-from kshot.study import explain
 
 
 @pytest.fixture
@@ -33,15 +32,11 @@ def words(films: Path, tiny_model_dir: Path, tmp_path: Path) -> list[str]:
         "4",
         "--limit",
         "4",
+        "--parts",
+        "runs,implied,orders",
         "--output-path",
         str(tmp_path / "out"),
     ]
-
-
-@pytest.fixture(autouse=True)
-def little(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = ("rates", "runs", "implied", "orders")
-    monkeypatch.setattr(explain, "PARTS", {name: explain.PARTS[name] for name in kept})
 
 
 def test_an_explanation_end_to_end(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ from kshot.data.template import Template
 from kshot.measure import MEASURES, calibrate, metrics
 from kshot.measure.calibrate import SCORES
 from kshot.measure.soft_prompt import Neighbour
-from kshot.model import attention, delta, lm, merge, tiny, tree
+from kshot.model import attention, delta, lm, merge, surgery, tiny, tree
 from kshot.model.lm import LM
 from kshot.model.said import Part, Scores
 from kshot.show import report
@@ -540,6 +540,46 @@ def test_a_resume_that_runs_finished_cells_again(tiny_lm: LM, tmp_path: Path, mo
         patch.setattr(study_run, "_measure", again)
 
     caught(check, forgetful)
+
+
+def _demonstrations_that_see_the_one_before(patch: pytest.MonkeyPatch) -> None:
+    read = surgery.read_apart
+    patch.setattr(suite("model/test_surgery.py"), "read_apart", lambda lm, tokens, owner: read(lm, tokens, owner // 2))
+
+
+def _turned_the_wrong_way(patch: pytest.MonkeyPatch) -> None:
+    turned = surgery.turned
+    patch.setattr(surgery, "turned", lambda lm, keys, by: turned(lm, keys, -by))
+
+
+def _moved_without_turning(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(surgery, "turned", lambda lm, keys, by: keys)
+
+
+@pytest.mark.parametrize(
+    ("check", "given", "plant"),
+    [
+        (
+            "test_a_query_behind_demonstrations_read_apart_is_that_of_a_mask_of_blocks",
+            ("llama",),
+            _demonstrations_that_see_the_one_before,
+        ),
+        ("test_demonstrations_apart_and_moved_are_those_read_there", ("llama", (2, 0, 1)), _turned_the_wrong_way),
+        ("test_moved_demonstrations_keep_what_they_read", ("qwen3",), _moved_without_turning),
+    ],
+)
+def test_faults_of_surgery(check: str, given: tuple[Any, ...], plant: Plant) -> None:
+    caught(lambda: getattr(suite("model/test_surgery.py"), check)(*given), plant)
+
+
+def test_labels_taken_from_the_wrong_text() -> None:
+    tests = suite("study/test_catalogue.py")
+    flat = tests.flat_lm()
+    grafted = surgery.grafted
+    caught(
+        lambda: tests.test_with_one_layer_labels_act_where_they_stand_alone(flat),
+        lambda patch: patch.setattr(tests.labels, "grafted", lambda own, donor, at: grafted(donor, own, at)),
+    )
 
 
 def test_a_page_without_escaping() -> None:

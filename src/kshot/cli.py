@@ -188,8 +188,8 @@ def predict(
         raise DataError(f"{bad} of {good + bad} lines could not be answered; each says why in its place")
 
 
-def list_names(kind: Annotated[str, Parameter(help="One of tasks, methods, models, measures.")], /) -> None:
-    """What there is: tasks, methods, models or measures."""
+def list_names(kind: Annotated[str, Parameter(help="One of tasks, methods, models, measures, parts.")], /) -> None:
+    """What there is: tasks, methods, models, measures, or parts of an explanation."""
     if kind not in KINDS:
         raise UnknownName("kind of name", kind, KINDS)
     rows = KINDS[kind]()
@@ -259,9 +259,16 @@ def _first_line(thing: Any) -> str:
     return (thing.__doc__ or "").strip().splitlines()[0]
 
 
+def _parts() -> dict[str, str]:
+    from kshot.study.explain import PARTS
+
+    return {name: part.name for name, part in PARTS.items()}
+
+
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "tasks": _tasks,
     "methods": _methods,
     "models": _models,
     "measures": _measures,
+    "parts": _parts,
 }

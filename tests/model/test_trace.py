@@ -27,7 +27,7 @@ AT = ((-1, 0), (1, 2), (-1, -2), (3, 3), (10, 20))
 def plain(lm: LM, prefix: tuple[int, ...], text: tuple[int, ...], at: tuple[int, ...]) -> np.ndarray:
     """(l, s, e): what every attention module says to the whole sequence, with nothing of ours in force."""
     said: list[torch.Tensor] = []
-    modules = trace_module._modules(lm)
+    modules = trace_module.attention_modules(lm)
     handles = [modules[i].register_forward_hook(lambda m, i, out: said.append(out[0])) for i in sorted(modules)]
     lm.model(input_ids=torch.tensor([prefix + text]), use_cache=False)
     for handle in handles:

@@ -15,7 +15,8 @@ from kshot.model.lm import LM
 from kshot.study import finetuned
 from kshot.study.attributed import Effort
 from kshot.study.compared import answered_right
-from kshot.study.explain import PARTS, Cell, Size, Study, answered, layout_of, task_facts
+from kshot.study.explain import Cell, Size, Study, answered, layout_of, task_facts
+from kshot.study.explain_settings import MEASURED
 from kshot.study.finetuned import GRID, rates, right_answers
 
 SMALL = Size(shots=4, limit=6, validation=5, grid=(0.001, 0.1), effort=Effort(queries=3, pairs=2, orders=5))
@@ -36,7 +37,7 @@ def lines(tiny_lm: LM) -> dict[str, dict]:
 
 
 def test_every_part_answers(lines: dict[str, dict]) -> None:
-    assert list(lines) == list(PARTS)
+    assert tuple(lines) == MEASURED
     for part, line in lines.items():
         assert line["failed"] is None, part
         assert line["rows"], part
@@ -147,7 +148,7 @@ def test_what_does_not_apply_says_so(tiny_lm: LM) -> None:
 def test_a_cell_is_named_by_what_its_figures_depend_on(tiny_lm: LM) -> None:
     asked = study(tiny_lm)
     ids = [cell.id for cell in asked.cells()]
-    assert len(set(ids)) == len(PARTS)
+    assert len(set(ids)) == len(MEASURED)
     assert [cell.id for cell in study(tiny_lm).cells()] == ids
     assert not set(ids) & {cell.id for cell in study(tiny_lm, shots=3).cells()}
     other = replace(asked, tasks=(replace(asked.tasks[0], test=asked.tasks[0].test[1:]),))

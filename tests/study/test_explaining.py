@@ -18,20 +18,15 @@ from kshot.study.explaining import explain, sized
 from kshot.study.options import command
 from kshot.study.place import Finished
 
-OPTIONS: dict[str, Any] = {"num_fewshot": 4, "limit": 5, "learning_rate": 0.01}
+# Some parts are enough to see what a run does with them.
+PARTS = ("rates", "runs", "implied", "orders")
+OPTIONS: dict[str, Any] = {"num_fewshot": 4, "limit": 5, "learning_rate": 0.01, "parts": PARTS}
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KSHOT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-@pytest.fixture(autouse=True)
-def little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some parts are enough to see what a run does with them."""
-    dear = ("controls", "attribution", "layer-causal")
-    monkeypatch.setattr(parts, "PARTS", {name: part for name, part in parts.PARTS.items() if name not in dear})
 
 
 def asked(tiny_lm: LM, tasks: tuple[Task, ...] = (), **options: Any) -> Finished:
@@ -45,7 +40,7 @@ def test_the_record_says_everything_and_is_the_same_again(tiny_lm: LM, tmp_path:
     assert ours["tasks"]["films"]["shots"] == 4
     assert ours["tasks"]["films"]["queries"] == 5
     assert ours["pictures"]["films"]["orders"]
-    assert {cell["part"] for cell in ours["cells"]} == set(parts.PARTS)
+    assert {cell["part"] for cell in ours["cells"]} == set(PARTS)
     kept = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["kshot"]
     assert kept == json.loads(json.dumps(ours))
     records = (tmp_path / "out" / "records.jsonl").read_bytes()
@@ -69,7 +64,7 @@ def test_stopped_in_a_part_it_goes_on_from_the_parts_before(
         patched.setitem(parts.PARTS, "implied", replace(parts.PARTS["implied"], answer=stops))
         with pytest.raises(KeyboardInterrupt) as stop:
             asked(tiny_lm, output_path=out)
-    names = list(parts.PARTS)
+    names = list(PARTS)
     before = names.index("implied")
     assert stop.value.__notes__ == [f"{before} of {len(names)} cells are finished in {out!r}"]
     held = [json.loads(line)["part"] for line in (tmp_path / "out" / "records.jsonl").read_text("utf-8").splitlines()]

@@ -85,7 +85,7 @@ def order_scores(
     if not examples or not orders:
         return None
     gold = gold_columns(task, examples)
-    free = [] if task.kind != "classification" or adapted.channel else _without_content(examples[0])
+    free = [] if task.kind != "classification" or adapted.channel else without_content(examples[0])
     table = candidate_logprobs(adapted, task, [*examples, *free], orders)
     n = len(examples)
     columns = [task.labels.index(e.label) if e.label in task.labels else -1 for e in adapted.demonstrations]
@@ -100,7 +100,7 @@ def order_scores(
     )
 
 
-def _without_content(example: Example) -> list[Example]:
+def without_content(example: Example) -> list[Example]:
     """An example with each content-free text in the place of all its texts."""
     return [replace(example, fields=filled(example.fields, text)) for text in CONTENT_FREE]
 

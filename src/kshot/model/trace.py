@@ -66,7 +66,7 @@ def traced(
     """
     if lm.route.kind == "rows":
         raise ModelError(f"{lm.name} reads every sequence whole ({lm.route.reason}): its attention cannot be traced")
-    modules = _modules(lm)
+    modules = attention_modules(lm)
     begin = 0
     while begin < len(texts):
         stop, tokens = begin, 0
@@ -77,7 +77,7 @@ def traced(
         begin = stop
 
 
-def _modules(lm: LM) -> dict[int, nn.Module]:
+def attention_modules(lm: LM) -> dict[int, nn.Module]:
     """The attention module of every layer: the one that asks the seam for attention. Found once for a model."""
     if lm.model in _FOUND:
         return _FOUND[lm.model]

@@ -11,14 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from kshot.show import words
+from kshot.show.explain_questions import MARKS, questions, replied, told
 from kshot.show.explain_rows import Line, beside_published, bounds, controls, corrections, finite
 from kshot.show.explain_tasks import agreement, biases, explain_task
 from kshot.show.templates import templates
 from kshot.show.words import Row
 
-_MARKS = {"shown": "✓", "not shown": "○", "contradicted": "✗"}
 # Six tasks stand side by side: a space follows every column.
 _WIDTH, _NAMES, _COLUMN, _WIDEST = 100, 24, 11, 24
+_ASKED = "What do demonstrations do, and why?"
 # So many claims of a kind stand in the paragraph; the table below it has them all.
 _TOLD = 3
 
@@ -33,7 +34,11 @@ def text(kshot: Mapping[str, Any]) -> str:
     ours = finite(words.clean(kshot))
     file = io.StringIO()
     console = Console(file=file, width=_WIDTH, color_system=None, highlight=False)
-    console.print(Text(answer(_overall(ours))))
+    verdicts, replies = _overall(ours), ours.get("replies") or ()
+    if verdicts or not replies:
+        console.print(Text(answer(verdicts)))
+    for line in told(replies):
+        console.print(Text(line))
     names = _tasks(ours)
     room = max(1, (_WIDTH - _NAMES - 1) // (_COLUMN + 1))
     for begin in range(0, len(names), room):
@@ -45,12 +50,18 @@ def text(kshot: Mapping[str, Any]) -> str:
     return "".join(line.rstrip() + "\n" for line in file.getvalue().splitlines())
 
 
+def _first(kshot: Row) -> str:
+    """The paragraph that everything else stands under: the verdicts, else the questions."""
+    verdicts, replies = _overall(kshot), kshot.get("replies") or ()
+    return answer(verdicts) if verdicts or not replies else replied(replies)
+
+
 def answer(verdicts: Sequence[Row]) -> str:
     """Whether in-context learning did gradient descent, in one paragraph made of the verdicts.
 
     Each claim is taken as one of the account that in-context learning is gradient descent.
     """
-    groups = {kind: [row for row in verdicts if row.get("verdict") == kind] for kind in _MARKS}
+    groups = {kind: [row for row in verdicts if row.get("verdict") == kind] for kind in MARKS}
     shown, not_shown, against = (len(own) for own in groups.values())
     total = shown + not_shown + against
     if not total:
@@ -126,9 +137,12 @@ def _view(kshot: Row) -> dict[str, Any]:
     return {
         "version": version,
         "kicker": ", ".join(filter(None, [f"kshot explain {version}".strip(), computed])),
-        "title": "Did in-context learning do gradient descent here?",
+        "title": "Did in-context learning do gradient descent here?"
+        if verdicts or not kshot.get("replies")
+        else _ASKED,
         "asked": _asked(kshot, names, model, seeds),
-        "answer": answer(verdicts),
+        "answer": _first(kshot),
+        "questions": questions(kshot),
         "verdicts": [_verdict(row) for row in verdicts],
         "verdicts_by_task": [(name, own) for name in names if (own := _of_task(kshot, name))],
         "task_names": names,
@@ -171,7 +185,7 @@ def _verdict(row: Row) -> dict[str, str]:
     kind = str(row.get("verdict") or "")
     return {
         "kind": kind or "not judged",
-        "mark": _MARKS.get(kind, ""),
+        "mark": MARKS.get(kind, ""),
         "claim": str(row.get("claim") or ""),
         "prediction": str(row.get("prediction") or ""),
         "observed": _observed(row),

@@ -10,7 +10,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
 from kshot.show import words
-from kshot.show.plots import COLOURS, blank, styled
+from kshot.show.plots import COLOURS, SERIES, blank, styled
 from kshot.show.words import Number, Row
 
 # Lines beside the measured one: role, dashes in units of the line's width, marker.
@@ -176,4 +176,39 @@ def orders(rows: Sequence[Row], key: str, label: str, shown: Sequence[int] | Non
         axes.set_xlabel(label)
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
+    return figure
+
+
+def forest(
+    groups: Mapping[str, Sequence[tuple[str, Number | None, Number | None, Number | None]]], unit: str
+) -> Figure:
+    """Contrasts under their names, a mark with its interval for each ``(where, value, low, high)``, and the line at 0.
+
+    The same place has the same mark and colour throughout; what has no value stands as a cross at 0.
+    """
+    places = list(dict.fromkeys(place for own in groups.values() for place, *_ in own))
+    rows = sum(1 + len(own) for own in groups.values())
+    with styled():
+        figure, (axes,) = blank(520, 64 + 17 * rows)
+        y = 0.0
+        for name, own in groups.items():
+            axes.annotate(name, (0, y), xycoords=("axes fraction", "data"), va="center", fontsize=11.5)
+            for place, value, low, high in own:
+                y += 1
+                role, marker, _ = SERIES[places.index(place) % len(SERIES)]
+                if low is not None and high is not None:
+                    axes.plot([low, high], [y, y], color=COLOURS[role], linewidth=1.6)
+                at_value, look = (0.0, ("x", "muted")) if value is None else (float(value), (marker, role))
+                axes.plot(at_value, y, look[0], color=COLOURS[look[1]])
+                at: dict[str, Any] = {"xytext": (6, 0), "textcoords": "offset points", "annotation_clip": False}
+                axes.annotate(words.shorten(place, 34), (1, y), xycoords=("axes fraction", "data"), va="center",
+                              fontsize=10, color=COLOURS["muted"], **at)  # fmt: skip
+            y += 1
+        axes.axvline(0, color=COLOURS["muted"], linewidth=1, zorder=0.5)
+        axes.set_ylim(y - 0.4, -0.7)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.locator_params(axis="x", nbins=6)
+        axes.grid(axis="x")
+        axes.set_xlabel(unit)
     return figure

@@ -28,6 +28,13 @@ _ALSO = {"LCGD": "layer-causal", "layer-causal gradient descent": "layer-causal"
 _FEW = re.compile(r"first \d+ demonstrations?")
 _SHARES = ("accuracy", "rec2ftp")
 NAMES = {
+    "why_labels_accuracy": "accuracy",
+    "why_labels_logprob": "log P of the gold label",
+    "why_order_accuracy": "accuracy",
+    "why_order_logprob": "log P of the gold label",
+    "why_order_variance": "variance over orders",
+    "why_learning_accuracy": "accuracy",
+    "why_learning_logprob": "log P of the gold label",
     "rec2ftp": "Rec2FTP",
     "sim_aou": "SimAOU",
     "sim_am": "SimAM",

@@ -19,6 +19,7 @@ from kshot.model.lm import LM
 from kshot.model.untrained import untrained
 from kshot.seeds import stream
 from kshot.study.attributed import Effort, attributed, ordered
+from kshot.study.catalogue import QUESTIONS
 from kshot.study.compared import (
     Row,
     Setting,
@@ -31,6 +32,7 @@ from kshot.study.compared import (
     with_shuffled_labels,
 )
 from kshot.study.experiment import ENGINE, layout_facts, queries
+from kshot.study.explain_settings import MEASURED
 from kshot.study.finetuned import GRID, Rates, rates
 from kshot.study.implied import implied
 from kshot.study.record import samples_of
@@ -84,7 +86,8 @@ class Cell:
 class Study:
     """All that the parts of a question share: the model, the tasks in their layouts, how much is asked.
 
-    ``other`` is a task whose demonstrations are shown to a task that is asked alone, as a control.
+    ``other`` is a task whose demonstrations are shown to a task that is asked alone, as a control. ``parts`` are names
+    of PARTS; what a part needs of another is asked with it.
     """
 
     lm: LM
@@ -92,6 +95,13 @@ class Study:
     size: Size
     seeds: tuple[int, ...]
     other: Task | None = None
+    parts: tuple[str, ...] = MEASURED
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The parts to be answered, those that others need before them."""
+        needed = {PARTS[name].needs for name in self.parts}
+        return tuple(name for name in PARTS if name in self.parts or name in needed)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -120,7 +130,7 @@ class Study:
             )
             for task in self.tasks
             for seed in self.seeds
-            for part in PARTS
+            for part in self.asked
         )
 
     def _asked(self, part: str) -> dict[str, Any]:
@@ -193,10 +203,11 @@ def task_facts(task: Task, layout: Template) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A part by its name, and what answers it: rows, notes, pictures and anything that later parts read."""
+    """A part by its name, and what answers it: rows, notes, pictures and anything that the parts that need it read."""
 
     name: str
     answer: Callable[[Study, Setting, Mapping[str, Any], Say], dict[str, Any]] = field(repr=False)
+    needs: str = ""
 
 
 def answered(study: Study, cell: Cell, before: Mapping[str, Mapping[str, Any]], say: Say) -> dict[str, Any]:
@@ -287,14 +298,25 @@ def _orders(study: Study, setting: Setting, before: Mapping[str, Any], say: Say)
     return {"rows": rows, "pictures": pictures}
 
 
+def _why(
+    part: Callable[[Setting, Say], list[Row]], study: Study, setting: Setting, before: Mapping[str, Any], say: Say
+) -> dict[str, Any]:
+    return {"rows": part(setting, say)}
+
+
 PARTS = {
     "rates": Part(name="the learning rate of fine-tuning", answer=_rates),
-    "runs": Part(name="in-context learning against fine-tuning", answer=_runs),
-    "controls": Part(name="the same without training, and taught something else", answer=_controls),
-    "layer-causal": Part(name="layer-causal gradient descent", answer=_layer_causal),
+    "runs": Part(name="in-context learning against fine-tuning", answer=_runs, needs="rates"),
+    "controls": Part(name="the same without training, and taught something else", answer=_controls, needs="rates"),
+    "layer-causal": Part(name="layer-causal gradient descent", answer=_layer_causal, needs="rates"),
     "implied": Part(name="demonstrations as a change of weights", answer=_implied),
     "attribution": Part(name="what each demonstration did", answer=_attribution),
     "orders": Part(name="what their order did", answer=_orders),
+    **{
+        name: Part(name=question.asks, answer=partial(_why, part))
+        for question in QUESTIONS.values()
+        for name, part in question.parts.items()
+    },
 }
 
 

@@ -4,8 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kshot.errors import KshotError
+from kshot.errors import KshotError, UnknownName
 from kshot.study.options import option, read, within
+
+# What is answered where nothing else is asked for, and the open questions: names of ``explain.PARTS``.
+MEASURED = ("rates", "runs", "controls", "layer-causal", "implied", "attribution", "orders")
+WHY = ("why-learning-4", "why-learning-16", "why-learning-64", "why-labels", "why-order")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +28,10 @@ class ExplainSettings:
     )
     limit: int | Literal["all"] | None = option(None, "Queries of each task; by default 30, 100 or all, by size.")
     seed: tuple[int, ...] = option((0,), "Seeds; each draws demonstrations of its own.")
+    parts: tuple[str, ...] = option(
+        MEASURED,
+        "What is answered (see: kshot list parts); the questions why are answered by interventions, over seeds.",
+    )
     learning_rate: float | None = option(
         None,
         "Of the fine-tuning that is compared; by default chosen from 36 as published and on validation (smoke: 0.005).",
@@ -47,6 +55,9 @@ def make_explain_settings(**options: Any) -> ExplainSettings:
         within("num_fewshot", asked["num_fewshot"], 2)
     if asked["limit"] not in (None, "all"):
         within("limit", asked["limit"], 1, ", or all")
+    for part in asked["parts"]:
+        if part not in (*MEASURED, *WHY):
+            raise UnknownName("part", part, (*MEASURED, *WHY))
     rate = asked["learning_rate"]
     if rate is not None and not (isinstance(rate, int | float) and 0 < rate < math.inf):
         raise KshotError(f"--learning-rate {rate!r}: what works is a number above 0")

@@ -23,6 +23,7 @@ from kshot.study.explain_settings import ExplainSettings
 from kshot.study.forecast import duration, seconds_to_go
 from kshot.study.over_seeds import over_seeds
 from kshot.study.place import Finished, OnProgress, begun, folder, limit_notes, opened, silent, stopped
+from kshot.study.replies import replies
 from kshot.study.results import model_facts
 from kshot.study.store import RESULTS, Memory, Store
 from kshot.study.tasks import apart, tasks_of
@@ -58,7 +59,7 @@ def explain(
         _check(task, asked, size)
     say(0, None, f"loading {model.name if model else asked.model}")
     lm = model or load_model(asked.model, dtype=asked.dtype, device=asked.device)
-    study = Study(lm=lm, tasks=tasks, size=size, seeds=asked.seed, other=_other(tasks))
+    study = Study(lm=lm, tasks=tasks, size=size, seeds=asked.seed, other=_other(tasks), parts=asked.parts)
     cells = study.cells()
     about = {**standing(lm), "tasks": {task.name: {"hash": task_hash(task)} for task in tasks}}
     directory = folder(asked.output_path, beneath, ["explain", *study.names], lm.name, study.identity)
@@ -184,6 +185,7 @@ def explained(run: Mapping[str, Any], study: Study, lines: Sequence[Mapping[str,
             "tasks": facts,
             "measures": measures,
             "verdicts": verdicts(measures),
+            "replies": replies(measures),
             "pictures": {task.name: _pictures(task.name, lines) for task in study.tasks},
             "cells": [
                 {name: value for name, value in line.items() if name not in ("rows", "pictures")} for line in lines

@@ -6,11 +6,13 @@ minutes from hours.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from kshot.adapt.descent import one_pass
 from kshot.data.task import Task
 from kshot.errors import MethodError, ModelError, NumericError, PromptError
 from kshot.measure.attribution import EXACT
+from kshot.study.catalogue.learning import SHOTS as LEARNING_SHOTS
 from kshot.study.compared import Setting
 from kshot.study.explain import Cell, Size, Study
 from kshot.study.finetuned import right_answers
@@ -102,6 +104,11 @@ def _orders(size: Size, queries: int, shots: int) -> Work:
     return 1.5 * size.effort.orders * min(size.effort.queries, queries), 0.0
 
 
+def _learning(examples: int, size: Size, queries: int, shots: int) -> Work:
+    # Three rates for the whole budget, a search and a fit; two prefixes likewise, each step of which reads twice as much.
+    return 7.0 * queries, 330.0 * min(16, examples)
+
+
 _WORK: Mapping[str, Callable[[Size, int, int], Work]] = {
     "rates": _rates,
     "runs": _runs,
@@ -110,5 +117,8 @@ _WORK: Mapping[str, Callable[[Size, int, int], Work]] = {
     "attribution": _attribution,
     "orders": _orders,
     "layer-causal": _layer_causal,
+    "why-labels": lambda size, queries, shots: (10.0 * queries, 0.0),
+    "why-order": lambda size, queries, shots: (30.0 * queries, 0.0),
+    **{f"why-learning-{shots}": partial(_learning, shots) for shots in LEARNING_SHOTS},
 }
 """What each part asks, for so many queries and demonstrations."""

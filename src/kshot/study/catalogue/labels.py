@@ -1,0 +1,173 @@
+"""Why do wrong labels in demonstrations matter so little, and when do they matter?"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from kshot.data.task import Example, Task
+from kshot.data.template import Template
+from kshot.errors import MethodError
+from kshot.measure.arrangements import gold_columns
+from kshot.model.surgery import grafted, read_through
+from kshot.seeds import stream
+from kshot.study.catalogue.question import (
+    Question,
+    Rival,
+    Say,
+    Table,
+    condition_rows,
+    contrast_rows,
+    gold_logprobs,
+    undefined,
+)
+from kshot.study.catalogue.told import alone, told
+from kshot.study.compared import Row, Setting
+
+# Words that say nothing of sentiments, topics or inferences; drawn anew with each seed.
+_WORDS = ("lamp", "river", "stone", "chair", "bread", "glass", "horse", "paper", "garden", "window", "bottle", "mountain",
+          "basket", "candle", "button", "ladder", "pillow", "bridge", "carpet", "hammer", "feather", "island", "kettle",
+          "mirror")  # fmt: skip
+_SHARES = (0.25, 0.5, 0.75)
+_NAME = "why_labels"
+_HERE, _SPREAD = "most acts where the labels stand", "most acts through what later tokens read of them"
+_WORDS_TELL, _HELPS = "label words that say nothing make it dearer", "demonstrations with wrong labels still help"
+_COST, _FIRST, _MORE = (
+    "wrong labels cost",
+    "the first quarter costs less than its part",
+    "more demonstrations make it dearer",
+)
+
+
+def _answer(setting: Setting, say: Say) -> list[Row]:
+    shown, seed = setting.demonstrations, setting.seed
+    gold = gold_columns(setting.task, setting.queries)
+    say("without demonstrations")
+    tables = {"no demonstrations": alone(setting)}
+    say("right and wrong labels")
+    tables |= _told_right_and_wrong(setting, shown, "")
+    for share in _SHARES:
+        some = with_wrong_labels(setting.task, shown, share, seed)
+        tables[f"{share:.0%} of the labels wrong"] = _behind(setting, some)
+    few = shown[: max(2, len(shown) // 4)]
+    tables |= _told_right_and_wrong(setting, few, f", {len(few)} demonstrations")
+    say("label words that say nothing")
+    tables |= _told_right_and_wrong(setting, shown, ", arbitrary words", with_arbitrary_words(setting))
+    say("labels of one text in the other")
+    grafts, why_not = _grafts(setting, shown)
+    tables |= grafts
+    own = gold_logprobs(tables, gold)
+    right, wrong = own["right labels"], own["wrong labels"]
+    cost = right - wrong
+    contrasts = {
+        _COST: cost,
+        _HELPS: wrong - own["no demonstrations"],
+        _WORDS_TELL: own["right labels, arbitrary words"] - own["wrong labels, arbitrary words"] - cost,
+        _FIRST: cost / 4 - (right - own["25% of the labels wrong"]),
+        _MORE: cost
+        - (own[f"right labels, {len(few)} demonstrations"] - own[f"wrong labels, {len(few)} demonstrations"]),
+    }
+    if grafts:
+        contrasts[_HERE] = right - own["wrong labels where they stand"] - cost / 2
+        contrasts[_SPREAD] = right - own["wrong labels in what follows them"] - cost / 2
+    rows = condition_rows(_NAME, tables, gold, seed) + contrast_rows(_NAME, contrasts, seed, "nats")
+    return rows + (undefined(_NAME, (_HERE, _SPREAD), why_not) if why_not else [])
+
+
+def with_wrong_labels(task: Task, shown: Sequence[Example], share: float, seed: int) -> tuple[Example, ...]:
+    """The same demonstrations with this share of their labels wrong; a greater share has the wrong ones of a lesser too."""
+    if len(task.labels) < 2:
+        raise MethodError(f"task {task.name!r} has {len(task.labels)} label, and a wrong one needs another")
+    rng = stream(seed, "wrong-labels")
+    turn = rng.permutation(len(shown)).tolist()
+    others = [[label for label in task.labels if label != example.label] for example in shown]
+    drawn = [own[int(rng.integers(len(own)))] for own in others]
+    changed = set(turn[: round(share * len(shown))])
+    return tuple(replace(example, label=drawn[i]) if i in changed else example for i, example in enumerate(shown))
+
+
+def with_arbitrary_words(setting: Setting) -> Template:
+    """The layout with words for labels that say nothing of them, drawn from the seed."""
+    labels = setting.task.labels
+    if len(labels) > len(_WORDS):
+        raise MethodError(
+            f"task {setting.task.name!r} has {len(labels)} labels, and there are {len(_WORDS)} arbitrary words"
+        )
+    drawn = stream(setting.seed, "arbitrary-words").permutation(len(_WORDS))[: len(labels)]
+    return replace(setting.template, words={label: _WORDS[i] for label, i in zip(labels, drawn.tolist(), strict=True)})
+
+
+def _told_right_and_wrong(
+    setting: Setting, shown: tuple[Example, ...], named: str, template: Template | None = None
+) -> dict[str, Table]:
+    wrong = with_wrong_labels(setting.task, shown, 1.0, setting.seed)
+    return {
+        f"right labels{named}": _behind(setting, shown, template),
+        f"wrong labels{named}": _behind(setting, wrong, template),
+    }
+
+
+def _behind(setting: Setting, shown: Sequence[Example], template: Template | None = None) -> Table:
+    one = told(setting, shown, template)
+    return one.answers(read_through(one.lm, one.tokens))
+
+
+def _grafts(setting: Setting, shown: tuple[Example, ...]) -> tuple[dict[str, Table], str]:
+    """Answers behind either text with the other's label tokens; none, and why, where the two do not lie over each other."""
+    right = told(setting, shown)
+    wrong = told(setting, with_wrong_labels(setting.task, shown, 1.0, setting.seed))
+    # Demonstration by demonstration: texts of one length may still lie askew.
+    if not np.array_equal(right.owner, wrong.owner):
+        return {}, f"the labels of {setting.task.name!r} are of different numbers of tokens"
+    labels = [i for i, pair in enumerate(zip(right.tokens, wrong.tokens, strict=True)) if pair[0] != pair[1]]
+    one, other = (read_through(own.lm, own.tokens) for own in (right, wrong))
+    return {
+        "wrong labels where they stand": right.answers(grafted(one, other, labels)),
+        "wrong labels in what follows them": right.answers(grafted(other, one, labels)),
+    }, ""
+
+
+LABELS = Question(
+    asks="Why do wrong labels in demonstrations matter so little, and when do they matter?",
+    prediction="A label enters the implied change of weights as the key and the value of its own token. So wrong labels "
+    "should act where they stand; they should cost more where label words say nothing by themselves and where there are "
+    "more demonstrations; and even demonstrations with wrong labels should help, since they still show what is asked.",
+    rivals=(
+        Rival(
+            mechanism="Wrong labels do matter: what the model answers depends on which label stands with which input",
+            intervention="every label is replaced by another one",
+            contrast=_COST,
+        ),
+        Rival(
+            mechanism="Labels are read where they stand",
+            intervention="keys and values of the label tokens alone are taken from the text with wrong labels; more than half of the cost comes with them",
+            contrast=_HERE,
+        ),
+        Rival(
+            mechanism="Labels are read by the tokens behind them, and there by the query",
+            intervention="keys and values of all but the label tokens are taken from the text with wrong labels; more than half of the cost comes with them",
+            contrast=_SPREAD,
+        ),
+        Rival(
+            mechanism="The words themselves say what goes with what, so that demonstrations need not",
+            intervention="label words are replaced by words that say nothing; wrong labels cost more then",
+            contrast=_WORDS_TELL,
+        ),
+        Rival(
+            mechanism="Demonstrations show layout, inputs and label words, and that is what helps",
+            intervention="demonstrations with wrong labels are set against none",
+            contrast=_HELPS,
+        ),
+        Rival(
+            mechanism="A few wrong labels are outvoted by the right ones",
+            intervention="a quarter of the labels is replaced; it costs less than a quarter of what all of them cost",
+            contrast=_FIRST,
+        ),
+        Rival(
+            mechanism="The more there are to learn from, the more their labels count",
+            intervention="a quarter of the demonstrations; wrong labels cost more among all of them",
+            contrast=_MORE,
+        ),
+    ),
+    parts={"why-labels": _answer},
+)
