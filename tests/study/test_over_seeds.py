@@ -41,7 +41,7 @@ def test_three_seeds_by_hand() -> None:
     )
     assert found["value"] == pytest.approx(0.6)
     assert (found["null"], found["null_low"], found["null_high"]) == pytest.approx((0.2, 0.1, 0.4))
-    assert (found["seed"], found["n"], found["reason"]) == (None, 90, None)
+    assert (found["seed"], found["n"], found["reason"]) == (None, 30, None)
     assert found["published"] == {"1.3B": 0.5}
     assert list(found) == list(three()[0])
 

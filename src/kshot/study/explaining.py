@@ -169,7 +169,7 @@ def explained(run: Mapping[str, Any], study: Study, lines: Sequence[Mapping[str,
     few = [
         f"{name}: {found['queries']} queries; means over fewer than {LEAST} are not judged"
         for name, found in facts.items()
-        if found["queries"] * len(study.seeds) < LEAST
+        if found["queries"] < LEAST
     ]
     return {
         "results": {task.name: _lm_eval_row(task.name, measures) for task in study.tasks},

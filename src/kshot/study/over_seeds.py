@@ -34,8 +34,9 @@ def within_range(measure: str, bound: float) -> float:
 def over_seeds(rows: Sequence[Row]) -> list[Row]:
     """A row of seed None for every (task, model, measure, variant, layer) with rows of two seeds or more, and no others.
 
-    ``value`` is the mean over seeds, ``null`` and its bounds are means over the same seeds, ``n`` is a sum. Undefined
-    values are left out and ``reason`` says of how many seeds; with one value left there is no interval.
+    ``value`` is the mean over seeds, ``null`` and its bounds are means over the same seeds, ``n`` is that of the seed
+    with the fewest: all ask the same examples. Undefined values are left out and ``reason`` says of how many seeds;
+    with one value left there is no interval.
 
     Claim: ``low`` to ``high`` holds, 95 times of 100, the mean over all seeds and all such test examples.
     Formula: value +- sqrt((t sd / sqrt(S))^2 + h^2), either side with its own h, the mean over seeds of the half-width
@@ -61,14 +62,14 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
 def _mean(rows: Sequence[Row]) -> Row:
     """Rows of one thing, one of each seed, as one row."""
     first, known = rows[0], [row for row in rows if row.get("value") is not None]
-    counts = [row["n"] for row in rows if row.get("n") is not None]
+    counts = [row["n"] for row in known or rows if row.get("n") is not None]
     return {
         **first,
         "seed": None,
         "value": fmean(row["value"] for row in known) if known else None,
         **dict(zip(("low", "high"), _bounds(known), strict=True)),
         **{name: _average(known or rows, name) for name in ("null", "null_low", "null_high")},
-        "n": sum(counts) if counts else None,
+        "n": min(counts) if counts else None,
         "published": next((row["published"] for row in rows if row.get("published")), None),
         "reason": _reason(rows, known),
     }
