@@ -29,7 +29,9 @@ def kendall(icl: TokenMaps, ft: TokenMaps, *, published: bool = False) -> PerLay
     Departures: a softmax keeps the order, so the corrected form goes without it. Undefined where a map is all ties.
         The published code reads the first 100 queries, without start and end tokens: hand in those.
     Known problems: sums over heads differ by hundreds, so that float32 underflows into ties: see ``tied``. Tokens of a
-        demonstration rank together: without effect it spreads more than for independent tokens.
+        demonstration rank together: without effect it spreads more than for independent tokens. With rotary positions
+        (the paper's models have none) FT's map also tells where its tokens stood: each demonstration in a text of its
+        own, the query in another.
     """
     if published:
         icl, ft = ([special.softmax(m.astype(np.float32), axis=-1) for m in maps] for maps in (icl, ft))
