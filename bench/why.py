@@ -30,7 +30,7 @@ def main() -> None:
     asked = parser.parse_args()
     runs = [json.loads((run / "results.json").read_text(encoding="utf-8"))["kshot"] for run in asked.runs]
     for run in runs:
-        print(f"    {shlex.join(_portable(run['argv'] or []))}")
+        print(f"    {portable(run['argv'] or [])}")
     measures = [row for run in runs for row in run["measures"] if row["measure"].startswith("why_")]
     lines = replies(measures)
     print(f"\n{sum(line['low'] is not None for line in lines)} contrasts, judged together.")
@@ -44,13 +44,13 @@ def main() -> None:
             print("\n".join(["", *_conditions(name, measures)]))
 
 
-def _portable(argv: Sequence[str]) -> list[str]:
+def portable(argv: Sequence[str]) -> str:
     """The command without where its records and its tasks lay."""
     words = list(argv)
     if "--output-path" in words:
         at = words.index("--output-path")
         del words[at : at + 2]
-    return [Path(word).name if "/" in word else word for word in words]
+    return shlex.join([Path(word).name if "/" in word else word for word in words])
 
 
 def _where(row: Mapping[str, Any]) -> str:
