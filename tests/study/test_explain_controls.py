@@ -18,8 +18,9 @@ from kshot.model.lm import LM
 from kshot.study import compared as module
 from kshot.study.attributed import Effort
 from kshot.study.compared import Setting, answered_right, compared, controlled, layer_causal
-from kshot.study.explain import PARTS, SIZES, Cell, Size, Study, answered
+from kshot.study.explain import PARTS, Cell, Study, answered
 from kshot.study.likeness import _fine_tuned_maps
+from kshot.study.sizes import SIZES, Size
 from kshot.study.three_runs import POSITIONS, RUNS, walked
 
 SMALL = Size(shots=4, limit=6, validation=0, grid=(0.01,), effort=Effort(queries=3, pairs=2, orders=5), layer_causal=2)

@@ -15,9 +15,10 @@ from kshot.model.lm import LM
 from kshot.study import finetuned
 from kshot.study.attributed import Effort
 from kshot.study.compared import answered_right
-from kshot.study.explain import Cell, Size, Study, answered, layout_of, task_facts
+from kshot.study.explain import Cell, Study, answered, layout_of, task_facts
 from kshot.study.explain_settings import MEASURED
 from kshot.study.finetuned import GRID, rates, right_answers
+from kshot.study.sizes import Size
 
 SMALL = Size(shots=4, limit=6, validation=5, grid=(0.001, 0.1), effort=Effort(queries=3, pairs=2, orders=5))
 

@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 from small import calm, films, words
 
 from kshot.data.task import Task
 from kshot.errors import DataError, KshotError, MethodError, OutputError, UnknownName
+from kshot.measure.similarity import sim_aou
 from kshot.model.lm import LM
+from kshot.study import arrays, explaining
 from kshot.study import explain as parts
-from kshot.study import explaining
 from kshot.study.explain_settings import ExplainSettings, make_explain_settings
 from kshot.study.explaining import explain, sized
 from kshot.study.options import command
 from kshot.study.place import Finished
+from kshot.study.three_runs import RUNS
 
 # Some parts are enough to see what a run does with them.
 PARTS = ("rates", "runs", "implied", "orders")
@@ -95,7 +98,7 @@ def test_two_seeds_give_rows_over_both(tiny_lm: LM) -> None:
 
 
 def test_a_chosen_rate_is_not_chosen_again(tiny_lm: LM, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    grid = {"smoke": replace(parts.SIZES["smoke"], grid=(0.001, 0.01), validation=4)}
+    grid = {"smoke": replace(explaining.SIZES["smoke"], grid=(0.001, 0.01), validation=4)}
     monkeypatch.setattr(explaining, "SIZES", grid)
     first = asked(tiny_lm, learning_rate=None).results["kshot"]
     assert len(list((cache / "rates").iterdir())) == 1
@@ -124,7 +127,9 @@ def test_a_rate_that_is_given_is_not_kept_and_one_that_cannot_be_kept_is_no_faul
 ) -> None:
     asked(tiny_lm)
     assert not (cache / "rates").exists()
-    monkeypatch.setattr(explaining, "SIZES", {"smoke": replace(parts.SIZES["smoke"], grid=(0.001, 0.01), validation=4)})
+    monkeypatch.setattr(
+        explaining, "SIZES", {"smoke": replace(explaining.SIZES["smoke"], grid=(0.001, 0.01), validation=4)}
+    )
     cache.mkdir(exist_ok=True)
     (cache / "rates").write_text("in the way", encoding="utf-8")
     found = asked(tiny_lm, learning_rate=None).results["kshot"]["measures"]
@@ -179,3 +184,43 @@ def test_the_command_repeats_the_question() -> None:
     assert command("explain", asked) == [
         "kshot", "explain", "a.jsonl", "b", "--size", "medium", "--seed", "0,1", "--learning-rate", "0.02",
     ]  # fmt: skip
+
+
+def test_what_was_traced_is_kept_as_files_where_that_is_asked(tiny_lm: LM, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    found = asked(tiny_lm, output_path=str(out), parts=("runs",), arrays=True).results["kshot"]
+    (path,) = (out / "arrays" / "films-0-published-corrected").iterdir()
+    with safe_open(path, "numpy") as file:
+        names, ids = set(file.keys()), file.metadata()["queries"].splitlines()
+        outputs = {run: file.get_tensor(f"last_prompt_token.outputs.{run}") for run in RUNS}
+        assert file.get_tensor("appended_label.maps.in-context.4").ndim == 3
+        assert {name.split(".")[0] for name in names} == {"last_prompt_token", "appended_label"}
+    assert len(ids) == len(outputs["zero-shot"]) == 5
+    # What is measured is what is kept.
+    own = sim_aou(outputs["in-context"], outputs["zero-shot"], outputs["fine-tuned"], normalised=False)
+    row = next(
+        r
+        for r in found["measures"]
+        if r["measure"] == "sim_aou"
+        and r["layer"] == 1
+        and r["variant"].startswith("published, last prompt token, raw")
+    )
+    assert own.values[:, 1].mean() == pytest.approx(row["value"])
+    with pytest.raises(OutputError, match="belongs to a different run"):
+        asked(tiny_lm, output_path=str(out), parts=("runs",))
+
+
+def test_arrays_need_a_folder(tiny_lm: LM) -> None:
+    with pytest.raises(KshotError, match="give output_path"):
+        asked(tiny_lm, parts=("runs",), arrays=True)
+
+
+def test_arrays_that_cannot_be_written_end_the_run_in_one_line(
+    tiny_lm: LM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: Any, **more: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(arrays, "save_file", full)
+    with pytest.raises(OutputError, match=r"cannot write .*000000\.safetensors \(No space left.*leave out --arrays"):
+        asked(tiny_lm, output_path=str(tmp_path / "out"), parts=("runs",), arrays=True)

@@ -8,8 +8,9 @@ from small import films
 from kshot.errors import MethodError
 from kshot.model.lm import LM
 from kshot.study import forecast
-from kshot.study.explain import PARTS, SIZES, Study
+from kshot.study.explain import PARTS, Study
 from kshot.study.forecast import duration, seconds_to_go
+from kshot.study.sizes import SIZES
 
 
 def study(lm: LM, size: str = "smoke", **more) -> Study:
@@ -31,7 +32,7 @@ def test_more_is_asked_for_longer(tiny_lm: LM, monkeypatch: pytest.MonkeyPatch) 
     assert large.cells()
     assert seconds_to_go(large, large.cells()) > 3 * small
     (orders,) = [cell for cell in own.cells() if cell.part == "orders"]
-    assert seconds_to_go(own, [orders]) == pytest.approx(0.5 * 1.5 * 12 * 4)
+    assert seconds_to_go(own, [orders]) == pytest.approx(0.5 * 1.5 * 12 * own.size.effort.queries)
     assert seconds_to_go(own, []) is None
 
 

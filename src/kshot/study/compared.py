@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from kshot.measure.similarity import rec2ftp
 from kshot.model.demonstrations import demonstration_of_tokens, read_ahead
 from kshot.model.lm import LM
 from kshot.seeds import stream
+from kshot.study.arrays import keep_arrays
 from kshot.study.figures import figure
 from kshot.study.finetuned import Rates, right_answers
 from kshot.study.likeness import Trained, likeness, trained
@@ -38,7 +40,7 @@ class Setting:
     """A task in its layout, the demonstrations of a seed in their order, and the queries.
 
     ``shown_task`` is the task that the demonstrations are of and ``shown_in`` their layout, where those are others.
-    ``keep`` gets the answers of every run by its name.
+    ``keep`` gets the answers of every run by its name, ``arrays`` is the folder of what is traced, where it is kept.
     """
 
     lm: LM
@@ -50,6 +52,7 @@ class Setting:
     shown_task: Task | None = None
     shown_in: Template | None = None
     keep: Callable[[str, Predictions], None] | None = None
+    arrays: Path | None = None
 
     def kept(self, run: str) -> Callable[[Predictions], None] | None:
         """Who gets the answers of this run."""
@@ -134,7 +137,10 @@ def compared(
     )  # fmt: skip
     say("tracing the three runs")
     asked = setting.texts()
-    return rows + likeness(lm, asked, _learned(setting, asked, done), seed=setting.seed, named=named, brief=brief)
+    learned = _learned(setting, asked, done)
+    ids = [query.id for query in asked.queries]
+    keep = partial(keep_arrays, setting.arrays, ids) if setting.arrays is not None else None
+    return rows + likeness(lm, asked, learned, seed=setting.seed, named=named, brief=brief, keep=keep)
 
 
 def _learned(setting: Setting, asked: Texts, done: Descended) -> Trained:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 from kshot.data.pick import pick
 from kshot.data.predictions import Predictions
@@ -18,7 +19,7 @@ from kshot.measure.calibrate import token_length_normalized
 from kshot.model.lm import LM
 from kshot.model.untrained import untrained
 from kshot.seeds import stream
-from kshot.study.attributed import Effort, attributed, ordered
+from kshot.study.attributed import attributed, ordered
 from kshot.study.catalogue import QUESTIONS
 from kshot.study.compared import (
     Row,
@@ -33,39 +34,13 @@ from kshot.study.compared import (
 )
 from kshot.study.experiment import ENGINE, layout_facts, queries
 from kshot.study.explain_settings import MEASURED
-from kshot.study.finetuned import GRID, Rates, rates
+from kshot.study.finetuned import Rates, rates
 from kshot.study.implied import implied
+from kshot.study.place import safe_name
 from kshot.study.record import samples_of
+from kshot.study.sizes import Size
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """How much is asked: demonstrations, queries, validation examples, the rates tried (one: it is given), and effort.
-
-    ``layer_causal`` demonstrations are learned from token by token, each step as dear as a pass over the text so far.
-    ``as_published``: a task that was published stands in its published layout. ``capped``: and has no more
-    demonstrations than were published for it.
-    """
-
-    shots: int
-    limit: int | Literal["all"]
-    validation: int
-    grid: tuple[float, ...]
-    effort: Effort
-    layer_causal: int = 8
-    as_published: bool = True
-    capped: bool = True
-
-
-SIZES = {
-    "smoke": Size(
-        shots=8, limit=30, validation=0, grid=(0.005,), effort=Effort(queries=2, pairs=2, orders=12), layer_causal=2
-    ),
-    "medium": Size(shots=32, limit=100, validation=100, grid=GRID, effort=Effort(queries=30, pairs=4, orders=24)),
-    "full": Size(shots=32, limit="all", validation=200, grid=GRID, effort=Effort(queries=100, pairs=16, orders=120)),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +62,8 @@ class Study:
     """All that the parts of a question share: the model, the tasks in their layouts, how much is asked.
 
     ``other`` is a task whose demonstrations are shown to a task that is asked alone, as a control. ``parts`` are names
-    of PARTS; what a part needs of another is asked with it.
+    of PARTS; what a part needs of another is asked with it. ``arrays`` is the folder of what the runs leave behind, where
+    it is kept.
     """
 
     lm: LM
@@ -96,6 +72,7 @@ class Study:
     seeds: tuple[int, ...]
     other: Task | None = None
     parts: tuple[str, ...] = MEASURED
+    arrays: Path | None = None
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -136,6 +113,9 @@ class Study:
     def _asked(self, part: str) -> dict[str, Any]:
         """What of the size a part depends on: a learning rate is chosen once for runs of any effort."""
         size = asdict(self.size)
+        if part == "runs" and self.arrays is not None:
+            # Answered without them it is not yet what is asked for.
+            size["arrays"] = True
         return {name: size[name] for name in size if part != "rates" or name not in ("effort", "layer_causal")}
 
     def _read(self, task: Task, part: str) -> list[dict[str, Any]]:
@@ -248,7 +228,13 @@ def _runs(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -
     rows = accuracy_rows(right)
     try:
         for rate, words in _by_rate(_chosen(before)).items():
-            own = replace(setting, keep=partial(_told, setting, samples, f", {' and '.join(words)} rate"))
+            rate_words = " and ".join(words)
+            folder = (
+                study.arrays / f"{safe_name(setting.task.name)}-{setting.seed}-{'-'.join(words)}"
+                if study.arrays
+                else None
+            )
+            own = replace(setting, keep=partial(_told, setting, samples, f", {rate_words} rate"), arrays=folder)
             found = compared(own, rate, right, watch=say)
             for word in words:
                 rows += [_also(row, word) for row in found]

@@ -41,6 +41,7 @@ class ExplainSettings:
         "Layout of an input (Jinja, with {{field}}) or a YAML file of a whole template; by default as published, else the task's.",
     )
     test_file: str | None = option(None, "Test examples of a task that is a file; else a part of it is held out.")
+    arrays: bool = option(False, "Keep what was traced of every query of the runs, as safetensors (megabytes each).")
     dtype: Literal["float32", "bfloat16", "float64"] = option(
         "float32", "Number format of the weights; bfloat16 loses small steps of fine-tuning."
     )

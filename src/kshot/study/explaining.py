@@ -11,25 +11,28 @@ from kshot.data import load_task, task_hash
 from kshot.data.published import suggested
 from kshot.data.published_figures import beside
 from kshot.data.task import Task
-from kshot.errors import DataError, OutputError
+from kshot.errors import DataError, KshotError, OutputError
 from kshot.model.lm import LM
 from kshot.model.load import load_model
 from kshot.packages import built_once, cache_dir
 from kshot.study.claims import LEAST, verdicts
 from kshot.study.environment import environment
 from kshot.study.experiment import layout_facts, queries, standing
-from kshot.study.explain import SIZES, Cell, Size, Study, answered, layout_of
+from kshot.study.explain import Cell, Study, answered, layout_of
 from kshot.study.explain_settings import ExplainSettings
 from kshot.study.forecast import duration, seconds_to_go
 from kshot.study.over_seeds import over_seeds
 from kshot.study.place import Finished, OnProgress, begun, folder, limit_notes, opened, silent, stopped
 from kshot.study.replies import replies
 from kshot.study.results import model_facts
+from kshot.study.sizes import SIZES, Size
 from kshot.study.store import RESULTS, Memory, Store
 from kshot.study.tasks import apart, tasks_of
 
 log = logging.getLogger("kshot")
 
+# The folder in a run's own that holds what was traced.
+ARRAYS = "arrays"
 # Attribution asks every subset of the demonstrations for every candidate of every query.
 _MOST_LABELS = 50
 # Whose demonstrations are shown to a task that is asked alone; either has few labels and is always at hand.
@@ -60,14 +63,21 @@ def explain(
     say(0, None, f"loading {model.name if model else asked.model}")
     lm = model or load_model(asked.model, dtype=asked.dtype, device=asked.device)
     study = Study(lm=lm, tasks=tasks, size=size, seeds=asked.seed, other=_other(tasks), parts=asked.parts)
+    if asked.arrays:
+        # Where they go is known when the cells are; that they go somewhere is part of what the cells are.
+        study = replace(study, arrays=Path(ARRAYS))
     cells = study.cells()
     about = {**standing(lm), "tasks": {task.name: {"hash": task_hash(task)} for task in tasks}}
     directory = folder(asked.output_path, beneath, ["explain", *study.names], lm.name, study.identity)
+    if asked.arrays and directory is None:
+        raise KshotError("--arrays keeps files in the folder of the run; give output_path, too")
     facts = {"identity": study.identity, "facts": about}
     told = [*kept_apart, *limit_notes(size.limit, tasks)]
     with opened(directory, begun("explain", asked, lm, facts, told, repeatable=repeatable)) as store:
         tokens, rows = store.run["packing"]
         study = replace(study, lm=replace(lm, tokens_per_pack=tokens, rows_per_pack=rows))
+        if asked.arrays and directory is not None:
+            study = replace(study, arrays=directory / ARRAYS)
         _answer(study, cells, store, say)
         known = {line["id"]: line for line in store.lines}
         value = explained(store.run, study, [known[cell.id] for cell in cells])

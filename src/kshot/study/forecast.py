@@ -14,8 +14,9 @@ from kshot.errors import MethodError, ModelError, NumericError, PromptError
 from kshot.measure.attribution import EXACT
 from kshot.study.catalogue.learning import SHOTS as LEARNING_SHOTS
 from kshot.study.compared import Setting
-from kshot.study.explain import Cell, Size, Study
+from kshot.study.explain import Cell, Study
 from kshot.study.finetuned import right_answers
+from kshot.study.sizes import Size
 
 Work = tuple[float | int, float | int]
 """So many queries are asked, and so many steps of fine-tuning taken."""

@@ -27,6 +27,7 @@ from kshot.measure.similarity import (
 )
 from kshot.model.delta import Delta
 from kshot.model.lm import LM
+from kshot.study.arrays import Keep
 from kshot.study.figures import layered_figures
 from kshot.study.three_runs import POSITIONS, RUNS, Seen, Texts, walked
 
@@ -94,9 +95,18 @@ Key = tuple[str, tuple[str, ...]]
 
 
 def likeness(
-    lm: LM, asked: Texts, learned: Trained, *, seed: int, named: Sequence[str] = (), brief: bool = False
+    lm: LM,
+    asked: Texts,
+    learned: Trained,
+    *,
+    seed: int,
+    named: Sequence[str] = (),
+    brief: bool = False,
+    keep: Keep | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of every measure (``figures.figure``), over layers and of each; ``named`` words go into every variant.
+
+    ``keep`` gets what was traced, a few queries at a time.
 
     ``brief`` keeps what the critique asks of a control: SimAOU in both forms with the nulls of its lengths and of its
     part along zero-shot, SimAM before and after fine-tuning, SimAM-delta, and Kendall of scores.
@@ -105,6 +115,8 @@ def likeness(
     nulls: dict[Key, Key] = {}
     done = 0
     for batch in walked(lm, asked, learned.delta):
+        if keep is not None:
+            keep(done, batch)
         drawn, ranked = seed + 1_000_003 * done, max(0, KENDALL_QUERIES - done)
         for position, seen in zip(POSITIONS, batch, strict=True):
             found = _outputs(seen, position, drawn, brief) + _maps(seen, position, drawn, brief)

@@ -57,7 +57,12 @@ def folder(
     if beneath is None:
         return None
     words = [*names[:3], *([f"and-{len(names) - 3}-more"] if len(names) > 3 else []), Path(model).name, identity[:8]]
-    return beneath / "-".join("".join(c if c.isalnum() or c in "-_." else "_" for c in word) for word in words)
+    return beneath / "-".join(map(safe_name, words))
+
+
+def safe_name(word: str) -> str:
+    """A word as a name of files on any system."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in word)
 
 
 def limit_notes(limit: int | str, tasks: Sequence[Task]) -> list[str]:
