@@ -3,48 +3,18 @@
 import json
 import math
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_explain import SHOTS, TASKS, explained, row, verdicts
+from reader import PHONE, Reader, needs_chromium, undefined, width_on_a_phone
 from rich.cells import cell_len
 
 from kshot.show import explain_plots, explain_rows, explain_tasks
 from kshot.show.explain import answer, page, text
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }}"
-VOID = {"meta", "link", "br"}
-
-
-class Reader(HTMLParser):
-    """Tags with their attributes, and the text of a page; fails where a tag is closed that is not the last one open."""
-
-    def __init__(self, html: str) -> None:
-        HTMLParser.__init__(self)
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.said: list[str] = []
-        self.feed(html)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] != "style":
-            self.said.append(data)
 
 
 RECORD = explained()
@@ -53,13 +23,6 @@ RECORD = explained()
 @pytest.fixture(scope="module")
 def html() -> str:
     return page(RECORD)
-
-
-def undefined(html: str) -> list[str]:
-    """Words of Python or of floating-point numbers that a reader would see, in text or in a drawing."""
-    read = Reader(html)
-    drawn = [str(value) for _, attributes in read.tags for name, value in attributes.items() if name != "class"]
-    return re.findall(r"\b(?:nan|None|inf|null,|Undefined|True|False)\b", " ".join([*read.said, *drawn]))
 
 
 def test_the_page_is_well_formed_and_its_ids_are_unique(html: str) -> None:
@@ -417,28 +380,11 @@ def test_many_tasks_with_wide_names_still_fit_the_terminal() -> None:
     assert any("−0.12…−0.04" in line or "−0.12…−0.05" in line for line in lines)
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+@needs_chromium
 def test_on_a_phone_the_page_does_not_scroll_sideways(tmp_path: Path) -> None:
-    """The page in a frame as wide as a phone; a script, in a copy only, writes down how wide the contents are."""
     told = json.dumps(RECORD).replace("ag-news", "a-task-with-a-rather-long-name-of-its-own-and-more")
     html = page(json.loads(told.replace("it never comes alive", "never" * 40)))
-    probe = "<script>addEventListener('load', () => { document.title = 'wide ' + document.documentElement.scrollWidth })</script>"
-    policy = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
-    copy = policy.sub("", html).replace("</body>", f"{probe}</body>")
-    held = copy.replace("&", "&amp;").replace('"', "&quot;")
-    (tmp_path / "frame.html").write_text(
-        f"<body><iframe id=f style='width:390px;height:800px;border:0' srcdoc=\"{held}\"></iframe>"
-        "<script>addEventListener('load', () => { document.title = document.getElementById('f').contentDocument.title })</script>",
-        encoding="utf-8",
-    )
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
-    command = ["chromium", *flags.split(), "--disable-sync", f"--user-data-dir={tmp_path / 'user'}", "--dump-dom"]
-    found = subprocess.run(
-        [*command, f"file://{tmp_path}/frame.html"], capture_output=True, text=True, timeout=120, check=False
-    )
-    title = re.search(r"<title>wide (\d+)</title>", found.stdout)
-    assert title, found.stdout[:300] + found.stderr[-300:]
-    assert int(title[1]) <= 390
+    assert width_on_a_phone(html, tmp_path) <= PHONE
 
 
 def test_attributions_are_compared_pair_by_pair() -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from test_explain import Reader, undefined
+from reader import Reader, undefined
 
 from kshot.show.explain import page, text
 from kshot.show.explain_questions import observed, questions, sentence

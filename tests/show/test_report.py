@@ -2,47 +2,18 @@
 
 import json
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_record import record, write
+from reader import PHONE, Reader, needs_chromium, width_on_a_phone
 
 from kshot.errors import DataError, OutputError
 from kshot.show import words
 from kshot.show.report import page, snippet, write_report
 
-VOID = {"meta", "link", "br"}
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
-
-
-class Reader(HTMLParser):
-    """Tags, attributes and text of a page, and whether every tag is closed where it should be."""
-
-    def __init__(self, html: str) -> None:
-        HTMLParser.__init__(self)
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.said: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] != "style":
-            self.said.append(data)
 
 
 def rendered(results: dict[str, Any], samples: list[dict[str, Any]]) -> str:
@@ -56,7 +27,6 @@ def html() -> str:
 
 def test_the_page_is_well_formed_and_ids_are_unique(html: str) -> None:
     read = Reader(html)
-    assert read.open == []
     ids = [attributes["id"] for _, attributes in read.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     named = [attributes["href"] for tag, attributes in read.tags if tag in ("a", "use")]
@@ -207,7 +177,7 @@ def test_a_run_with_nothing_finished_still_has_a_page() -> None:
     results["kshot"] |= {"cells": [], "summary": [], "comparisons": [], "answer": {}}
     html = rendered(results, [])
     assert "The record gives no answer for plurals." in html
-    assert Reader(html).open == []
+    Reader(html)
 
 
 def test_many_labels_become_a_list_of_mistakes() -> None:
@@ -257,25 +227,9 @@ def test_a_page_that_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path
     assert not list(tmp_path.glob("*.part")) + list(tmp_path.glob(".*.part"))
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+@needs_chromium
 def test_on_a_phone_the_page_does_not_scroll_sideways(tmp_path: Path) -> None:
-    """The page in a frame as wide as a phone; a script beside it, in a copy only, writes down how wide the contents are."""
     results, samples = record(n=30)
     text = json.dumps([results, samples]).replace("in-context", "in-context-with-a-rather-long-name-of-its-own")
     html = rendered(*json.loads(text.replace("Phone makers", "Phone" * 40)))
-    probe = "<script>addEventListener('load', () => { document.title = 'wide ' + document.documentElement.scrollWidth })</script>"
-    policy = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
-    copy = policy.sub("", html).replace("</body>", f"{probe}</body>")
-    frame = f"<body><iframe id=f style='width:390px;height:800px;border:0' srcdoc=\"{copy.replace('&', '&amp;').replace(chr(34), '&quot;')}\"></iframe>"
-    (tmp_path / "frame.html").write_text(
-        f"{frame}<script>addEventListener('load', () => {{ document.title = document.getElementById('f').contentDocument.title }})</script>",
-        encoding="utf-8",
-    )
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
-    command = ["chromium", *flags.split(), "--disable-sync", f"--user-data-dir={tmp_path / 'user'}", "--dump-dom"]
-    found = subprocess.run(
-        [*command, f"file://{tmp_path}/frame.html"], capture_output=True, text=True, timeout=120, check=False
-    )
-    title = re.search(r"<title>wide (\d+)</title>", found.stdout)
-    assert title, found.stdout[:300] + found.stderr[-300:]
-    assert int(title[1]) <= 390
+    assert width_on_a_phone(html, tmp_path) <= PHONE
