@@ -10,7 +10,7 @@ import yaml
 from cyclopts import Parameter, Token
 
 from kshot.errors import DataError, KshotError, UnknownName
-from kshot.study.options import REPEATED, flag, flag_words
+from kshot.study.options import REPEATED, flag, flag_words, unbroken
 
 
 def as_command(does: Callable[..., None], kind: Any) -> Callable[..., None]:
@@ -83,8 +83,8 @@ def _listed(kind: Any, tokens: Sequence[Token]) -> tuple[Any, ...]:
 
 
 def _whole(kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
-    """Every word as it is given, commas and all."""
-    return tuple(token.value for token in tokens)
+    """Every word as it is given, commas and all; in a layout ``\\n`` is a line break, since no shell would make it one."""
+    return tuple(unbroken(token.value) for token in tokens)
 
 
 def spelt(argv: Sequence[str], kind: Any) -> list[str]:

@@ -83,6 +83,14 @@ def test_a_template_may_hold_commas_and_come_again() -> None:
     assert make_settings(template=None) == Settings()
 
 
+def test_a_line_break_of_a_layout_is_written_as_two_letters() -> None:
+    (layout,) = _parsed(["run", "--template", "Review: {{text}}\\nSentiment:"]).template
+    assert layout == "Review: {{text}}\nSentiment:"
+    assert command("run", make_settings(template=layout))[-1] == "Review: {{text}}\\nSentiment:"
+    (path,) = _parsed(["run", "--template", "C:\\new\\template.yaml"]).template
+    assert path == "C:\\new\\template.yaml"
+
+
 def test_templates_of_a_config_come_again_too(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("template: ['{{a}}, {{b}}', '{{b}}']\nensemble: templates\n", encoding="utf-8")

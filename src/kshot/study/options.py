@@ -84,7 +84,26 @@ def flag_words(name: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [flag(name) if value else flag(name).replace("--", "--no-", 1)]
     if name in REPEATED:
-        return [word for part in ([value] if isinstance(value, str) else value) for word in (flag(name), str(part))]
+        parts = [value] if isinstance(value, str) else value
+        return [word for part in parts for word in (flag(name), broken(str(part)))]
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [flag(name), ",".join(str(part) for part in value)]
     return [flag(name), str(value)]
+
+
+def broken(layout: str) -> str:
+    """A layout as it stands on a command line, in one line.
+
+    >>> print(broken("Review: {{text}}" + chr(10) + "Sentiment:"))
+    Review: {{text}}\\nSentiment:
+    """
+    return layout.replace("\n", "\\n").replace("\t", "\\t") if "{" in layout else layout
+
+
+def unbroken(layout: str) -> str:
+    """The layout that a word of a command line stands for; a path, without braces, is as it is.
+
+    >>> unbroken(broken("{{a}}" + chr(10) + "{{b}}")) == "{{a}}" + chr(10) + "{{b}}"
+    True
+    """
+    return layout.replace("\\n", "\n").replace("\\t", "\t") if "{" in layout else layout
