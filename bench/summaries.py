@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kshot.study.options import broken
+
 # Set for every cell by the run; what is left tells two ways of the same method apart.
 _COMMON = ("pick", "budget", "validation", "noise", "ensemble", "rule", "members")
 
@@ -27,7 +29,8 @@ def main() -> None:
 def summary(run: Mapping[str, Any]) -> list[str]:
     """All of one run, line by line."""
     machine = run["environment"]
-    lines = [f"    {shlex.join(_without_folder(run['argv'] or []))}", ""]
+    argv = [broken(word) for word in _without_folder(run["argv"] or [])]
+    lines = [f"    {shlex.join(argv)}", ""]
     lines += [f"{run['model']['name']}, {machine['cpu']}, threads: {machine['threads']}, torch {machine['torch']}.", ""]
     lines += [f"- {note}" for note in run["notes"]]
     for task in dict.fromkeys(cell["task"] for cell in run["cells"]):
