@@ -22,6 +22,7 @@ from kshot.study.attributed import in_context
 from kshot.study.catalogue import QUESTIONS, labels, learning, order
 from kshot.study.catalogue.labels import with_arbitrary_words, with_wrong_labels
 from kshot.study.catalogue.order import same_labels
+from kshot.study.catalogue.question import levelled
 from kshot.study.catalogue.told import alone, told
 from kshot.study.compared import Setting
 
@@ -78,9 +79,7 @@ def test_each_part_belongs_to_one_question_and_each_rival_to_a_contrast(
         assert question.prediction
         part = next(iter(question.parts.values()))
         rows = part(setting(tiny_lm), quiet)
-        contrasts = {
-            row["variant"].removesuffix(", 4 examples") for row in rows if row["measure"] == f"why_{name}_contrast"
-        }
+        contrasts = {row["variant"].partition(", ")[0] for row in rows if row["measure"] == f"why_{name}_contrast"}
         assert contrasts == {rival.contrast for rival in question.rivals}
         assert all(row["measure"].startswith(f"why_{name}_") for row in rows)
         keys = [(row["measure"], row["variant"]) for row in rows]
@@ -88,6 +87,20 @@ def test_each_part_belongs_to_one_question_and_each_rival_to_a_contrast(
 
 
 # -- labels
+
+
+def test_what_is_said_of_all_queries_alike_is_taken_out() -> None:
+    rng = np.random.default_rng(0)
+    table = np.log(rng.dirichlet((2.0, 3.0, 1.0), size=(4, 50)))
+    table[1] += [3.0, -1.0, 0.0]
+    found = levelled(table)
+    assert np.exp(found).sum(axis=-1) == pytest.approx(np.ones((4, 50)))
+    for order_of, own in zip(table, found, strict=True):
+        share = np.exp(order_of) / np.exp(order_of).sum(axis=-1, keepdims=True)
+        expected = share / share.mean(axis=0)
+        assert np.exp(own) == pytest.approx(expected / expected.sum(axis=-1, keepdims=True))
+    flat = levelled(np.tile(np.log([0.7, 0.2, 0.1]), (5, 1)))
+    assert np.exp(flat) == pytest.approx(np.full((5, 3), 1 / 3))
 
 
 def test_wrong_labels_are_wrong_as_many_as_asked_and_nested() -> None:

@@ -1,6 +1,6 @@
 """Why do wrong labels in demonstrations matter so little, and when do they matter?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from kshot.measure.arrangements import gold_columns
 from kshot.model.surgery import grafted, read_through
 from kshot.seeds import stream
 from kshot.study.catalogue.question import (
+    LEVELLED,
     Question,
     Rival,
     Say,
@@ -20,6 +21,7 @@ from kshot.study.catalogue.question import (
     contrast_rows,
     gold_logprobs,
     undefined,
+    with_levelled,
 )
 from kshot.study.catalogue.told import alone, told
 from kshot.study.compared import Row, Setting
@@ -56,22 +58,33 @@ def _answer(setting: Setting, say: Say) -> list[Row]:
     say("labels of one text in the other")
     grafts, why_not = _grafts(setting, shown)
     tables |= grafts
+    tables = with_levelled(tables)
     own = gold_logprobs(tables, gold)
-    right, wrong = own["right labels"], own["wrong labels"]
-    cost = right - wrong
     contrasts = {
-        _COST: cost,
-        _HELPS: wrong - own["no demonstrations"],
-        _WORDS_TELL: own["right labels, arbitrary words"] - own["wrong labels, arbitrary words"] - cost,
-        _FIRST: cost / 4 - (right - own["25% of the labels wrong"]),
-        _MORE: cost
-        - (own[f"right labels, {len(few)} demonstrations"] - own[f"wrong labels, {len(few)} demonstrations"]),
+        **_contrasts(own, len(few), "", grafts=bool(grafts)),
+        **_contrasts(own, len(few), f", {LEVELLED}", grafts=bool(grafts)),
     }
-    if grafts:
-        contrasts[_HERE] = right - own["wrong labels where they stand"] - cost / 2
-        contrasts[_SPREAD] = right - own["wrong labels in what follows them"] - cost / 2
     rows = condition_rows(_NAME, tables, gold, seed) + contrast_rows(_NAME, contrasts, seed, "nats")
     return rows + (undefined(_NAME, (_HERE, _SPREAD), why_not) if why_not else [])
+
+
+def _contrasts(own: Mapping[str, np.ndarray], few: int, how: str, *, grafts: bool) -> dict[str, np.ndarray]:
+    """Every contrast, query by query, of conditions whose names end in ``how``."""
+    right, wrong = own[f"right labels{how}"], own[f"wrong labels{how}"]
+    cost = right - wrong
+    cost_by_words = own[f"right labels, arbitrary words{how}"] - own[f"wrong labels, arbitrary words{how}"]
+    cost_of_few = own[f"right labels, {few} demonstrations{how}"] - own[f"wrong labels, {few} demonstrations{how}"]
+    found = {
+        _COST: cost,
+        _HELPS: wrong - own[f"no demonstrations{how}"],
+        _WORDS_TELL: cost_by_words - cost,
+        _FIRST: cost / 4 - (right - own[f"25% of the labels wrong{how}"]),
+        _MORE: cost - cost_of_few,
+    }
+    if grafts:
+        found[_HERE] = right - own[f"wrong labels where they stand{how}"] - cost / 2
+        found[_SPREAD] = right - own[f"wrong labels in what follows them{how}"] - cost / 2
+    return {name + how: values for name, values in found.items()}
 
 
 def with_wrong_labels(task: Task, shown: Sequence[Example], share: float, seed: int) -> tuple[Example, ...]:

@@ -11,7 +11,17 @@ from kshot.measure.arrangements import gold_columns, gold_logprob
 from kshot.measure.order_effects import all_orders, contextually_calibrated, without_content
 from kshot.model.surgery import moved, read_apart, read_through
 from kshot.seeds import stream
-from kshot.study.catalogue.question import Question, Rival, Say, condition_rows, contrast_rows, mean_row, undefined
+from kshot.study.catalogue.question import (
+    LEVELLED,
+    Question,
+    Rival,
+    Say,
+    condition_rows,
+    contrast_rows,
+    mean_row,
+    undefined,
+    with_levelled,
+)
 from kshot.study.catalogue.told import told
 from kshot.study.compared import Row, Setting
 
@@ -62,18 +72,28 @@ def _all(tables: Sequence[np.ndarray]) -> Tables:
 
 
 def _rows(tables: dict[str, Tables], gold: np.ndarray, missing: dict[str, str], seed: int) -> list[Row]:
+    tables = with_levelled(tables)
     # Of each query, over orders; unbiased, so that few orders are as good as many on average.
     spread = {name: gold_logprob(table, gold).var(axis=0, ddof=1) for name, table in tables.items()}
-    whole = spread["in their orders"]
-    contrasts = {_PLACE: spread["read apart"] - whole / 2, _TILT: whole / 2 - spread["calibrated"]}
-    if _READ not in missing:
-        contrasts[_READ] = spread["standing in one order"] - whole / 2
-    if _LABELS not in missing:
-        contrasts[_LABELS] = whole / 2 - spread["orders with the same labels"]
+    contrasts = _contrasts(spread, "") | _contrasts(spread, f", {LEVELLED}")
+    half = spread["in their orders"] / 2
+    contrasts[_TILT] = half - spread["calibrated"]
+    contrasts[f"{_TILT}, by the mean over queries"] = half - spread[f"in their orders, {LEVELLED}"]
     rows = [mean_row(f"{_NAME}_variance", name, own, seed, unit="nats²") for name, own in spread.items()]
     rows += condition_rows(_NAME, tables, gold, seed)
     rows += contrast_rows(_NAME, contrasts, seed, "nats²")
     return rows + [row for name, why in missing.items() for row in undefined(_NAME, (name,), why)]
+
+
+def _contrasts(spread: dict[str, np.ndarray], how: str) -> dict[str, np.ndarray]:
+    """Contrasts of the variances whose names end in ``how``, those that there are."""
+    half = spread[f"in their orders{how}"] / 2
+    found = {_PLACE: spread[f"read apart{how}"] - half}
+    if f"standing in one order{how}" in spread:
+        found[_READ] = spread[f"standing in one order{how}"] - half
+    if f"orders with the same labels{how}" in spread:
+        found[_LABELS] = half - spread[f"orders with the same labels{how}"]
+    return {name + how: values for name, values in found.items()}
 
 
 def same_labels(shown: Sequence[Example], most: int, seed: int) -> tuple[tuple[int, ...], ...]:

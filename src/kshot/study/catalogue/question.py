@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import log_softmax, logsumexp
 
 from kshot.measure.arrangements import gold_logprob
 from kshot.measure.intervals import bootstrap_mean
@@ -15,6 +16,10 @@ from kshot.study.figures import figure
 Say = Callable[[str], None]
 Table = Float[np.ndarray, "*m q c"]
 """Log-probabilities of every candidate of every query, in nats."""
+
+
+# Behind the name of a condition or a contrast: of answers from which ``levelled`` has taken what is said of all queries.
+LEVELLED = "tilt taken out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,22 @@ def condition_rows(question: str, tables: Mapping[str, Table], gold: Int[np.ndar
         right = (tables[name].argmax(axis=-1) == gold).astype(np.float64).reshape(-1, len(gold)).mean(axis=0)
         rows.append(mean_row(f"{question}_accuracy", name, right, seed))
     return rows
+
+
+def with_levelled(tables: Mapping[str, Table]) -> dict[str, Table]:
+    """The same tables, and each once more without its tilt under its name and LEVELLED."""
+    return {**tables, **{f"{name}, {LEVELLED}": levelled(table) for name, table in tables.items()}}
+
+
+def levelled(table: Table) -> Table:
+    """Log-probabilities over the candidates without what is said of all queries alike, order by order.
+
+    Less the log of the mean prediction over queries, renormalised: ``calibrate.batch_calibration``. Queries share
+    their candidates.
+    """
+    own = log_softmax(table, axis=-1)
+    mean = logsumexp(own, axis=-2, keepdims=True) - np.log(table.shape[-2])
+    return log_softmax(own - mean, axis=-1)
 
 
 def gold_logprobs(tables: Mapping[str, Table], gold: Int[np.ndarray, "q"]) -> dict[str, Float[np.ndarray, "q"]]:
