@@ -63,7 +63,7 @@ def test_unknown_names(refused: Run) -> None:
         "majority, nearest, prefix, soft-prompt, tfidf, zero-shot"
     )
     assert refused("plurals", "--methods", "zeroshot") == line
-    line = "unknown model 'smollm2-135'; did you mean 'smollm2-135m'? known: smollm2-135m"
+    line = "unknown model 'smollm2-135'; did you mean 'smollm2-135m'? known: gemma3-270m, smollm2-135m"
     assert refused("plurals", model="smollm2-135") == line
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -154,9 +155,10 @@ def test_a_model_that_is_gone_is_asked_for(artefact, tmp_path, capsys):
 def test_a_slow_pipe_gets_its_answers_at_once_and_stops_quietly(artefact):
     words = [sys.executable, "-m", "kshot", "predict", str(artefact), "--device", "cpu"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(
-        words, stdin=pipe, stdout=pipe, stderr=pipe, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    ) as run:
+    # Whoever starts the tests in the background has interrupts ignored in all that they start.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, env=one_thread, preexec_fn=heed) as run:
         for number, text in enumerate([b"one\n", b"two\n"], 1):
             run.stdin.write(text)
             run.stdin.flush()
