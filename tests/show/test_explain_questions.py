@@ -57,11 +57,16 @@ def test_a_sentence_names_tasks_where_they_disagree() -> None:
 
 def test_every_contrast_is_a_line_in_the_terminal() -> None:
     said = text(KSHOT)
-    assert said.splitlines()[1] == QUESTIONS["order"].asks
+    assert said.splitlines()[0] == QUESTIONS["order"].asks
     flat = " ".join(said.split())
     assert f"✗ {PLACE} (sst2): 0.250 nats² (−0.500 to 1.000)" in flat
     assert f"○ {READ} (subj): no turn" in flat
     assert all(len(one) <= 100 for one in said.splitlines())
+
+
+def test_where_nothing_came_the_terminal_says_why() -> None:
+    said = text({**KSHOT, "replies": [], "notes": ["films, seed 0, why-labels: no labels in common"]})
+    assert said.splitlines()[-1] == "Note: films, seed 0, why-labels: no labels in common"
 
 
 def test_a_record_without_questions_has_no_such_section() -> None:

@@ -12,6 +12,7 @@ from kshot.data.pick import pick
 from kshot.data.task import Example, Task
 from kshot.errors import MethodError
 from kshot.measure.arrangements import gold_columns, gold_logprob
+from kshot.measure.calibrate import levelled
 from kshot.measure.scoring import score
 from kshot.model.lm import LM
 from kshot.model.load import frozen
@@ -22,7 +23,7 @@ from kshot.study.attributed import in_context
 from kshot.study.catalogue import QUESTIONS, labels, learning, order
 from kshot.study.catalogue.labels import with_arbitrary_words, with_wrong_labels
 from kshot.study.catalogue.order import same_labels
-from kshot.study.catalogue.question import levelled
+from kshot.study.catalogue.question import answered_part
 from kshot.study.catalogue.told import alone, told
 from kshot.study.compared import Setting
 
@@ -84,6 +85,18 @@ def test_each_part_belongs_to_one_question_and_each_rival_to_a_contrast(
         assert all(row["measure"].startswith(f"why_{name}_") for row in rows)
         keys = [(row["measure"], row["variant"]) for row in rows]
         assert len(set(keys)) == len(keys)
+
+
+def test_queries_without_labels_in_common_are_refused_in_one_line(tiny_lm: LM) -> None:
+    asked = setting(tiny_lm)
+    own = tuple(replace(query, choices=(query.label or "", f"not {i}")) for i, query in enumerate(asked.queries))
+    apart = replace(asked, task=replace(asked.task, kind="choice"), queries=own)
+    for question in QUESTIONS.values():
+        for part in question.parts.values():
+            with pytest.raises(MethodError, match="2 queries or more with the same labels"):
+                answered_part(part, apart, quiet)
+            with pytest.raises(MethodError, match="2 queries or more with the same labels"):
+                answered_part(part, replace(asked, queries=asked.queries[:1]), quiet)
 
 
 # -- labels

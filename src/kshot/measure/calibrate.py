@@ -136,7 +136,18 @@ def batch_calibration(predictions: Predictions) -> Scores | None:
     """
     if _no_batch(predictions):
         return None
-    return _over_prior(predictions, _mean_probability(_log_posterior(predictions.logprobs)))
+    return levelled(predictions.logprobs)
+
+
+def levelled(table: Float[np.ndarray, "*m q c"]) -> Float[np.ndarray, "*m q c"]:
+    """Log-probabilities over the labels without what is said of all queries alike, for each arrangement by itself.
+
+    The rule is ``batch_calibration``; queries share their candidates.
+    """
+    prior = logsumexp(log_softmax(table, axis=-1), axis=-2, keepdims=True) - np.log(table.shape[-2])
+    # An absent candidate is one of all queries, and stays at -inf.
+    less = np.subtract(table, prior, out=np.full(table.shape, -np.inf), where=~np.isneginf(table))
+    return log_softmax(less, axis=-1)
 
 
 SCORES: dict[str, Callable[[Predictions], Scores | None]] = {

@@ -37,7 +37,11 @@ def text(kshot: Mapping[str, Any]) -> str:
     verdicts, replies = _overall(ours), ours.get("replies") or ()
     if verdicts or not replies:
         console.print(Text(answer(verdicts)))
-    for line in told(replies):
+    if not verdicts and not replies:
+        for note in ours.get("notes") or ():
+            console.print(Text(f"Note: {note}"))
+    # A blank line parts a question from what stands above it.
+    for line in told(replies)[0 if verdicts else 1 :]:
         console.print(Text(line))
     names = _tasks(ours)
     room = max(1, (_WIDTH - _NAMES - 1) // (_COLUMN + 1))

@@ -21,6 +21,7 @@ from kshot.model.untrained import untrained
 from kshot.seeds import stream
 from kshot.study.attributed import attributed, ordered
 from kshot.study.catalogue import QUESTIONS
+from kshot.study.catalogue.question import answered_part
 from kshot.study.compared import (
     Row,
     Setting,
@@ -287,7 +288,7 @@ def _orders(study: Study, setting: Setting, before: Mapping[str, Any], say: Say)
 def _why(
     part: Callable[[Setting, Say], list[Row]], study: Study, setting: Setting, before: Mapping[str, Any], say: Say
 ) -> dict[str, Any]:
-    return {"rows": part(setting, say)}
+    return {"rows": answered_part(part, setting, say)}
 
 
 PARTS = {

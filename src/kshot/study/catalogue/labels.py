@@ -9,6 +9,7 @@ from kshot.data.task import Example, Task
 from kshot.data.template import Template
 from kshot.errors import MethodError
 from kshot.measure.arrangements import gold_columns
+from kshot.model.prefix import Prefix
 from kshot.model.surgery import grafted, read_through
 from kshot.seeds import stream
 from kshot.study.catalogue.question import (
@@ -23,7 +24,7 @@ from kshot.study.catalogue.question import (
     undefined,
     with_levelled,
 )
-from kshot.study.catalogue.told import alone, told
+from kshot.study.catalogue.told import Told, alone, told
 from kshot.study.compared import Row, Setting
 
 # Words that say nothing of sentiments, topics or inferences; drawn anew with each seed.
@@ -47,16 +48,18 @@ def _answer(setting: Setting, say: Say) -> list[Row]:
     say("without demonstrations")
     tables = {"no demonstrations": alone(setting)}
     say("right and wrong labels")
-    tables |= _told_right_and_wrong(setting, shown, "")
+    wrong = with_wrong_labels(setting.task, shown, 1.0, seed)
+    right_read, wrong_read = (_read(setting, own) for own in (shown, wrong))
+    tables |= {"right labels": _answers(right_read), "wrong labels": _answers(wrong_read)}
     for share in _SHARES:
         some = with_wrong_labels(setting.task, shown, share, seed)
-        tables[f"{share:.0%} of the labels wrong"] = _behind(setting, some)
+        tables[f"{share:.0%} of the labels wrong"] = _answers(_read(setting, some))
     few = shown[: max(2, len(shown) // 4)]
     tables |= _told_right_and_wrong(setting, few, f", {len(few)} demonstrations")
     say("label words that say nothing")
     tables |= _told_right_and_wrong(setting, shown, ", arbitrary words", with_arbitrary_words(setting))
     say("labels of one text in the other")
-    grafts, why_not = _grafts(setting, shown)
+    grafts, why_not = _grafts(right_read, wrong_read)
     tables |= grafts
     tables = with_levelled(tables)
     own = gold_logprobs(tables, gold)
@@ -115,28 +118,30 @@ def _told_right_and_wrong(
 ) -> dict[str, Table]:
     wrong = with_wrong_labels(setting.task, shown, 1.0, setting.seed)
     return {
-        f"right labels{named}": _behind(setting, shown, template),
-        f"wrong labels{named}": _behind(setting, wrong, template),
+        f"right labels{named}": _answers(_read(setting, shown, template)),
+        f"wrong labels{named}": _answers(_read(setting, wrong, template)),
     }
 
 
-def _behind(setting: Setting, shown: Sequence[Example], template: Template | None = None) -> Table:
+def _read(setting: Setting, shown: Sequence[Example], template: Template | None = None) -> tuple[Told, Prefix]:
     one = told(setting, shown, template)
-    return one.answers(read_through(one.lm, one.tokens))
+    return one, read_through(one.lm, one.tokens)
 
 
-def _grafts(setting: Setting, shown: tuple[Example, ...]) -> tuple[dict[str, Table], str]:
+def _answers(read: tuple[Told, Prefix]) -> Table:
+    return read[0].answers(read[1])
+
+
+def _grafts(right: tuple[Told, Prefix], wrong: tuple[Told, Prefix]) -> tuple[dict[str, Table], str]:
     """Answers behind either text with the other's label tokens; none, and why, where the two do not lie over each other."""
-    right = told(setting, shown)
-    wrong = told(setting, with_wrong_labels(setting.task, shown, 1.0, setting.seed))
+    (one, prefix), (other, donor) = right, wrong
     # Demonstration by demonstration: texts of one length may still lie askew.
-    if not np.array_equal(right.owner, wrong.owner):
-        return {}, f"the labels of {setting.task.name!r} are of different numbers of tokens"
-    labels = [i for i, pair in enumerate(zip(right.tokens, wrong.tokens, strict=True)) if pair[0] != pair[1]]
-    one, other = (read_through(own.lm, own.tokens) for own in (right, wrong))
+    if not np.array_equal(one.owner, other.owner):
+        return {}, f"the labels of {one.task.name!r} are of different numbers of tokens"
+    labels = [i for i, pair in enumerate(zip(one.tokens, other.tokens, strict=True)) if pair[0] != pair[1]]
     return {
-        "wrong labels where they stand": right.answers(grafted(one, other, labels)),
-        "wrong labels in what follows them": right.answers(grafted(other, one, labels)),
+        "wrong labels where they stand": one.answers(grafted(prefix, donor, labels)),
+        "wrong labels in what follows them": one.answers(grafted(donor, prefix, labels)),
     }, ""
 
 

@@ -10,7 +10,7 @@ from kshot.adapt.prompting import InContext
 from kshot.adapt.tuning import FineTune, PrefixTuning
 from kshot.errors import MethodError
 from kshot.measure.arrangements import gold_columns
-from kshot.measure.calibrate import batch_calibration
+from kshot.measure.calibrate import levelled
 from kshot.measure.scoring import score
 from kshot.study.catalogue.question import Question, Rival, Say, condition_rows, contrast_rows, gold_logprobs
 from kshot.study.catalogue.told import told
@@ -41,9 +41,7 @@ def _answer(setting: Setting, say: Say, *, shots: int) -> list[Row]:
         say(f"{name}, {shots} examples")
         adapted = method.fit(setting.lm, task, task.train, seed)
         found = score(adapted, task, setting.queries, overlength="error", seed=seed).predictions
-        levelled = batch_calibration(found)
-        assert levelled is not None, "there are queries, and they share their labels"
-        tables[name], tables[f"{name}, calibrated"] = found.logprobs, levelled
+        tables[name], tables[f"{name}, calibrated"] = found.logprobs, levelled(found.logprobs)
     means = {name: own.mean() for name, own in gold_logprobs(tables, gold).items()}
     best = max((_tuned(rate) for rate in _RATES), key=means.__getitem__)
     right = {name: (own.argmax(axis=1) == gold).astype(np.float64) for name, own in tables.items()}

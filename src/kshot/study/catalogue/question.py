@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.special import log_softmax, logsumexp
 
+from kshot.errors import MethodError
 from kshot.measure.arrangements import gold_logprob
+from kshot.measure.calibrate import levelled
 from kshot.measure.intervals import bootstrap_mean
 from kshot.study.compared import Row, Setting
 from kshot.study.figures import figure
@@ -47,6 +48,16 @@ class Question:
     parts: Mapping[str, Callable[[Setting, Say], list[Row]]] = field(repr=False)
 
 
+def answered_part(part: Callable[[Setting, Say], list[Row]], setting: Setting, say: Say) -> list[Row]:
+    """The rows of a part; MethodError where there is no tilt to speak of, since queries have no labels in common."""
+    task, queries = setting.task, setting.queries
+    if len({task.candidates(query) for query in queries}) > 1 or len(queries) < 2:
+        raise MethodError(
+            f"task {task.name!r}: what all queries are told alike needs 2 queries or more with the same labels"
+        )
+    return part(setting, say)
+
+
 def condition_rows(question: str, tables: Mapping[str, Table], gold: Int[np.ndarray, "q"], seed: int) -> list[Row]:
     """Two rows for each condition: the mean log-probability of the gold label among the candidates, and the accuracy.
 
@@ -63,17 +74,6 @@ def condition_rows(question: str, tables: Mapping[str, Table], gold: Int[np.ndar
 def with_levelled(tables: Mapping[str, Table]) -> dict[str, Table]:
     """The same tables, and each once more without its tilt under its name and LEVELLED."""
     return {**tables, **{f"{name}, {LEVELLED}": levelled(table) for name, table in tables.items()}}
-
-
-def levelled(table: Table) -> Table:
-    """Log-probabilities over the candidates without what is said of all queries alike, order by order.
-
-    Less the log of the mean prediction over queries, renormalised: ``calibrate.batch_calibration``. Queries share
-    their candidates.
-    """
-    own = log_softmax(table, axis=-1)
-    mean = logsumexp(own, axis=-2, keepdims=True) - np.log(table.shape[-2])
-    return log_softmax(own - mean, axis=-1)
 
 
 def gold_logprobs(tables: Mapping[str, Table], gold: Int[np.ndarray, "q"]) -> dict[str, Float[np.ndarray, "q"]]:
