@@ -540,7 +540,16 @@ def test_permuting_queries_changes_nothing():
     for before, after, places in permutations():
         assert np.array_equal(after.values, before.values[places])
         assert (after.left_out, after.tied, after.pairs) == (before.left_out, before.tied, before.pairs)
-        assert summary(after.values, 0, defined=after.defined) == summary(before.values, 0, defined=before.defined)
+        one, other = (summary(found.values, 0, defined=found.defined) for found in (before, after))
+        assert other.each == tuple(one.each[i] for i in places)
+        assert dataclasses.replace(one, each=()) == dataclasses.replace(other, each=())
+
+
+def test_each_query_has_its_mean_over_the_layers_in_which_it_has_a_value():
+    values = np.array([[1.0, 3.0], [5.0, 9.0], [2.0, 2.0]])
+    defined = np.array([[True, True], [True, False], [False, False]])
+    assert summary(values, 0, defined=defined).each == (2.0, 5.0, None)
+    assert summary(values[2:], 0, defined=defined[2:]).each == (None,)
 
 
 def test_nothing_is_written_to_and_nulls_repeat_themselves():

@@ -27,7 +27,10 @@ class PerLayer:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A mean and its interval, over layers and of each; ``n`` queries have a number, ``left_out`` cells (q, l) none."""
+    """A mean and its interval, over layers and of each; ``n`` queries have a number, ``left_out`` cells (q, l) none.
+
+    ``each`` is the mean of every query over the layers in which it has a number; None where that is none.
+    """
 
     value: float | None
     low: float | None
@@ -37,6 +40,7 @@ class Summary:
     layer_high: tuple[float | None, ...]
     n: int
     left_out: int
+    each: tuple[float | None, ...]
     reason: str | None = None
 
 
@@ -58,11 +62,14 @@ def summary(values: Float[np.ndarray, "q l"], seed: int, *, defined: Bool[np.nda
     changes nothing. No interval for fewer than two queries; it knows nothing of the choice of demonstrations.
     """
     there = np.ones(values.shape, dtype=bool) if defined is None else defined
-    table = np.hstack([np.where(there, values, 0.0), there]).astype(np.float64)[there.any(axis=1)]
+    table = np.hstack([np.where(there, values, 0.0), there]).astype(np.float64)
+    sums, counts = (part.sum(axis=1) for part in np.hsplit(table, 2))
+    each = _known(np.divide(sums, counts, out=np.full(len(table), np.nan), where=counts > 0))
+    table = table[there.any(axis=1)]
     n, left_out = len(table), int((~there).sum())
     if n == 0:
         none = (None,) * values.shape[1]
-        return Summary(None, None, None, none, none, none, 0, left_out, "no query has a value in any layer")
+        return Summary(None, None, None, none, none, none, 0, left_out, each, "no query has a value in any layer")
     table = table[np.lexsort(table.T)]
     found = _means(np.ones((1, n)), table)[0]
     ends = np.full((2, len(found)), np.nan)
@@ -73,7 +80,7 @@ def summary(values: Float[np.ndarray, "q l"], seed: int, *, defined: Bool[np.nda
         percentile = np.nanpercentile if np.isnan(drawn).any() else np.percentile
         ends[:, seen] = percentile(drawn, [2.5, 97.5], axis=0)
     mean, low, high = map(_known, (found, *ends))
-    return Summary(mean[0], low[0], high[0], mean[1:], low[1:], high[1:], n, left_out)
+    return Summary(mean[0], low[0], high[0], mean[1:], low[1:], high[1:], n, left_out, each)
 
 
 def _resamples(n: int, seed: int) -> Iterator[np.ndarray]:

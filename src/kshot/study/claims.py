@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Literal
 
+import numpy as np
 from scipy import stats
 
 from kshot.data.published_figures import RATES, counted, said
-from kshot.study.over_seeds import CONFIDENCE, within_range
+from kshot.measure.per_layer import summary
+from kshot.study.over_seeds import CONFIDENCE, over_seeds, within_range
 
 Row = dict[str, Any]
 
@@ -106,6 +108,9 @@ class _Part:
         return within_range(self.measure, ends[0]), within_range(self.measure, ends[1])
 
 
+_ZERO = _Part(0.0, 0.0, 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class _Look:
     """A claim on one task: what was measured, what it has to lie above, and whether their difference is reported."""
@@ -113,8 +118,8 @@ class _Look:
     claim: Claim
     own: _Part | None
     other: _Part
-    difference: bool
     reason: str = ""
+    difference: bool = False
 
     def judged(self) -> bool:
         return self.own is not None and None not in (self.own.widened(1.0), self.other.widened(1.0))
@@ -130,17 +135,17 @@ def verdicts(measures: Sequence[Row]) -> list[dict[str, Any]]:
         the opposite; ``not shown`` is neither, also where a figure is undefined, has no interval,
         or is a mean over fewer than LEAST queries.
     Formula: ``observed`` is the figure, or its difference to its null or rival. ``shown`` where the whole interval lies
-        above 0 (for BAR: above it and above the null), ``contradicted`` where it lies below. Of a difference the bounds
-        are low - other's high and high - other's low, so the two intervals are apart. With m claims judged on a task
-        every half-width is first multiplied by z(1 - 0.05 / 2m) / z(1 - 0.05 / 2), of normal quantiles z (Bonferroni),
-        then cut to what the measure can be; ``low`` and ``high`` are these wider bounds. Over tasks ``shown`` is what
-        is shown on every task asked, ``contradicted`` what is so on any and shown on none; ``observed`` counts tasks.
+        above 0 (for BAR: above it and above the null), ``contradicted`` where it lies below. A difference is taken query
+        by query, of those that have both, and its interval is that of ``per_layer.summary``, then of ``over_seeds``. With
+        m claims judged on a task every half-width is first multiplied by z(1 - 0.05 / 2m) / z(1 - 0.05 / 2), of normal
+        quantiles z (Bonferroni), and that of a figure then cut to what the measure can be; ``low`` and ``high`` are
+        these wider bounds. Over tasks ``shown`` is what is shown on every task asked, ``contradicted`` what is so on any
+        and shown on none; ``observed`` counts tasks.
     Null: where every figure is what it is held against, at most one task in twenty has a ``shown`` or ``contradicted``.
     Departures: the papers test nothing. The relaxed form has no interval of one seed; that of its mean over layers (t)
         stands in for it, although layers are no sample.
-    Known problems: differences of figures of the same queries are surer than that; rows do not hold them query by query.
-        The expected agreement of Rec2FTP has no interval. Normal quantiles are too narrow for t of few seeds.
-        An untrained model is one draw of weights with each seed. Several tasks have several chances to contradict.
+    Known problems: the expected agreement of Rec2FTP has no interval. Normal quantiles are too narrow for t of few seeds.
+        Queries without a value in some layers weigh a little differently in a difference and in its two figures. An untrained model is one draw of weights with each seed. Several tasks have several chances to contradict.
         Gradient descent on shuffled labels, or on another task, is gradient descent too: that the likeness be less
         there is more than the account needs, and says what the likeness depends on.
     """
@@ -206,37 +211,56 @@ def _line(look: _Look, factor: float, task: str) -> dict[str, Any]:
 
 def _looked(claim: Claim, rows: Sequence[Row]) -> _Look | None:
     """What a claim is about on one task; None where a row that it needs was not measured."""
-    row = _found(rows, claim.measure, claim.words, numbers=_CAUSAL in claim.words)
-    if row is None:
-        return None
-    if claim.twin is not None:
-        twin = _found(rows, claim.measure, claim.twin)
-        if twin is not None and all(twin.get(key) == row.get(key) for key in ("value", "null", "n")):
-            return None
-    against = {**row, "value": row.get("null"), "low": row.get("null_low"), "high": row.get("null_high")}
+    own = _found(rows, claim.measure, claim.words, numbers=_CAUSAL in claim.words)
+    rival = own
     if claim.above == "rival":
         rival = _found(rows, claim.measure, claim.rival, numbers=_CAUSAL in claim.words)
-        if rival is None:
+    if not own or not rival:
+        return None
+    row = _whole(own)
+    if claim.twin is not None:
+        twin = _whole(_found(rows, claim.measure, claim.twin))
+        if twin and all(twin.get(key) == row.get(key) for key in ("value", "null", "n")):
             return None
-        against = rival
-    zero = _Part(0.0, 0.0, 0.0)
     if row.get("value") is None:
-        return _Look(claim, None, zero, False, str(row.get("reason") or "undefined"))
-    own = _part(row)
+        return _Look(claim, None, _ZERO, str(row.get("reason") or "undefined"))
     if claim.above == "zero":
-        return _Look(claim, own, zero, False)
+        return _Look(claim, _part(row), _ZERO)
     if claim.above == "bar":
-        own = own if own.below is not None else _over_layers(rows, row) or own
-        return _Look(claim, own, _Part(max(BAR, against["value"] or 0.0), 0.0, 0.0), False)
-    if against.get("value") is None:
-        missing = (
-            "its null is undefined" if claim.above == "null" else against.get("reason") or "its rival is undefined"
-        )
-        return _Look(claim, None, zero, False, str(missing))
-    other = _part(against)
-    # What chance gives from the marginals is a number without bounds of its own.
-    exact = claim.above == "null" and other.below is None
-    return _Look(claim, own, _Part(other.value, 0.0, 0.0) if exact else other, True)
+        part = _part(row)
+        part = part if part.below is not None else _over_layers(rows, row) or part
+        return _Look(claim, part, _Part(max(BAR, row.get("null") or 0.0), 0.0, 0.0))
+    if claim.above == "null" and row.get("null") is None:
+        return _Look(claim, None, _ZERO, "its null is undefined")
+    if claim.above == "rival" and _whole(rival).get("value") is None:
+        return _Look(claim, None, _ZERO, str(_whole(rival).get("reason") or "its rival is undefined"))
+    if row["measure"] in _EXACT:
+        # What chance gives from the marginals is a number without bounds of its own.
+        return _Look(claim, _part(row), _Part(row["null"], 0.0, 0.0), difference=True)
+    less = _difference(own, rival, "null_each" if claim.above == "null" else "each")
+    if less.get("value") is None:
+        return _Look(claim, None, _ZERO, str(less.get("reason") or "no seed has both"))
+    return _Look(claim, _part(less), _ZERO)
+
+
+def _difference(own: Mapping[Any, Row], other: Mapping[Any, Row], name: str) -> Row:
+    """The row of what each query has more than in ``other``, where ``name`` holds its values; over seeds if there are several."""
+    found = []
+    for seed, row in own.items():
+        # Of the row over all seeds no query has a value.
+        if seed is not None and seed in other:
+            pairs = list(zip(row["each"], other[seed][name], strict=True))
+            values = [0.0 if None in pair else pair[0] - pair[1] for pair in pairs]
+            both = [None not in pair for pair in pairs]
+            seen = summary(np.array(values)[:, None], seed, defined=np.array(both)[:, None])
+            less = {"value": seen.value, "low": seen.low, "high": seen.high, "n": seen.n, "reason": seen.reason}
+            found.append({**row, "measure": "difference", **less})
+    return (over_seeds(found) or found or [{}])[0]
+
+
+def _whole(found: Mapping[Any, Row]) -> Row:
+    """The row over all seeds, else that of the least seed; an empty one where there is none."""
+    return found.get(None) or (found[min(found)] if found else {})
 
 
 def _part(row: Mapping[str, Any]) -> _Part:
@@ -250,21 +274,21 @@ def _part(row: Mapping[str, Any]) -> _Part:
     return _Part(float(value), max(0.0, value - low), max(0.0, high - value), measure)
 
 
-def _found(rows: Sequence[Row], measure: str, words: Sequence[str], *, numbers: bool = False) -> Row | None:
-    """The row over all layers with just these words, over all seeds, else of the least seed.
+def _found(rows: Sequence[Row], measure: str, words: Sequence[str], *, numbers: bool = False) -> dict[Any, Row]:
+    """The rows over all layers with just these words, by their seeds.
 
-    ``numbers``: one that says how many demonstrations it had goes before others.
+    ``numbers``: those that say how many demonstrations they had go before others.
     """
-    best: tuple[tuple[bool, bool, int], Row] | None = None
+    exact: dict[Any, Row] = {}
+    counting: dict[Any, Row] = {}
     for row in rows:
         if row.get("layer") is not None or row.get("measure") != measure:
             continue
         more = said(row) - set(words)
         numbered = bool(more) and numbers and all(map(counted, more))
         if set(words) <= said(row) and (numbered or not more):
-            rank = (not numbered, row.get("seed") is not None, row.get("seed") or 0)
-            best = (rank, row) if best is None or rank < best[0] else best
-    return best[1] if best else None
+            (counting if numbered else exact).setdefault(row.get("seed"), row)
+    return counting or exact
 
 
 def _over_layers(rows: Sequence[Row], whole: Row) -> _Part | None:

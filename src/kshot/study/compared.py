@@ -21,7 +21,7 @@ from kshot.model.demonstrations import demonstration_of_tokens, read_ahead
 from kshot.model.lm import LM
 from kshot.seeds import stream
 from kshot.study.arrays import keep_arrays
-from kshot.study.figures import figure
+from kshot.study.figures import EACH, figure
 from kshot.study.finetuned import Rates, right_answers
 from kshot.study.likeness import Trained, likeness, trained
 from kshot.study.three_runs import Texts, described, texts
@@ -140,7 +140,20 @@ def compared(
     learned = _learned(setting, asked, done)
     ids = [query.id for query in asked.queries]
     keep = partial(keep_arrays, setting.arrays, ids) if setting.arrays is not None else None
-    return rows + likeness(lm, asked, learned, seed=setting.seed, named=named, brief=brief, keep=keep)
+    found = likeness(lm, asked, learned, seed=setting.seed, named=named, brief=brief, keep=keep)
+    return rows + [_by_query(row, setting, asked) for row in found]
+
+
+def _by_query(row: Row, setting: Setting, asked: Texts) -> Row:
+    """A row's values query by query, of all the setting's queries: those that were not traced, or no longer ranked, have none."""
+    left_out = set(asked.left_out)
+    traced = [i for i, query in enumerate(setting.queries) if query.id not in left_out]
+    found = dict(row)
+    for name in EACH:
+        if row.get(name) is not None:
+            known = dict(zip(traced, row[name], strict=False))
+            found[name] = [known.get(i) for i in range(len(setting.queries))]
+    return found
 
 
 def _learned(setting: Setting, asked: Texts, done: Descended) -> Trained:

@@ -20,6 +20,7 @@ from kshot.study.environment import environment
 from kshot.study.experiment import layout_facts, queries, standing
 from kshot.study.explain import Cell, Study, answered, layout_of
 from kshot.study.explain_settings import ExplainSettings
+from kshot.study.figures import EACH
 from kshot.study.forecast import duration, seconds_to_go
 from kshot.study.over_seeds import over_seeds
 from kshot.study.place import Finished, OnProgress, begun, folder, limit_notes, opened, silent, stopped
@@ -174,7 +175,9 @@ def _remember(study: Study, cell: Cell, line: Mapping[str, Any]) -> None:
 def explained(run: Mapping[str, Any], study: Study, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """results.json of an explanation: ``run`` as in run.json, the lines of records.jsonl in the order of the cells."""
     own = [row for line in lines for row in line["rows"]]
-    measures = beside([*over_seeds(own), *own])
+    plain = [{name: value for name, value in row.items() if name not in EACH} for row in own]
+    several = over_seeds(plain)
+    measures = beside([*several, *plain])
     facts = {task.name: _task_facts(study, task) for task in study.tasks}
     few = [
         f"{name}: {found['queries']} queries; means over fewer than {LEAST} are not judged"
@@ -194,7 +197,7 @@ def explained(run: Mapping[str, Any], study: Study, lines: Sequence[Mapping[str,
             "environment": environment(),
             "tasks": facts,
             "measures": measures,
-            "verdicts": verdicts(measures),
+            "verdicts": verdicts([*several, *own]),
             "replies": replies(measures),
             "pictures": {task.name: _pictures(task.name, lines) for task in study.tasks},
             "cells": [

@@ -5,6 +5,11 @@ from typing import Any
 
 from kshot.measure.per_layer import PerLayer, Summary, summary
 
+# The values of a row query by query, and those of its null; undefined ones are None.
+EACH = ("each", "null_each")
+# Of cosines and correlations that were computed in float32.
+_PLACES = 8
+
 
 def figure(
     measure: str, variant: Sequence[str] = (), *, value: float | None, unit: str = "", **more: Any
@@ -29,7 +34,10 @@ def figure(
 def layered_figures(
     measure: str, variant: Sequence[str], found: PerLayer, *, null: PerLayer | None = None, seed: int, unit: str = ""
 ) -> list[dict[str, Any]]:
-    """A row over all layers and one for each, from values of every query and layer; the null likewise."""
+    """A row over all layers and one for each, from values of every query and layer; the null likewise.
+
+    The row over all layers also has its values query by query (``EACH``), to be set against those of another.
+    """
     own = summary(found.values, seed, defined=found.defined)
     base = summary(null.values, seed, defined=null.defined) if null is not None else None
     whole = figure(
@@ -43,7 +51,12 @@ def layered_figures(
         )
         for i, value in enumerate(own.layers)
     ]  # fmt: skip
+    whole |= {"each": _short(own.each), "null_each": _short(base.each) if base is not None else None}
     return [whole, *layers]
+
+
+def _short(values: Sequence[float | None]) -> list[float | None]:
+    return [None if value is None else round(value, _PLACES) for value in values]
 
 
 def _null_of(base: Summary | None, layer: int | None) -> dict[str, float | None]:
