@@ -183,7 +183,7 @@ def test_variances_are_those_of_prompts_in_these_orders(tiny_lm: LM) -> None:
     rows = order._answer(asked, quiet)
     gold = gold_columns(asked.task, asked.queries)
     said = []
-    for one in order.all_orders(6, sample=12, seed=0)[:12]:
+    for one in order.all_orders(6, sample=order._ORDERS, seed=0)[: order._ORDERS]:
         own = in_context(replace(asked, demonstrations=tuple(asked.demonstrations[i] for i in one)))
         said.append(gold_logprob(score(own, asked.task, asked.queries).predictions.logprobs[None], gold)[0])
     expected = np.var(said, axis=0, ddof=1).mean()
