@@ -53,8 +53,12 @@ def portable(argv: Sequence[str]) -> str:
     return shlex.join([Path(word).name if "/" in word else word for word in words])
 
 
+def _place(row: Mapping[str, Any]) -> str:
+    return f"{row['task']}, {row['model']}"
+
+
 def _where(row: Mapping[str, Any]) -> str:
-    return ", ".join(filter(None, (row["task"], row["model"], row.get("when") or "")))
+    return ", ".join(filter(None, (_place(row), row.get("when") or "")))
 
 
 def _picture(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -68,25 +72,37 @@ def _picture(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def _contrasts(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    found = ["| contrast | where | observed | interval | |", "|---|---|---|---|---|"]
-    for line in lines:
-        sure = line["low"] is not None
-        interval = f"{line['low']:.3f} to {line['high']:.3f}" if sure else line["reason"] or ""
-        value = "—" if line["observed"] is None else f"{line['observed']:.3f} {line['unit']}".strip()
-        found.append(f"| {line['contrast']} | {_where(line)} | {value} | {interval} | {line['verdict']} |")
-    return found
+    """Every contrast with its interval and its verdict, a column for each task and model."""
+    cells = {((line["contrast"], line.get("when") or ""), _place(line)): _judged(line) for line in lines}
+    return _table(["contrast", ""], cells)
+
+
+def _judged(line: Mapping[str, Any]) -> str:
+    if line["low"] is None:
+        return str(line["reason"] or "")
+    value = f"{line['observed']:.3f} ({line['low']:.3f} to {line['high']:.3f})"
+    return value if line["verdict"] == "not shown" else f"**{value} {line['verdict']}**"
 
 
 def _conditions(name: str, measures: Sequence[Mapping[str, Any]]) -> list[str]:
     """Means over seeds of every condition, a column for each task and model."""
-    rows = [row for row in measures if row["measure"].startswith(f"why_{name}_") and row["seed"] is None]
-    rows = [row for row in rows if not row["measure"].endswith("_contrast")]
-    columns = list(dict.fromkeys(_where(row) for row in rows))
-    found = [f"| condition | measure | {' | '.join(columns)} |", "|---|---|" + "---|" * len(columns)]
-    for measure, variant in dict.fromkeys((row["measure"], row["variant"]) for row in rows):
-        values = {_where(row): row["value"] for row in rows if (row["measure"], row["variant"]) == (measure, variant)}
-        cells = [f"{values[column]:.3f}" if values.get(column) is not None else "" for column in columns]
-        found.append(f"| {variant} | {measure.rpartition('_')[2]} | {' | '.join(cells)} |")
+    own = [row for row in measures if row["measure"].startswith(f"why_{name}_") and row["seed"] is None]
+    found: dict[tuple[tuple[str, ...], str], str] = {}
+    for row in own:
+        what = row["measure"].rpartition("_")[2]
+        if what != "contrast" and row["value"] is not None:
+            value = f"{100 * row['value']:.1f} %" if what == "accuracy" else f"{row['value']:.3f} {row['unit']}"
+            key = ((row["variant"],), _place(row))
+            found[key] = ", ".join(filter(None, (found.get(key), value)))
+    return _table(["condition"], found)
+
+
+def _table(heads: Sequence[str], cells: Mapping[tuple[tuple[str, ...], str], str]) -> list[str]:
+    """``cells`` by the words before a row and the head of a column."""
+    rows, columns = (list(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
+    found = [f"| {' | '.join([*heads, *columns])} |", "|" + "---|" * (len(heads) + len(columns))]
+    for row in rows:
+        found.append(f"| {' | '.join([*row, *(cells.get((row, column), '') for column in columns)])} |")
     return found
 
 
