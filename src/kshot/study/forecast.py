@@ -21,8 +21,9 @@ from kshot.study.sizes import Size
 Work = tuple[float | int, float | int]
 """So many queries are asked, and so many steps of fine-tuning taken."""
 
-# So many queries and demonstrations are timed, after one of each that warms up.
-_TIMED = 4
+# So many queries and demonstrations are timed, after one of each that warms up: of fewer short queries a pass is mostly
+# what it costs whatever it reads.
+_TIMED_QUERIES, _TIMED_STEPS = 32, 4
 # One comparison asks every query three times and traces it in three runs.
 _COMPARED = 7.0
 # A step for every token of a demonstration against one for all of them.
@@ -61,7 +62,7 @@ def _pace(study: Study, task: Task) -> tuple[Setting, float, float] | None:
     try:
         setting = study.setting(task, study.seeds[0])
         lm, template = setting.lm, setting.template
-        queries, shown = setting.queries[:_TIMED], setting.demonstrations[:_TIMED]
+        queries, shown = setting.queries[:_TIMED_QUERIES], setting.demonstrations[:_TIMED_STEPS]
         right_answers(lm, task, template, queries[:1])
         one_pass(lm, task, template, shown[:1], 1e-6)
         begun = time.perf_counter()
@@ -118,8 +119,8 @@ _WORK: Mapping[str, Callable[[Size, int, int], Work]] = {
     "attribution": _attribution,
     "orders": _orders,
     "layer-causal": _layer_causal,
-    "why-labels": lambda size, queries, shots: (10.0 * queries, 0.0),
-    "why-order": lambda size, queries, shots: (30.0 * queries, 0.0),
+    "why-labels": lambda size, queries, shots: (6.0 * queries, 0.0),
+    "why-order": lambda size, queries, shots: (10.0 * queries, 0.0),
     **{f"why-learning-{shots}": partial(_learning, shots) for shots in LEARNING_SHOTS},
 }
 """What each part asks, for so many queries and demonstrations."""
