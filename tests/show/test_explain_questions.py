@@ -55,6 +55,19 @@ def test_a_sentence_names_tasks_where_they_disagree() -> None:
     assert sentence(REPLIES) == f"Shown: {READ} (sst2). Not shown: {READ} (subj). Contradicted: {PLACE}."
 
 
+def test_a_sentence_of_one_task_does_not_name_it() -> None:
+    lines = [line(READ, "not shown"), line(READ, "shown", when="tilt taken out")]
+    assert sentence(lines) == f"Shown: {READ} (tilt taken out). Not shown: {READ} (as answered)."
+
+
+def test_the_sentence_stands_once_on_a_page() -> None:
+    said = "Contradicted: " + PLACE
+    judged = [{"claim": "one", "prediction": "above 0", "observed": 0.1, "verdict": "shown", "task": None}]
+    for verdicts in ([], judged):
+        html = page({**KSHOT, "verdicts": verdicts})
+        assert " ".join("".join(Reader(html).said).split()).count(said) == 1
+
+
 def test_every_contrast_is_a_line_in_the_terminal() -> None:
     said = text(KSHOT)
     assert said.splitlines()[0] == QUESTIONS["order"].asks

@@ -25,7 +25,8 @@ def questions(kshot: Row) -> list[dict[str, Any]]:
                 "anchor": f"why-{name}",
                 "asks": first["asks"],
                 "prediction": first["prediction"],
-                "answer": sentence(lines),
+                # A page of questions alone begins with it.
+                "answer": sentence(lines) if kshot.get("verdicts") else "",
                 "mechanisms": [_mechanism(own) for own in _by(lines, "mechanism").values()],
                 "figure": forest(lines, key=f"why{name}"),
                 "tasks": tasks,
@@ -65,10 +66,12 @@ def sentence(lines: Sequence[Row]) -> str:
 def _kinds(lines: Sequence[Row]) -> dict[str, list[str]]:
     """The contrasts of each verdict; where tasks or sizes disagree it is said for which."""
     found: dict[str, list[str]] = {kind: [] for kind in MARKS}
+    single = len(_by(lines, "task")) == 1
     for contrast, own in _by(lines, "contrast").items():
         kinds = _by(own, "verdict")
         for kind, some in kinds.items():
-            places = "" if len(kinds) == 1 else f" ({words.listed([where(line) for line in some])})"
+            named = [str(line.get("when") or "as answered") if single else where(line) for line in some]
+            places = "" if len(kinds) == 1 else f" ({words.listed(named)})"
             found.setdefault(str(kind), []).append(contrast + places)
     return found
 
