@@ -153,6 +153,21 @@ def test_each_correction_changes_what_it_says() -> None:
     assert rates["cells"][0]["text"] == "0.0005"
 
 
+def test_of_several_seeds_the_best_stands_beside_the_published_figures() -> None:
+    best = [
+        {**row("t", measure, ", ".join(filter(None, (variant, "best seed"))), 0.9), "seed": None}
+        for measure, variant in (("sim_aou", "appended label, normalised, published"), ("optimism", ""))
+    ]
+    rows = [*best, row("t", "sim_aou", "appended label, normalised, published", 0.5), row("t", "optimism", "", 0.1)]
+    rows.append(row("t", "accuracy", "fine-tuned, corrected", 0.4))
+    rows.append(row("t", "accuracy", "fine-tuned, published", 0.6))
+    (line,) = explain_rows.beside_published(rows, ["t"])[1:]
+    assert (line["name"], line["cells"][0]["text"]) == ("SimAOU", "0.900")
+    assert line["sub"].endswith("best seed")
+    said = {line["name"]: line["cells"][0]["text"] for line in explain_rows.corrections(rows, ["t"]) if line["name"]}
+    assert (said["optimism of the published rate"], said["optimism of the best seed"]) == ("0.100", "0.900")
+
+
 def test_controls_stand_beside_what_was_measured_in_the_same_way() -> None:
     lines = explain_rows.controls(RECORD["measures"], list(TASKS))
     texts = {(line["name"], line["sub"]): line["cells"][0]["text"] for line in lines[:5]}

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from kshot.study import over_seeds as module
-from kshot.study.over_seeds import over_seeds, within_range
+from kshot.study.over_seeds import of_best_seed, over_seeds, within_range
 
 # t of 1 and of 2 degrees of freedom that 2.5 % lie beyond, from a printed table.
 T1, T2 = 12.7062, 4.3027
@@ -158,3 +158,46 @@ def test_rows_are_not_touched() -> None:
     rows = three()
     over_seeds(rows)
     assert rows == three()
+
+
+def accuracies(*values: float) -> list[dict]:
+    rows = []
+    for seed, value in enumerate(values):
+        own = {"measure": "accuracy", "seed": seed}
+        rows += [
+            row(**own, value=value, variant="in-context"),
+            row(**own, value=0.5, variant="zero-shot"),
+            row(**own, value=0.1 + value, variant="published, fine-tuned"),
+            row(**own, value=0.2 + value, variant="corrected, fine-tuned"),
+            row(seed, 0.3 + value, measure="sim_am", variant="published, appended label"),
+            row(seed, 0.9, measure="sim_am", variant="published, appended label", layer=3),
+        ]
+    return rows
+
+
+def test_the_best_seed_is_that_of_the_published_procedure() -> None:
+    rows = accuracies(0.5, 0.75, 0.4)
+    found = {(one["measure"], one["variant"]): one for one in of_best_seed(rows)}
+    assert {key: one["value"] for key, one in found.items()} == {
+        ("optimism", "best seed"): pytest.approx(0.75 - 0.55),
+        ("accuracy", "in-context, best seed"): 0.75,
+        ("accuracy", "zero-shot, best seed"): 0.5,
+        ("accuracy", "published, fine-tuned, best seed"): 0.85,
+        ("sim_am", "published, appended label, best seed"): 1.05,
+    }
+    assert all(one["seed"] is None for one in found.values())
+    assert found["optimism", "best seed"]["null"] == 0.0
+
+
+def test_of_equal_seeds_the_least_and_of_one_seed_none() -> None:
+    rows = accuracies(0.5, 0.75, 0.75)
+    rows = [{**one, "value": one["seed"]} if one["measure"] == "sim_am" else one for one in rows]
+    assert {one["value"] for one in of_best_seed(rows) if one["measure"] == "sim_am"} == {1}
+    assert of_best_seed(accuracies(0.5)) == []
+    assert of_best_seed([]) == []
+
+
+def test_each_task_has_a_best_seed_of_its_own() -> None:
+    other = [{**one, "task": "songs"} for one in accuracies(0.8, 0.6)]
+    best = [one for one in of_best_seed([*accuracies(0.5, 0.75), *other]) if one["variant"] == "in-context, best seed"]
+    assert [(one["task"], one["value"]) for one in best] == [("films", 0.75), ("songs", 0.8)]

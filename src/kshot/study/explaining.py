@@ -22,7 +22,7 @@ from kshot.study.explain import Cell, Study, answered, layout_of
 from kshot.study.explain_settings import ExplainSettings
 from kshot.study.figures import EACH
 from kshot.study.forecast import duration, seconds_to_go
-from kshot.study.over_seeds import over_seeds
+from kshot.study.over_seeds import of_best_seed, over_seeds
 from kshot.study.place import Finished, OnProgress, begun, folder, limit_notes, opened, silent, stopped
 from kshot.study.replies import replies
 from kshot.study.results import model_facts
@@ -177,7 +177,7 @@ def explained(run: Mapping[str, Any], study: Study, lines: Sequence[Mapping[str,
     own = [row for line in lines for row in line["rows"]]
     plain = [{name: value for name, value in row.items() if name not in EACH} for row in own]
     several = over_seeds(plain)
-    measures = beside([*several, *plain])
+    measures = beside([*of_best_seed(plain), *several, *plain])
     facts = {task.name: _task_facts(study, task) for task in study.tasks}
     few = [
         f"{name}: {found['queries']} queries; means over fewer than {LEAST} are not judged"
