@@ -2,8 +2,9 @@
 
     python bench/why.py FOLDER RUN [RUN ...]
 
-RUN is the folder of a ``kshot explain --parts why-...``; the contrasts of all runs are judged together. FOLDER gets a
-picture (why-NAME.svg) of each question; printed are the contrasts and the conditions, to stand in docs/results/why.md.
+RUN is the folder of a ``kshot explain --parts why-...``; of each question the contrasts of all runs are judged together.
+FOLDER gets a picture (why-NAME.svg) of each question; printed are the contrasts and the conditions, to stand in
+docs/results/why.md.
 """
 
 import argparse
@@ -17,8 +18,11 @@ from matplotlib import rc_context
 
 from kshot.show.explain_plots import forest
 from kshot.study.catalogue import QUESTIONS
+from kshot.study.catalogue.question import LEVELLED
 from kshot.study.replies import replies
 
+# What a contrast says where it is measured without what is said of all queries alike.
+WITHOUT_TILT = (LEVELLED, "by the mean over queries")
 # The same drawing for the same figures.
 _STILL = {"svg.hashsalt": "why", "svg.fonttype": "none"}
 
@@ -31,17 +35,18 @@ def main() -> None:
     runs = [json.loads((run / "results.json").read_text(encoding="utf-8"))["kshot"] for run in asked.runs]
     for run in runs:
         print(f"    {portable(run['argv'] or [])}")
-    measures = [row for run in runs for row in run["measures"] if row["measure"].startswith("why_")]
-    lines = replies(measures)
-    print(f"\n{sum(line['low'] is not None for line in lines)} contrasts, judged together.")
     for name, question in QUESTIONS.items():
-        own = [line for line in lines if line["question"] == name]
-        if own:
-            _picture(own, asked.folder / f"why-{name}.svg")
-            print(
-                "\n".join(["", f"## {question.asks}", "", f"![{question.asks}](why-{name}.svg)", "", *_contrasts(own)])
+        measures = [row for run in runs for row in run["measures"] if row["measure"].startswith(f"why_{name}_")]
+        lines = replies(measures)
+        if lines:
+            _picture(lines, asked.folder / f"why-{name}.svg")
+            unit = f", {lines[0]['unit']}" if lines[0]["unit"] else ""
+            number = f"{sum(line['low'] is not None for line in lines)} contrasts{unit}, judged together."
+            number += (
+                " In the picture the tilt is taken out." if any(line["when"] in WITHOUT_TILT for line in lines) else ""
             )
-            print("\n".join(["", *_conditions(name, measures)]))
+            print(f"\n## {question.asks}\n\n![{question.asks}](why-{name}.svg)\n\n{number}\n")
+            print("\n".join([*_contrasts(lines), "", *_conditions(measures)]))
 
 
 def portable(argv: Sequence[str]) -> str:
@@ -62,9 +67,13 @@ def _where(row: Mapping[str, Any]) -> str:
 
 
 def _picture(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Every contrast, where it was measured in two ways with the tilt taken out; both are in the table."""
     groups: dict[str, list[Any]] = {}
+    level = {line["contrast"] for line in lines if line["when"] in WITHOUT_TILT}
     for line in lines:
-        groups.setdefault(line["contrast"], []).append((_where(line), line["observed"], line["low"], line["high"]))
+        if line["contrast"] not in level or line["when"] in WITHOUT_TILT:
+            place = _place(line) if line["contrast"] in level else _where(line)
+            groups.setdefault(line["contrast"], []).append((place, line["observed"], line["low"], line["high"]))
     figure = forest(groups, lines[0]["unit"] or "difference of accuracies")
     figure.set_facecolor("white")
     with rc_context(_STILL):
@@ -84,13 +93,12 @@ def _judged(line: Mapping[str, Any]) -> str:
     return value if line["verdict"] == "not shown" else f"**{value} {line['verdict']}**"
 
 
-def _conditions(name: str, measures: Sequence[Mapping[str, Any]]) -> list[str]:
+def _conditions(measures: Sequence[Mapping[str, Any]]) -> list[str]:
     """Means over seeds of every condition, a column for each task and model."""
-    own = [row for row in measures if row["measure"].startswith(f"why_{name}_") and row["seed"] is None]
     found: dict[tuple[tuple[str, ...], str], str] = {}
-    for row in own:
+    for row in measures:
         what = row["measure"].rpartition("_")[2]
-        if what != "contrast" and row["value"] is not None:
+        if row["seed"] is None and what != "contrast" and row["value"] is not None:
             value = f"{100 * row['value']:.1f} %" if what == "accuracy" else f"{row['value']:.3f} {row['unit']}"
             key = ((row["variant"],), _place(row))
             found[key] = ", ".join(filter(None, (found.get(key), value)))
