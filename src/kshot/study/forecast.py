@@ -1,7 +1,7 @@
 """How long an explanation will take: a few queries and demonstrations are timed, and the parts counted in them.
 
-The counts were fitted to the parts of a measured run (SST-2, 8 demonstrations, 30 queries); a forecast is meant to tell
-minutes from hours.
+The counts were fitted to the parts of measured runs (SST-2, 8 demonstrations, 30 queries; the open questions with 16 and
+200); a forecast is meant to tell minutes from hours.
 """
 
 import time
@@ -108,7 +108,7 @@ def _orders(size: Size, queries: int, shots: int) -> Work:
 
 def _learning(examples: int, size: Size, queries: int, shots: int) -> Work:
     # Three rates for the whole budget, a search and a fit; two prefixes likewise, each step of which reads twice as much.
-    return 7.0 * queries, 330.0 * min(16, examples)
+    return 7.0 * queries, 60.0 * min(16, examples)
 
 
 _WORK: Mapping[str, Callable[[Size, int, int], Work]] = {
