@@ -21,8 +21,9 @@ from kshot.study.catalogue import QUESTIONS
 from kshot.study.catalogue.question import LEVELLED
 from kshot.study.replies import replies
 
-# What a contrast says where it is measured without what is said of all queries alike.
-WITHOUT_TILT = (LEVELLED, "by the mean over queries")
+# What a contrast says where it is measured without what is said of all queries alike; the questions that are drawn so.
+LEVEL = (LEVELLED, "by the mean over queries")
+WITHOUT_TILT = ("labels",)
 # The same drawing for the same figures.
 _STILL = {"svg.hashsalt": "why", "svg.fonttype": "none"}
 
@@ -42,9 +43,7 @@ def main() -> None:
             _picture(lines, asked.folder / f"why-{name}.svg")
             unit = f", {lines[0]['unit']}" if lines[0]["unit"] else ""
             number = f"{sum(line['low'] is not None for line in lines)} contrasts{unit}, judged together."
-            number += (
-                " In the picture the tilt is taken out." if any(line["when"] in WITHOUT_TILT for line in lines) else ""
-            )
+            number += " In the picture the tilt is taken out." if name in WITHOUT_TILT else ""
             print(f"\n## {question.asks}\n\n![{question.asks}](why-{name}.svg)\n\n{number}\n")
             print("\n".join([*_contrasts(lines), "", *_conditions(measures)]))
 
@@ -67,12 +66,12 @@ def _where(row: Mapping[str, Any]) -> str:
 
 
 def _picture(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Every contrast, where it was measured in two ways with the tilt taken out; both are in the table."""
+    """Every contrast in one of the ways in which it was measured; all are in the table."""
     groups: dict[str, list[Any]] = {}
-    level = {line["contrast"] for line in lines if line["when"] in WITHOUT_TILT}
+    level = lines[0]["question"] in WITHOUT_TILT
     for line in lines:
-        if line["contrast"] not in level or line["when"] in WITHOUT_TILT:
-            place = _place(line) if line["contrast"] in level else _where(line)
+        if (line["when"] in LEVEL) == level:
+            place = _place(line) if level else _where(line)
             groups.setdefault(line["contrast"], []).append((place, line["observed"], line["low"], line["high"]))
     figure = forest(groups, lines[0]["unit"] or "difference of accuracies")
     figure.set_facecolor("white")

@@ -144,7 +144,7 @@ def levelled(table: Float[np.ndarray, "*m q c"]) -> Float[np.ndarray, "*m q c"]:
 
     The rule is ``batch_calibration``; queries share their candidates.
     """
-    prior = logsumexp(log_softmax(table, axis=-1), axis=-2, keepdims=True) - np.log(table.shape[-2])
+    prior = _mean_probability(log_softmax(table, axis=-1))[..., None, :]
     # An absent candidate is one of all queries, and stays at -inf.
     less = np.subtract(table, prior, out=np.full(table.shape, -np.inf), where=~np.isneginf(table))
     return log_softmax(less, axis=-1)
@@ -247,5 +247,5 @@ def _log_posterior(table: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
     return log_softmax(table, axis=1)
 
 
-def _mean_probability(rows: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "c"]:
-    return logsumexp(rows, axis=0) - np.log(len(rows))
+def _mean_probability(rows: Float[np.ndarray, "*m n c"]) -> Float[np.ndarray, "*m c"]:
+    return logsumexp(rows, axis=-2) - np.log(rows.shape[-2])
