@@ -170,6 +170,19 @@ def test_as_many_demonstrations_as_the_other_task_allows(tiny_lm: LM) -> None:
     assert {"another task, in-context", "corrected, another task, fine-tuned"} <= {row["variant"] for row in rows}
 
 
+def test_a_query_is_not_among_the_demonstrations_of_another_task(tiny_lm: LM) -> None:
+    one = asked_task()
+    same = replace(one, name="songs", train=tuple(replace(e, id=f"song {e.id}") for e in (*one.test, *one.train)))
+    own = study(tiny_lm, (one, same))
+    setting = own.setting(one, 0)
+    assert setting.queries
+    asked = {query.fields["text"] for query in setting.queries}
+    for seed in range(20):
+        shown = own.taught_by_another(replace(setting, seed=seed)).demonstrations
+        assert len(shown) == len(setting.demonstrations)
+        assert not asked & {example.fields["text"] for example in shown}
+
+
 def test_a_control_that_does_not_apply_says_why(tiny_lm: LM) -> None:
     own = study(tiny_lm)
     line = answered(own, Cell(task="films", seed=0, part="controls"), _rates(), lambda what: None)

@@ -40,6 +40,7 @@ from kshot.study.implied import implied
 from kshot.study.place import safe_name
 from kshot.study.record import samples_of
 from kshot.study.sizes import Size
+from kshot.study.tasks import wording
 
 Say = Callable[[str], None]
 
@@ -142,14 +143,18 @@ class Study:
         )
 
     def taught_by_another(self, setting: Setting) -> Setting:
-        """The same queries with demonstrations of another task in its layout; MethodError where there is none."""
+        """The same queries with demonstrations of another task in its layout; MethodError where there is none.
+
+        A query is never in its own prompt: tasks of one source may share their texts.
+        """
         other = self.another(setting.task)
-        pool = 0 if other is None else sum(example.label is not None for example in other.train)
+        asked = {wording(query) for query in setting.queries}
+        pool = () if other is None else tuple(e for e in other.train if e.label is not None and wording(e) not in asked)
         if other is None or not pool:
             what = "no other task was given" if other is None else f"task {other.name!r} has no labelled examples"
             raise MethodError(f"{what}; explain two tasks or more")
-        shots = min(len(setting.demonstrations), self._shots(other), pool)
-        shown = pick(other.train, shots, "random", setting.seed, labels=other.labels)
+        shots = min(len(setting.demonstrations), self._shots(other), len(pool))
+        shown = pick(pool, shots, "random", setting.seed, labels=other.labels)
         return replace(setting, demonstrations=shown, shown_task=other, shown_in=self.layout(other))
 
     def layout(self, task: Task) -> Template:

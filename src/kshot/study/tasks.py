@@ -46,8 +46,8 @@ def apart(tasks: Sequence[Task]) -> tuple[tuple[Task, ...], list[str]]:
     """
     found, notes = [], []
     for task in tasks:
-        asked = {_fields(example) for other in tasks if origin(other) == origin(task) for example in other.test}
-        pool = tuple(example for example in task.train if _fields(example) not in asked)
+        asked = {wording(example) for other in tasks if origin(other) == origin(task) for example in other.test}
+        pool = tuple(example for example in task.train if wording(example) not in asked)
         if lost := len(task.train) - len(pool):
             notes.append(
                 f"{task.name}: {lost} of {len(task.train)} training examples are test examples too and are never shown"
@@ -84,7 +84,8 @@ def origin(task: Task) -> str:
     return task.taught or task.name
 
 
-def _fields(example: Example) -> str:
+def wording(example: Example) -> str:
+    """What an example says, whatever its label and its name: equal for the same input."""
     return repr(sorted(example.fields.items()))
 
 
