@@ -18,8 +18,9 @@ from kshot.model.lm import LM
 from kshot.study import compared as module
 from kshot.study.attributed import Effort
 from kshot.study.compared import Setting, answered_right, compared, controlled, layer_causal
-from kshot.study.explain import PARTS, Cell, Study, answered
+from kshot.study.explain import PARTS, Study
 from kshot.study.likeness import _fine_tuned_maps
+from kshot.study.parts import Cell, answered
 from kshot.study.sizes import SIZES, Size
 from kshot.study.three_runs import POSITIONS, RUNS, walked
 
@@ -185,7 +186,7 @@ def test_a_query_is_not_among_the_demonstrations_of_another_task(tiny_lm: LM) ->
 
 def test_a_control_that_does_not_apply_says_why(tiny_lm: LM) -> None:
     own = study(tiny_lm)
-    line = answered(own, Cell(task="films", seed=0, part="controls"), _rates(), lambda what: None)
+    line = answered(own, PARTS, Cell(task="films", seed=0, part="controls"), _rates(), lambda what: None)
     assert line["failed"] is None
     assert line["notes"] == ["control 'another task' is left out: no other task was given; explain two tasks or more"]
     unlabelled = replace(other_task(), train=tuple(replace(e, label=None) for e in other_task().train))
@@ -307,12 +308,14 @@ def test_every_line_has_notes(tiny_lm: LM) -> None:
     lines: dict[str, dict] = {}
     for cell in own.cells():
         if cell.part in ("rates", "runs", "controls", "layer-causal"):
-            lines[cell.part] = answered(own, cell, lines, lambda what: None)
+            lines[cell.part] = answered(own, PARTS, cell, lines, lambda what: None)
     assert [line["failed"] for line in lines.values()] == [None] * 4
     assert [len(line["notes"]) for line in lines.values()] == [0, 0, 1, 2]
     keys = [(row["measure"], row["variant"], row["layer"]) for line in lines.values() for row in line["rows"]]
     assert len(set(keys)) == len(keys)
-    empty = answered(replace(own, tasks=(replace(asked_task(), test=()),)), own.cells()[0], {}, lambda what: None)
+    empty = answered(
+        replace(own, tasks=(replace(asked_task(), test=()),)), PARTS, own.cells()[0], {}, lambda what: None
+    )
     assert (empty["notes"], empty["failed"] is None) == ([], False)
 
 

@@ -15,9 +15,10 @@ from kshot.model.lm import LM
 from kshot.study import finetuned
 from kshot.study.attributed import Effort
 from kshot.study.compared import answered_right
-from kshot.study.explain import Cell, Study, answered, layout_of, task_facts
+from kshot.study.explain import PARTS, Study, layout_of, task_facts
 from kshot.study.explain_settings import MEASURED
 from kshot.study.finetuned import GRID, rates, right_answers
+from kshot.study.parts import Cell, answered
 from kshot.study.sizes import Size
 
 SMALL = Size(shots=4, limit=6, validation=5, grid=(0.001, 0.1), effort=Effort(queries=3, pairs=2, orders=5))
@@ -33,7 +34,7 @@ def study(lm: LM, **more) -> Study:
 def lines(tiny_lm: LM) -> dict[str, dict]:
     asked, found = study(tiny_lm), {}
     for cell in asked.cells():
-        found[cell.part] = answered(asked, cell, found, lambda what: None)
+        found[cell.part] = answered(asked, PARTS, cell, found, lambda what: None)
     return found
 
 
@@ -135,7 +136,7 @@ def test_what_does_not_apply_says_so(tiny_lm: LM) -> None:
     asked = study(tiny_lm, validation=0)
     found: dict[str, dict] = {}
     for part in ("rates", "runs"):
-        found[part] = answered(asked, Cell(task="films", seed=0, part=part), found, lambda what: None)
+        found[part] = answered(asked, PARTS, Cell(task="films", seed=0, part=part), found, lambda what: None)
     assert found["rates"]["failed"] == "task 'films' leaves no training examples for the choice of a learning rate"
     assert found["runs"]["failed"] is None
     (note,) = found["runs"]["notes"]

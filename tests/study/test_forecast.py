@@ -9,7 +9,8 @@ from kshot.errors import MethodError
 from kshot.model.lm import LM
 from kshot.study import forecast
 from kshot.study.explain import PARTS, Study
-from kshot.study.forecast import duration, seconds_to_go
+from kshot.study.forecast import seconds_to_go
+from kshot.study.parts import duration
 from kshot.study.sizes import SIZES
 
 

@@ -49,6 +49,11 @@ class Template:
         return self.description + "".join(text + self.separator for text in demonstrations)
 
 
+def filled(fields: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """The fields with this text in the place of every text."""
+    return {name: text if isinstance(value, str) else value for name, value in fields.items()}
+
+
 def render(source: str, fields: Mapping[str, Any]) -> str:
     """A Jinja template over fields, in a sandbox without attributes of Python; a missing field is an error.
 

@@ -17,11 +17,12 @@ from scipy import stats
 from scipy.special import log_softmax, logsumexp, softmax
 
 from kshot.data.task import Example, Task
+from kshot.data.template import filled
 from kshot.errors import NumericError
 from kshot.measure.arrangements import Arrangement, Of, candidate_logprobs, gold_columns, gold_logprob
 from kshot.measure.intervals import bootstrap_mean
 from kshot.measure.metrics import accuracy
-from kshot.measure.scoring import CONTENT_FREE, filled
+from kshot.measure.scoring import CONTENT_FREE
 from kshot.model.adapted import Adapted
 from kshot.seeds import stream
 

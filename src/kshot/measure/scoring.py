@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from kshot.data.predictions import Predictions
 from kshot.data.task import Example, Task
+from kshot.data.template import filled
 from kshot.errors import PromptError
 from kshot.measure.classified import classified
 from kshot.measure.greedy import greedy, right_answers
@@ -168,11 +169,6 @@ def _calibration_inputs(
     for _ in range(DOMAIN_TEXTS):
         replaced.append(filled(fields, " ".join(rng.choice(words, size=length))))
     return replaced
-
-
-def filled(fields: Mapping[str, Any], text: str) -> dict[str, Any]:
-    """The fields with this text in the place of every text."""
-    return {name: text if isinstance(value, str) else value for name, value in fields.items()}
 
 
 def _unconditional(

@@ -1,10 +1,7 @@
 """What the demonstrations did: every part of the question for every task and seed, on record as it is answered."""
 
-import hashlib
-import json
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ from kshot.data.predictions import Predictions
 from kshot.data.published import DAI_2023, published
 from kshot.data.task import Example, Task
 from kshot.data.template import Template
-from kshot.errors import MethodError, ModelError, NumericError, PromptError
+from kshot.errors import MethodError, ModelError, NumericError
 from kshot.measure.calibrate import token_length_normalized
 from kshot.model.lm import LM
 from kshot.model.untrained import untrained
@@ -37,26 +34,11 @@ from kshot.study.experiment import ENGINE, layout_facts, queries
 from kshot.study.explain_settings import MEASURED
 from kshot.study.finetuned import Rates, rates
 from kshot.study.implied import implied
+from kshot.study.parts import Cell, Part, Say, digest_of, with_needed
 from kshot.study.place import safe_name
 from kshot.study.record import samples_of
 from kshot.study.sizes import Size
 from kshot.study.tasks import wording
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """One part of the question for one task and seed."""
-
-    task: str
-    seed: int
-    part: str
-    id: str = ""
-
-    @property
-    def title(self) -> str:
-        return f"{self.task}, seed {self.seed}: {PARTS[self.part].name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -79,8 +61,7 @@ class Study:
     @property
     def asked(self) -> tuple[str, ...]:
         """The parts to be answered, those that others need before them."""
-        needed = {PARTS[name].needs for name in self.parts}
-        return tuple(name for name in PARTS if name in self.parts or name in needed)
+        return with_needed(PARTS, self.parts)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -90,7 +71,7 @@ class Study:
     @property
     def identity(self) -> str:
         """The SHA-256 of all that the figures depend on, in hexadecimal."""
-        return _sha([cell.id for cell in self.cells()])
+        return digest_of([cell.id for cell in self.cells()])
 
     def cells(self) -> tuple[Cell, ...]:
         """Every part, named by all that its figures depend on."""
@@ -105,7 +86,8 @@ class Study:
                 task=task.name,
                 seed=seed,
                 part=part,
-                id=_sha([facts, self._asked(part), *self._read(task, part), seed, part])[:12],
+                asks=PARTS[part].name,
+                id=digest_of([facts, self._asked(part), *self._read(task, part), seed, part])[:12],
             )
             for task in self.tasks
             for seed in self.seeds
@@ -184,34 +166,7 @@ def task_facts(task: Task, layout: Template) -> dict[str, Any]:
     """What of a task in this layout its figures depend on."""
     own = [[e.id, dict(e.fields), e.label] for e in (*task.train, *task.test)]
     written = layout_facts(replace(task, template=layout, layouts=()))
-    return {"name": task.name, "labels": list(task.labels), "examples": _sha(own), **written}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """A part by its name, and what answers it: rows, notes, pictures and anything that the parts that need it read."""
-
-    name: str
-    answer: Callable[[Study, Setting, Mapping[str, Any], Say], dict[str, Any]] = field(repr=False)
-    needs: str = ""
-
-
-def answered(study: Study, cell: Cell, before: Mapping[str, Mapping[str, Any]], say: Say) -> dict[str, Any]:
-    """The line of a cell; ``before`` are the lines of its task and seed by part. What does not apply is a line that says so."""
-    task = next(task for task in study.tasks if task.name == cell.task)
-    began = time.perf_counter()
-    found: dict[str, Any] = {}
-    failed = None
-    try:
-        setting = study.setting(task, cell.seed)
-        if not setting.queries:
-            raise MethodError(f"task {task.name!r} has no labelled test examples to ask")
-        found = PARTS[cell.part].answer(study, setting, before, say)
-    except (MethodError, ModelError, NumericError, PromptError) as error:
-        failed = str(error)
-    rows = [{"task": cell.task, "model": study.lm.name, "seed": cell.seed, **row} for row in found.pop("rows", [])]
-    line = {"id": cell.id, "task": cell.task, "seed": cell.seed, "part": cell.part, "rows": rows, "notes": [], **found}
-    return {**line, "seconds": time.perf_counter() - began, "failed": failed}
+    return {"name": task.name, "labels": list(task.labels), "examples": digest_of(own), **written}
 
 
 def _rates(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
@@ -296,7 +251,7 @@ def _why(
     return {"rows": answered_part(part, setting, say)}
 
 
-PARTS = {
+PARTS: Mapping[str, Part] = {
     "rates": Part(name="the learning rate of fine-tuning", answer=_rates),
     "runs": Part(name="in-context learning against fine-tuning", answer=_runs, needs="rates"),
     "controls": Part(name="the same without training, and taught something else", answer=_controls, needs="rates"),
@@ -329,7 +284,3 @@ def _by_rate(chosen: Mapping[str, float]) -> dict[float, list[str]]:
 
 def _also(row: Row, word: str) -> Row:
     return {**row, "variant": ", ".join(filter(None, (word, row["variant"])))}
-
-
-def _sha(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()

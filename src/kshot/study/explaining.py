@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,17 @@ from kshot.packages import built_once, cache_dir
 from kshot.study.claims import LEAST, verdicts
 from kshot.study.environment import environment
 from kshot.study.experiment import layout_facts, queries, standing
-from kshot.study.explain import Cell, Study, answered, layout_of
+from kshot.study.explain import PARTS, Study, layout_of
 from kshot.study.explain_settings import ExplainSettings
 from kshot.study.figures import EACH
-from kshot.study.forecast import duration, seconds_to_go
+from kshot.study.forecast import seconds_to_go
 from kshot.study.over_seeds import of_best_seed, over_seeds
-from kshot.study.place import Finished, OnProgress, begun, folder, limit_notes, opened, silent, stopped
+from kshot.study.parts import Cell, Say, answer_missing, answered, notes_of
+from kshot.study.place import Finished, OnProgress, begun, folder, limit_notes, opened, silent
 from kshot.study.replies import replies
 from kshot.study.results import model_facts
 from kshot.study.sizes import SIZES, Size
-from kshot.study.store import RESULTS, Memory, Store
+from kshot.study.store import RESULTS
 from kshot.study.tasks import apart, tasks_of
 
 log = logging.getLogger("kshot")
@@ -79,9 +81,8 @@ def explain(
         study = replace(study, lm=replace(lm, tokens_per_pack=tokens, rows_per_pack=rows))
         if asked.arrays and directory is not None:
             study = replace(study, arrays=directory / ARRAYS)
-        _answer(study, cells, store, say)
-        known = {line["id"]: line for line in store.lines}
-        value = explained(store.run, study, [known[cell.id] for cell in cells])
+        lines = answer_missing(cells, store, say, line=partial(_line, study), forecast=partial(seconds_to_go, study))
+        value = explained(store.run, study, lines)
         store.write(RESULTS, value)
         return Finished(results=value, directory=directory)
 
@@ -122,32 +123,13 @@ def _other(tasks: Sequence[Task]) -> Task | None:
     return next(load_task(name) for name in _OTHERS if name != tasks[0].name)
 
 
-def _answer(study: Study, cells: Sequence[Cell], store: Store | Memory, say: OnProgress) -> None:
-    """Every part that the store does not hold yet."""
-    held = {line["id"]: line for line in store.lines}
-    if missing := [cell for cell in cells if cell.id not in held]:
-        say(len(held), len(cells), "timing a few queries")
-        if (seconds := seconds_to_go(study, missing)) is not None:
-            log.info("%s to go", duration(seconds))
-            say(len(held), len(cells), f"{duration(seconds)} to go")
-    for number, cell in enumerate(cells):
-        if cell.id in held:
-            continue
-        say(number, len(cells), cell.title)
-        before = {c.part: held[c.id] for c in cells if (c.task, c.seed) == (cell.task, cell.seed) and c.id in held}
-        try:
-            line = _remembered(cell) or answered(study, cell, before, _within(say, number, len(cells), cell))
-        except KeyboardInterrupt as stop:
-            stopped(stop, store, len(held), len(cells))
-            raise
-        samples = [{"cell": cell.id, **sample} for sample in line.pop("samples", [])]
-        held[cell.id] = store.append(line, samples)
-        _remember(study, cell, line)
-    say(len(cells), len(cells), "done")
-
-
-def _within(say: OnProgress, number: int, cells: int, cell: Cell) -> Any:
-    return lambda what: say(number, cells, f"{cell.title} ({what})")
+def _line(study: Study, cell: Cell, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    """The line of a cell, of which a choice that is dear is made once for all runs."""
+    found = _remembered(cell)
+    if found is None:
+        found = answered(study, PARTS, cell, before, say)
+        _remember(study, cell, found)
+    return found
 
 
 def _remembered(cell: Cell) -> dict[str, Any] | None:
@@ -203,7 +185,7 @@ def explained(run: Mapping[str, Any], study: Study, lines: Sequence[Mapping[str,
             "cells": [
                 {name: value for name, value in line.items() if name not in ("rows", "pictures")} for line in lines
             ],
-            "notes": [*run["notes"], *few, *_notes(lines)],
+            "notes": [*run["notes"], *few, *notes_of(lines)],
         },
     }
 
@@ -239,13 +221,3 @@ def _pictures(task: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if line["task"] == task:
             found = {**(line.get("pictures") or {}), **found}
     return found
-
-
-def _notes(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What parts had to say, and which came to nothing and why; the same words of several once."""
-    said = []
-    for line in lines:
-        said += [f"{line['task']}: {note}" for note in line.get("notes") or ()]
-        if line["failed"]:
-            said.append(f"{line['task']}, seed {line['seed']}, {line['part']}: {line['failed']}")
-    return list(dict.fromkeys(said))

@@ -14,8 +14,9 @@ from kshot.errors import MethodError, ModelError, NumericError, PromptError
 from kshot.measure.attribution import EXACT
 from kshot.study.catalogue.learning import SHOTS as LEARNING_SHOTS
 from kshot.study.compared import Setting
-from kshot.study.explain import Cell, Study
+from kshot.study.explain import Study
 from kshot.study.finetuned import right_answers
+from kshot.study.parts import Cell
 from kshot.study.sizes import Size
 
 Work = tuple[float | int, float | int]
@@ -41,20 +42,6 @@ def seconds_to_go(study: Study, cells: Sequence[Cell]) -> float | None:
             asked, steps = _WORK[cell.part](study.size, len(setting.queries), len(setting.demonstrations))
             found += asked * a_query + steps * a_step
     return found if any(pace is not None for pace in paces.values()) else None
-
-
-def duration(seconds: float) -> str:
-    """Roughly, in words.
-
-    >>> duration(20.0), duration(700.0), duration(9000.0)
-    ('less than a minute', 'about 12 minutes', 'about 2.5 hours')
-    """
-    if seconds < 50:
-        return "less than a minute"
-    if seconds < 5000:
-        minutes = max(1, round(seconds / 60))
-        return f"about {minutes} minute{'s' if minutes > 1 else ''}"
-    return f"about {seconds / 3600:.1f} hours"
 
 
 def _pace(study: Study, task: Task) -> tuple[Setting, float, float] | None:
