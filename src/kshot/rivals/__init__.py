@@ -1,0 +1,1 @@
+"""Rival explanations: what answers the same prompts without being a language model."""
