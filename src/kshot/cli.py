@@ -20,6 +20,7 @@ from cyclopts import App, CycloptsError, Parameter
 from kshot.cli_options import as_command, spelt
 from kshot.errors import DataError, KshotError, UnknownName
 from kshot.study.explain_settings import ExplainSettings, make_explain_settings
+from kshot.study.hypotheses_settings import HypothesesSettings, make_hypotheses_settings
 from kshot.study.settings import Settings, make_settings
 
 RESULTS_FOLDER = "kshot-results"
@@ -68,6 +69,7 @@ def application() -> App:
     app = App(name="kshot", help=about, version=_version, suppress_keyboard_interrupt=False)
     app.command(as_command(run, Settings), name="run")
     app.command(as_command(explain, ExplainSettings), name="explain")
+    app.command(as_command(hypotheses, HypothesesSettings), name="hypotheses")
     app.command(predict)
     app.command(list_names, name="list")
     app.command(report)
@@ -109,6 +111,22 @@ def explain(*tasks: str, config: str | None = None, json: bool = False, **option
     _reported(find_out, asked, tell, json)
 
 
+def hypotheses(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
+    """Ask which account of in-context learning fits: task selection, meta-learning or composition. Writes a report.
+
+    The records go to --output-path; a battery that was stopped goes on from there with the same command.
+    """
+    asked = make_hypotheses_settings(**({"tasks": tasks} if tasks else {}), **options)
+    # as above
+    from kshot.show.hypotheses import text
+    from kshot.study.hypothesizing import hypotheses as find_out
+
+    def tell(results: dict[str, Any], page: Path) -> None:
+        print(text(results["kshot"]), f"Report: {page}", sep="\n")
+
+    _reported(find_out, asked, tell, json)
+
+
 def _reported(
     measure: Callable[..., Any], asked: Any, tell: Callable[[dict[str, Any], Path], None], json: bool
 ) -> None:
@@ -130,7 +148,7 @@ def _reported(
 
 def _asked_by(argv: Sequence[str]) -> type:
     """The settings that belong to the command of these words."""
-    return ExplainSettings if argv[:1] == ["explain"] else Settings
+    return {"explain": ExplainSettings, "hypotheses": HypothesesSettings}.get(argv[0] if argv else "", Settings)
 
 
 @contextmanager
@@ -261,8 +279,16 @@ def _first_line(thing: Any) -> str:
 
 def _parts() -> dict[str, str]:
     from kshot.study.explain import PARTS
+    from kshot.study.hypotheses.battery import PARTS as BATTERY
 
-    return {name: part.name for name, part in PARTS.items()}
+    both = {"explain": PARTS, "hypotheses": BATTERY}
+    return {name: f"{word}: {part.name}" for word, parts in both.items() for name, part in parts.items()}
+
+
+def _transforms() -> dict[str, str]:
+    from kshot.transform import TRANSFORMS
+
+    return {name: f"keeps {', '.join(sorted(one.keeps)) or 'nothing'}" for name, one in TRANSFORMS.items()}
 
 
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
@@ -271,4 +297,5 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "models": _models,
     "measures": _measures,
     "parts": _parts,
+    "transforms": _transforms,
 }

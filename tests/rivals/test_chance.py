@@ -15,13 +15,13 @@ def test_many_at_once_are_one_by_one(seed: int, c: int, q: int) -> None:
     rng = np.random.default_rng(seed)
     said, gold = rng.integers(c, size=(4, q)), rng.integers(c, size=q)
     expected = [macro_f1(np.eye(c)[own], gold) for own in said]
-    assert np.allclose(macro_f1s(said, gold, c), expected)
+    assert np.allclose(macro_f1s(said, gold[None], c), expected)
 
 
 def test_guessing_is_the_mean_over_all_orders() -> None:
     said, gold = np.array([0, 0, 1, 1, 1, 2, 0]), np.array([0, 1, 1, 1, 2, 2, 0])
     every = np.array(list(permutations(said)))
-    expected = macro_f1s(every, gold, 3)
+    expected = macro_f1s(every, gold[None], 3)
     found = guessed(said, gold, 0, draws=4000)
     assert abs(found.macro_f1 - expected.mean()) < 4 * expected.std() / np.sqrt(4000)
     assert (found.low, found.high) == tuple(np.quantile(expected, (0.025, 0.975)))

@@ -1,16 +1,12 @@
 """Logistic regression on tokens: what it learns, what it may not look at, and the published one beside it."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import letters
 import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
-
-sys.path.append(str(Path(__file__).parents[1] / "transform"))
-import letters
 
 from kshot.errors import MethodError
 from kshot.rivals import logistic

@@ -18,7 +18,7 @@ from kshot.transform.written import written
 def test_a_prompt_is_the_text(channel: bool) -> None:
     task, own = letters.films(), letters.tokens(channel=channel)
     shown = [own.pool[i] for i in (3, 0, 5)]
-    prompts = own.prompt(shown, own.queries[1])
+    prompts = own.asked(own.before(shown), own.queries[1])
     texts = [letters.LAYOUT.render(task.train[i].fields) for i in (3, 0, 5)]
     asked = letters.LAYOUT.render(task.test[1].fields)
     for label, sequence in zip(task.labels, prompts, strict=True):

@@ -72,9 +72,30 @@ of cb in ``premise`` and ``hypothesis``."""
 
 
 def suggested(name: str) -> Template | None:
-    """The published layout for a task by its name, file or folder; None where there is none."""
+    """The layout of Dai et al. 2023 for a task by its name, file or folder; None where there is none."""
     found = DAI_2023.get(task_name(name))
     return found.template if found else None
+
+
+def _li(layout: str, **words: str) -> Template:
+    return Template(input=layout, words={name.replace("_", "/"): word for name, word in words.items()}, separator="\n")
+
+
+_FEELING = _li("Review: {{text}}\nSentiment:", negative="negative", positive="positive")
+LI_2024: dict[str, Template] = {
+    "sst2": _FEELING,
+    "cr": _FEELING,
+    "agnews": _li(
+        "News: {{text}}\nNews type:", World="world", Sports="sports", Business="business", Sci_Tech="science"
+    ),
+}
+"""Li et al. 2024, released code, by the name of the task. There a line break begins every demonstration, and the blank
+stands before the answer's delimiter; here the one stands between demonstrations, the other before the answer."""
+
+
+def named(layouts: Mapping[str, Template], name: str) -> Template | None:
+    """The layout for a task by its name, file or folder; None where there is none."""
+    return layouts.get(task_name(name))
 
 
 def published(task: Task) -> Published:

@@ -18,12 +18,14 @@ CONTEXT = 2048
 _SPREAD = 0.25
 
 
-def tiny_model(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """A Llama of 2 layers of width 32 in float32, and a tokenizer with a token for each byte.
+def tiny_model(
+    seed: int = 0, tokenizer: PreTrainedTokenizerFast | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """A Llama of 2 layers of width 32 in float32, and its tokenizer: one with a token for each byte, unless another is given.
 
     The weights are normal with standard deviation 0.25, drawn from ``seed`` for each by its name; norms stay 1.
     """
-    tokenizer = byte_tokenizer()
+    tokenizer = tokenizer or byte_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
@@ -57,18 +59,18 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
 
 
-def tiny_lm(seed: int = 0) -> LM:
+def tiny_lm(seed: int = 0, tokenizer: PreTrainedTokenizerFast | None = None) -> LM:
     """The two as a frozen model in memory."""
-    model, tokenizer = tiny_model(seed)
+    model, tokenizer = tiny_model(seed, tokenizer)
     caption = "a random Llama of 2 layers that reads bytes"
     name = f"tiny-{seed}"
     pin = f"{digest(seed, 'tiny'):016x}"
     return frozen(model, tokenizer, Source(name=name, caption=caption, folder=Path(), kind="directory", hash=pin))
 
 
-def save_tiny(folder: Path, seed: int = 0) -> Path:
+def save_tiny(folder: Path, seed: int = 0, tokenizer: PreTrainedTokenizerFast | None = None) -> Path:
     """The two as a folder that ``load_model`` takes; returns it."""
-    model, tokenizer = tiny_model(seed)
+    model, tokenizer = tiny_model(seed, tokenizer)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

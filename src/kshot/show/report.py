@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from kshot.errors import DataError, OutputError
-from kshot.show import explain, words
+from kshot.show import explain, hypotheses, words
 from kshot.show.sections import task_view
 from kshot.show.templates import PAGES, templates
 from kshot.show.words import Row
@@ -24,9 +24,13 @@ def write_report(directory: Path) -> Path:
     """
     results = read_results(directory)
     path = directory / "report.html"
-    # What demonstrations did has measures, ways of teaching have cells with samples.
-    explained = "measures" in results["kshot"]
-    html = explain.page(results["kshot"]) if explained else page(results, lambda cell: read_samples(directory, cell))
+    # Each command's record has a key that no other has; ways of teaching have cells with samples.
+    if "hypotheses" in results["kshot"]:
+        html = hypotheses.page(results["kshot"])
+    elif "measures" in results["kshot"]:
+        html = explain.page(results["kshot"])
+    else:
+        html = page(results, lambda cell: read_samples(directory, cell))
     write_page(path, html)
     return path
 

@@ -34,7 +34,8 @@ def read(kind: Any, given: dict[str, Any]) -> dict[str, Any]:
     for name, hint in get_type_hints(kind).items():
         if get_origin(hint) is Literal and asked[name] not in get_args(hint):
             raise UnknownName(f"value of {flag(name)}", str(asked[name]), get_args(hint))
-        if name in ("tasks", "methods", "num_fewshot", "seed", "parts") and asked[name] == ():
+        may_be_empty = known[name].default == ()
+        if name in ("tasks", "methods", "num_fewshot", "seed", "parts") and asked[name] == () and not may_be_empty:
             raise KshotError(f"{flag(name)} is empty; give at least one")
     for seed in asked["seed"]:
         within("seed", seed, 0)

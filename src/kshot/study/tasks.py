@@ -14,13 +14,16 @@ from kshot.data.task import Example, Task
 from kshot.data.template import Template
 from kshot.errors import DataError, KshotError, UnknownName
 from kshot.study.explain_settings import ExplainSettings
+from kshot.study.hypotheses_settings import HypothesesSettings
 from kshot.study.settings import Settings
 
 Suggest = Callable[[str], Template | None]
 """The layout for a task by the name it is asked by, where somebody suggests one."""
 
 
-def tasks_of(asked: Settings | ExplainSettings, suggest: Suggest = lambda name: None) -> tuple[Task, ...]:
+def tasks_of(
+    asked: Settings | ExplainSettings | HypothesesSettings, suggest: Suggest = lambda name: None
+) -> tuple[Task, ...]:
     """Every task of the settings, loaded; what is suggested holds where no layout is asked for.
 
     UnknownName, DataError or PromptError in one line where that fails.

@@ -68,13 +68,17 @@ class Written:
     outside: tuple[str, ...] = field(default=(), repr=False)
     seams: int = 0
 
-    def prompt(self, shown: Sequence[Piece], query: Piece) -> tuple[Scored, ...]:
-        """Every option behind the demonstrations and the query's input, or that input behind every option."""
-        before = [*self.first, *self.description]
+    def before(self, shown: Sequence[Piece]) -> Tokens:
+        """What stands before a query: the first tokens, the description, the demonstrations."""
+        found = [*self.first, *self.description]
         for piece in shown:
             answer = () if piece.shown is None else self.answers[piece.shown]
-            before += [*answer, *piece.input] if self.channel else [*piece.input, *answer]
-            before += self.separator
+            found += [*answer, *piece.input] if self.channel else [*piece.input, *answer]
+            found += self.separator
+        return tuple(found)
+
+    def asked(self, before: Tokens, query: Piece) -> tuple[Scored, ...]:
+        """Every option behind this and the query's input, or that input behind every option."""
         if self.channel:
             return tuple(_scored((*before, *option), query.input) for option in self.options)
         return tuple(_scored((*before, *query.input), option) for option in self.options)
@@ -82,7 +86,8 @@ class Written:
     def prompts(self, drawn: Int[np.ndarray, "q k"]) -> list[tuple[Scored, ...]]:
         """The prompt of every query behind the examples of the pool that were drawn for it, in that order."""
         rows = drawn.tolist()
-        return [self.prompt([self.pool[i] for i in own], query) for own, query in zip(rows, self.queries, strict=True)]
+        known = {tuple(row): self.before([self.pool[i] for i in row]) for row in rows}
+        return [self.asked(known[tuple(row)], query) for row, query in zip(rows, self.queries, strict=True)]
 
     @property
     def gold(self) -> Int[np.ndarray, "q"]:

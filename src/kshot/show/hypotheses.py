@@ -1,0 +1,223 @@
+"""The page and the terminal's text of ``kshot hypotheses``. It reads records and computes nothing."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from kshot.show import hypotheses_plots, words
+from kshot.show.explain_rows import bounds, finite, line, number, overall
+from kshot.show.svg import svg
+from kshot.show.templates import templates
+from kshot.show.words import Row
+
+_WIDTH = 100
+MARKS = {"supported": "✓", "undecided": "○", "rejected": "✗"}
+_NAMES = {"H1": "task selection", "H2": "meta-learning", "H3": "composition"}
+_PROTOCOLS = {
+    "redrawn": "demonstrations drawn anew for every query",
+    "fixed": "the same demonstrations for all queries",
+}
+
+
+def page(kshot: Mapping[str, Any]) -> str:
+    """The page as HTML text, one self-contained file, the same for the same record (the value of ``kshot`` in results.json)."""
+    return templates().get_template("hypotheses.html.j2").render(_view(finite(words.clean(kshot))))
+
+
+def text(kshot: Mapping[str, Any]) -> str:
+    """The answer, and every claim with what was predicted and what came, in lines of at most 100 columns."""
+    ours = finite(words.clean(kshot))
+    file = io.StringIO()
+    console = Console(file=file, width=_WIDTH, color_system=None, highlight=False)
+    console.print(Text(answer(ours)))
+    for task in _tasks(ours):
+        for protocol, lines in _by_protocol(ours, task).items():
+            console.print()
+            console.print(Text(f"{task}, {_PROTOCOLS[protocol]}"))
+            for own in lines:
+                if own["claim"] is None or own["published"]:
+                    continue
+                said = f"  {MARKS[own['verdict']]} {own['hypothesis']} {own['claim']}: {observed(own)}"
+                console.print(Text(said), soft_wrap=False)
+    return "".join(row.rstrip() + "\n" for row in file.getvalue().splitlines())
+
+
+def answer(kshot: Row) -> str:
+    """What came of each hypothesis, task by task, in a paragraph made of the verdicts."""
+    said = []
+    for task in _tasks(kshot):
+        protocols = _by_protocol(kshot, task)
+        for lines in list(protocols.values())[:1]:
+            wholes = {own["hypothesis"]: own for own in lines if own["claim"] is None}
+            kinds = [f"{_NAMES[name]} is {own['verdict']}" for name, own in wholes.items()]
+            if kinds:
+                said.append(f"{task}: {words.listed(kinds)}{_why(list(wholes.values()))}.")
+    return " ".join(said) or "The record holds no verdict: nothing was judged."
+
+
+def _why(wholes: Sequence[Row]) -> str:
+    """The reason, where nothing could be decided for one and the same."""
+    reasons = {str(own["reason"] or "") for own in wholes}
+    kinds = {own["verdict"] for own in wholes}
+    return f" ({reasons.pop()})" if kinds == {"undecided"} and len(reasons) == 1 and "" not in reasons else ""
+
+
+def observed(own: Row) -> str:
+    """What came of a claim, with its interval."""
+    value = own.get("observed")
+    if value is None:
+        return str(own.get("reason") or "not measured")
+    if isinstance(value, str):
+        return value
+    interval = bounds({}, own.get("low"), own.get("high"))
+    return number({}, value) + (f" ({interval})" if interval else "")
+
+
+def _tasks(kshot: Row) -> list[str]:
+    return list(kshot.get("tasks") or {})
+
+
+def _by_protocol(kshot: Row, task: str) -> dict[str, list[Row]]:
+    """The verdicts of a task by protocol, the published one first."""
+    own = [row for row in kshot.get("verdicts") or () if row["task"] == task]
+    return {name: rows for name in _PROTOCOLS if (rows := [row for row in own if row["protocol"] == name])}
+
+
+def _view(kshot: Row) -> dict[str, Any]:
+    """What the template needs: plain values, every text still to be escaped, figures as SVG."""
+    names, model = _tasks(kshot), kshot.get("model") or {}
+    computed = " on ".join(str(part) for part in (model.get("dtype"), model.get("device")) if part)
+    version = str(kshot.get("version") or "")
+    return {
+        "version": version,
+        "kicker": ", ".join(filter(None, [f"kshot hypotheses {version}".strip(), computed])),
+        "title": "Which account of in-context learning fits?",
+        "asked": _asked(kshot, names, model),
+        "answer": answer(kshot),
+        "panels": [_panel(kshot, name, str(said)) for name, said in (kshot.get("hypotheses") or {}).items()],
+        "task_names": names,
+        "tasks": [_task(kshot, name, f"task-{place}") for place, name in enumerate(names, 1)],
+        "chains": _chains(kshot),
+        "chain_columns": ["both", "the first alone", "the second alone", "stopped half way"],
+        "notes": [str(note) for note in kshot.get("notes") or ()],
+        "command": words.command(kshot.get("argv")),
+        "model": words.facts(model),
+        "environment": words.facts(kshot.get("environment") or {}),
+        "settings": words.facts(kshot.get("settings") or {}),
+    }
+
+
+def _asked(kshot: Row, names: Sequence[str], model: Row) -> list[tuple[str, str]]:
+    tasks = list((kshot.get("tasks") or {}).values())
+    rows = kshot.get("measures") or []
+    asked = [
+        ("model", str(model.get("caption") or model.get("name") or "")),
+        ("tasks", words.listed(names, 8)),
+        ("demonstrations", words.listed(sorted({task["shots"] for task in tasks}))),
+        (
+            "queries a seed",
+            words.listed(sorted({row["n"] for row in rows if row["measure"] == "contrast" and row["n"]})),
+        ),
+        ("seeds", words.listed(sorted({row["seed"] for row in rows if row.get("seed") is not None}), 8)),
+    ]
+    return [(name, said) for name, said in asked if said]
+
+
+def _panel(kshot: Row, name: str, said: str) -> dict[str, Any]:
+    """A hypothesis in its own words, and what came of each of its claims on every task."""
+    rows = []
+    for task in _tasks(kshot):
+        for protocol, lines in _by_protocol(kshot, task).items():
+            for own in lines:
+                if own["hypothesis"] != name:
+                    continue
+                where = f"{task}, {_PROTOCOLS[protocol]}"
+                rows.append(
+                    {
+                        "mark": MARKS[own["verdict"]],
+                        "kind": own["verdict"],
+                        "whole": own["claim"] is None,
+                        "published": own["published"],
+                        "claim": f"{where}: {own['observed']}" if own["claim"] is None else own["claim"],
+                        "where": where,
+                        "prediction": own["prediction"],
+                        "observed": observed(own),
+                        "why": str(own.get("reason") or "") if own["observed"] is not None else "",
+                    }
+                )
+    return {"name": name, "title": _NAMES.get(name, name), "said": said, "rows": rows}
+
+
+# The tables of a task: a heading, what its rows begin with, and the words that stand for them.
+_TABLES = (
+    ("Altered tasks, demonstrations drawn anew for every query", "redrawn"),
+    ("Altered tasks, the same demonstrations for all queries", "fixed"),
+    ("What of a demonstration matters: the answer scored behind the input", "direct"),
+    ("What of a demonstration matters: the input scored behind the answer", "channel"),
+)
+
+
+def _task(kshot: Row, name: str, anchor: str) -> dict[str, Any]:
+    rows = [row for row in overall(kshot.get("measures") or []) if row["task"] == name]
+    tables = []
+    for heading, word in _TABLES:
+        own = [row for row in rows if row["measure"] == "macro_f1" and word in _words(row)[1:]]
+        if own:
+            lines = [line(", ".join(w for w in _words(row) if w != word), "", [row]) for row in own]
+            tables.append({"heading": heading, "lines": lines})
+    return {"name": name, "anchor": anchor, "tables": tables, "figures": _figures(rows, name, anchor)}
+
+
+def _chains(kshot: Row) -> dict[str, Any] | None:
+    """One relation after another: a line for each chain, and how well its parts predict it."""
+    rows = [row for row in overall(kshot.get("measures") or []) if row["task"] == "relations"]
+    found: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        if row["measure"] in ("accuracy", "half_way"):
+            chain, *part = _words(row)
+            place = "half way" if row["measure"] == "half_way" else "both" if not part else part[0]
+            found.setdefault(chain, {})[place] = row
+    lines = []
+    for chain, own in found.items():
+        alone = [row for place, row in own.items() if place.endswith("alone")]
+        if len(alone) == 2:
+            lines.append(line(chain, "", [own.get("both"), *alone, own.get("half way")]))
+    together = next((row for row in rows if row["measure"] == "correlation"), None)
+    said = bounds({}, together["low"], together["high"]) if together else ""
+    told = number({}, together["value"]) if together and together["value"] is not None else ""
+    return {"lines": lines, "said": f"{told} ({said})" if said else told} if lines else None
+
+
+def _words(row: Row) -> list[str]:
+    return str(row.get("variant") or "").split(", ")
+
+
+def _figures(rows: Sequence[Row], name: str, anchor: str) -> list[dict[str, Any]]:
+    f1 = {str(row["variant"]): row for row in rows if row["measure"] == "macro_f1"}
+    asked = (
+        ("shots", "More and more demonstrations", "demonstrations", " shots"),
+        ("right", "More and more right labels", "right labels, %", "% right"),
+        ("permuted", "More and more of the vocabulary permuted", "permuted tokens of the vocabulary, %", "% permuted"),
+    )
+    found = []
+    for key, heading, label, unit in asked:
+        series: dict[str, list[hypotheses_plots.Point]] = {}
+        for variant, row in f1.items():
+            at = next((word for word in variant.split(", ") if word.endswith(unit)), None)
+            if at is None or "one label for all" in variant:
+                continue
+            rest = ", ".join(word for word in variant.split(", ") if word != at) or "prompt-altered"
+            point = (float(at.removesuffix(unit)), row["value"], row["low"], row["high"])
+            series.setdefault(rest, []).append(point)
+        if series:
+            figure = hypotheses_plots.against(series, label)
+            told = "; ".join(
+                f"{what}: {', '.join(f'{at:g} {number({}, value)}' for at, value, *_ in points)}"
+                for what, points in series.items()
+            )
+            drawn = svg(figure, key=f"{anchor.replace('-', '')}{key}", title=f"{heading}, {name}", description=told)
+            found.append({"heading": heading, "figure": drawn})
+    return found

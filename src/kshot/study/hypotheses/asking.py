@@ -1,0 +1,148 @@
+"""A task as it stands for one seed, and what is answered to its transformed prompts: tables, rows, contrasts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kshot.data.task import Example, Task
+from kshot.data.template import Template
+from kshot.errors import PromptError
+from kshot.model.tree import Scored
+from kshot.rivals.chance import Guessed, guessed, macro_f1s
+from kshot.seeds import stream
+from kshot.study.figures import figure
+from kshot.transform.draw import Protocol, draw
+from kshot.transform.lexicon import Reader
+from kshot.transform.transform import Transform
+from kshot.transform.written import Tokens, Written
+
+Row = dict[str, Any]
+Table = Float[np.ndarray, "q c"]
+Embedded = Callable[[Sequence[Tokens]], Float[np.ndarray, "n e"]]
+
+RESAMPLES = 2000
+_BOUNDS = (0.025, 0.975)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Asked:
+    """What is asked of ``reader`` about one task with one seed.
+
+    ``written`` is the task in tokens, ``channel`` the same for the channel. ``embedded`` gives the mean row that the model
+    looks up for each sequence of tokens, None for a reader that has no such rows; ``layers`` is how many layers it has.
+    ``context`` is how many tokens it reads at most.
+    """
+
+    reader: Reader
+    name: str
+    task: Task
+    template: Template
+    pool: tuple[Example, ...] = field(repr=False)
+    queries: tuple[Example, ...] = field(repr=False)
+    written: Written = field(repr=False)
+    channel: Written = field(repr=False)
+    seed: int
+    shots: int
+    context: int | None = None
+    layers: int = 1
+    embedded: Embedded | None = field(default=None, repr=False)
+
+    def altered(self, transform: Transform) -> Written:
+        """The task after a transform, its randomness that of this seed."""
+        return transform(self.written, self.seed)
+
+    def table(self, written: Written, drawn: Int[np.ndarray, "q k"]) -> Table:
+        """log P of every option of every query behind the demonstrations drawn for it, in nats.
+
+        PromptError where a prompt is longer than the model reads: nothing is cut.
+        """
+        return self.scored(written.prompts(drawn), drawn.shape[1])
+
+    def scored(self, prompts: Sequence[tuple[Scored, ...]], shots: int) -> Table:
+        """The same for prompts that are there, all with as many options."""
+        longest = max(len(sequence.tokens) for own in prompts for sequence in own)
+        if self.context is not None and longest > self.context:
+            raise PromptError(
+                f"task {self.task.name!r}: the longest prompt of {shots} demonstrations needs {longest} tokens "
+                f"and {self.name} reads {self.context}; give --num-fewshot less"
+            )
+        sums = self.reader.score([sequence for own in prompts for sequence in own]).sums()
+        return sums.reshape(len(prompts), -1)
+
+    def answers(self, written: Written, protocol: Protocol, shots: int | None = None) -> "Answers":
+        """What is answered with this many demonstrations, by default as many as are asked for."""
+        drawn = draw(written, self.shots if shots is None else shots, self.seed, protocol)
+        return Answers(self.table(written, drawn), written.gold, drawn)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """A table of scores, the right columns, and which examples of the pool stood before each query."""
+
+    table: Table
+    gold: Int[np.ndarray, "q"]
+    drawn: Int[np.ndarray, "q k"]
+
+    @property
+    def said(self) -> Int[np.ndarray, "q"]:
+        return self.table.argmax(axis=1)
+
+    @property
+    def right(self) -> Float[np.ndarray, "q"]:
+        return (self.said == self.gold).astype(np.float64)
+
+    @property
+    def macro_f1(self) -> float:
+        return float(macro_f1s(self.said[None], self.gold[None], self.table.shape[1])[0])
+
+    def guessed(self, seed: int) -> Guessed:
+        return guessed(self.said, self.gold, seed)
+
+
+def answer_rows(variant: Sequence[str], found: Answers, seed: int) -> list[Row]:
+    """Accuracy and macro-F1, each with its interval over queries (bootstrap), and what guessing gives of the second."""
+    said, gold, c = found.said, found.gold, found.table.shape[1]
+    resampled = _resampled(len(gold), seed)
+    right = found.right[resampled].mean(axis=1)
+    f1 = macro_f1s(said[resampled], gold[resampled], c)
+    chance = found.guessed(seed)
+    bounds = [dict(zip(("low", "high"), np.quantile(own, _BOUNDS).tolist(), strict=True)) for own in (right, f1)]
+    return [
+        figure("accuracy", variant, value=float(found.right.mean()), n=len(gold), **bounds[0]),
+        figure(
+            "macro_f1", variant, value=found.macro_f1, n=len(gold), **bounds[1],
+            null=chance.macro_f1, null_low=chance.low, null_high=chance.high,
+        ),
+        figure("macro_f1", (*variant, "one label for all"), value=chance.majority, n=len(gold)),
+    ]  # fmt: skip
+
+
+def contrast_row(name: str, one: Answers, other: Answers | float, seed: int, variant: Sequence[str] = ()) -> Row:
+    """How much greater the macro-F1 of one is than that of the other, or than a figure that is known.
+
+    The interval is over queries: both are computed anew for the same resampled queries.
+    """
+    resampled = _resampled(len(one.gold), seed)
+    c = one.table.shape[1]
+    own = macro_f1s(one.said[resampled], one.gold[resampled], c)
+    if isinstance(other, Answers):
+        base, rest = other.macro_f1, macro_f1s(other.said[resampled], other.gold[resampled], c)
+    else:
+        base, rest = other, np.full(len(own), other)
+    low, high = np.quantile(own - rest, _BOUNDS).tolist()
+    return figure(
+        "contrast", (name, *variant), value=one.macro_f1 - base, low=low, high=high, null=0.0, n=len(one.gold)
+    )
+
+
+def together(answers: Sequence[Answers]) -> Answers:
+    """The queries of several tables, one after another."""
+    parts = [(own.table, own.gold, own.drawn) for own in answers]
+    return Answers(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _resampled(n: int, seed: int) -> Int[np.ndarray, "b n"]:
+    return stream(seed, "resampled-queries", n).integers(n, size=(RESAMPLES, n))

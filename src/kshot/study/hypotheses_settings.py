@@ -1,0 +1,61 @@
+"""Every option of ``kshot hypotheses`` with its default, in one place."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kshot.errors import KshotError, UnknownName
+from kshot.study.options import option, read, within
+
+# Names of ``hypotheses.PARTS``, in the order in which they are answered.
+BATTERY = (
+    "published",
+    "fast",
+    "labels",
+    "shots",
+    "right-share",
+    "permuted-share",
+    "functions",
+    "copying",
+    "pool",
+    "relations",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HypothesesSettings:
+    """What is asked of the battery; None and nothing leave a number to the size."""
+
+    tasks: tuple[str, ...] = option(("bbc-headlines",), "Built-in names, files, folders or hf:org/name, with labels.")
+    model: str = option("smollm2-135m", "An embedded name, org/name on the hub, a folder or a .gguf file.")
+    size: Literal["smoke", "medium", "full"] = option(
+        "smoke", "How much is asked: a look, five seeds of 128 queries, or as much as was published."
+    )
+    num_fewshot: int | None = option(None, "Demonstrations; by default 8, 16 or 32, by size.")
+    limit: int | Literal["all"] | None = option(
+        None, "Queries drawn for each seed; by default 24, 128 or 256, by size."
+    )
+    seed: tuple[int, ...] = option((), "Seeds; each draws its own pool, queries and functions; by default 3, 5 or 20.")
+    parts: tuple[str, ...] = option(BATTERY, "What is asked (see: kshot list parts).")
+    template: tuple[str, ...] = option(
+        (),
+        "Layout of an input (Jinja, with {{field}}) or a YAML file of a whole template; by default as published, else the task's.",
+    )
+    test_file: str | None = option(None, "Test examples of a task that is a file; else a part of it is held out.")
+    dtype: Literal["float32", "bfloat16", "float64"] = option("bfloat16", "Number format of the weights.")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "Where the model runs.")
+    output_path: str | None = option(None, "Folder of the records; the same command goes on where it stopped.")
+
+
+def make_hypotheses_settings(**options: Any) -> HypothesesSettings:
+    """Settings that make sense; UnknownName or KshotError in one line where they do not."""
+    asked = read(HypothesesSettings, options)
+    if asked["num_fewshot"] is not None:
+        within("num_fewshot", asked["num_fewshot"], 1)
+    if asked["limit"] not in (None, "all"):
+        within("limit", asked["limit"], 1, ", or all")
+    for part in asked["parts"]:
+        if part not in BATTERY:
+            raise UnknownName("part", part, BATTERY)
+    if len(asked["template"]) > 1:
+        raise KshotError(f"--template: what works is one layout, and {len(asked['template'])} are given")
+    return HypothesesSettings(**asked)

@@ -1,0 +1,193 @@
+"""``kshot hypotheses``: the parts of the battery become records, and the records a verdict on each hypothesis."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kshot.data import load_task, task_hash
+from kshot.data.published import LI_2024, named
+from kshot.data.task import Task
+from kshot.errors import DataError, KshotError
+from kshot.model.lm import LM
+from kshot.model.load import load_model
+from kshot.model.terms import content
+from kshot.study.environment import environment
+from kshot.study.experiment import layout_facts, standing
+from kshot.study.hypotheses.battery import PARTS, Battery
+from kshot.study.hypotheses.claims import HYPOTHESES, verdicts
+from kshot.study.hypotheses.scale import SCALES, Scale
+from kshot.study.hypotheses_settings import HypothesesSettings
+from kshot.study.over_seeds import over_seeds
+from kshot.study.parts import answer_missing, answered, notes_of
+from kshot.study.place import Finished, OnProgress, begun, folder, opened, silent
+from kshot.study.results import model_facts
+from kshot.study.store import RESULTS
+from kshot.study.tasks import apart, tasks_of
+
+log = logging.getLogger("kshot")
+
+# A function of labels is learned from labels that come again: of more than so many a handful of demonstrations shows few.
+_MOST_LABELS = 15
+# Whose inputs are texts of elsewhere for a task that is asked alone, and how many of them are taken.
+_OTHERS, _TEXTS = ("bbc-headlines", "commonsense-qa"), 500
+
+
+def hypotheses(
+    asked: HypothesesSettings,
+    *,
+    model: LM | None = None,
+    tasks: Sequence[Task] = (),
+    beneath: Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> Finished:
+    """Which account of in-context learning fits a model on each task, or what is still missing of it, on record.
+
+    The records go to ``asked.output_path``, else to a folder of their own ``beneath`` the one given, else nowhere.
+    ``model`` and ``tasks`` stand in for their names in the settings. Raises KshotError before anything is written where
+    the question cannot be answered; parts that were finished are kept whatever happens.
+    """
+    say = on_progress or silent
+    repeatable = model is None and not tasks
+    say(0, None, "reading the tasks")
+    tasks, notes = apart(tuple(tasks) or tasks_of(asked, partial(named, LI_2024)))
+    scale = scaled(asked)
+    for task in tasks:
+        _check(task, scale)
+    say(0, None, f"loading {model.name if model else asked.model}")
+    lm = model or load_model(asked.model, dtype=asked.dtype, device=asked.device)
+    battery = Battery(lm=lm, tasks=tasks, scale=scale, parts=asked.parts, elsewhere=_elsewhere(tasks))
+    cells = battery.cells()
+    about = {**standing(lm), "tasks": {task.name: {"hash": task_hash(task)} for task in tasks}}
+    names = [task.name for task in tasks]
+    directory = folder(asked.output_path, beneath, ["hypotheses", *names], lm.name, battery.identity)
+    facts = {"identity": battery.identity, "facts": about}
+    with opened(directory, begun("hypotheses", asked, lm, facts, notes, repeatable=repeatable)) as store:
+        tokens, rows = store.run["packing"]
+        battery = replace(battery, lm=replace(lm, tokens_per_pack=tokens, rows_per_pack=rows))
+        if any(cell.id not in {line["id"] for line in store.lines} for cell in cells):
+            say(0, None, "looking for words of one token")
+            battery = battery.with_words()
+        lines = answer_missing(cells, store, say, line=partial(answered, battery, PARTS), forecast=lambda missing: None)
+        value = concluded(store.run, battery, lines)
+        store.write(RESULTS, value)
+        return Finished(results=value, directory=directory)
+
+
+def scaled(asked: HypothesesSettings) -> Scale:
+    """How much the settings ask: a size, with the numbers that are given instead of its own."""
+    scale = SCALES[asked.size]
+    if asked.num_fewshot is not None:
+        scale = replace(scale, shots=asked.num_fewshot)
+    if asked.limit is not None:
+        scale = replace(scale, limit=asked.limit)
+    return replace(scale, seeds=asked.seed) if asked.seed else scale
+
+
+def _check(task: Task, scale: Scale) -> None:
+    """Everything that can be found wrong without a model."""
+    if task.kind != "classification":
+        raise DataError(
+            f"task {task.name!r} is of kind {task.kind}: what its labels are called cannot be altered; what works is a "
+            "task with the same labels for every query"
+        )
+    if not 2 <= len(task.labels) <= _MOST_LABELS:
+        raise DataError(
+            f"task {task.name!r} has {len(task.labels)} labels; a map of labels is learned from 2 to {_MOST_LABELS} of them"
+        )
+    pool = sum(example.label is not None for example in task.train)
+    if scale.shots > pool:
+        raise DataError(
+            f"task {task.name!r}: asked for {scale.shots} demonstrations, and its training pool has {pool} labelled "
+            f"examples; give --num-fewshot at most {pool}"
+        )
+    if not any(example.label is not None for example in task.test):
+        raise DataError(f"task {task.name!r} has no labelled test examples to ask")
+
+
+def _elsewhere(tasks: Sequence[Task]) -> dict[str, tuple[str, ...]]:
+    """Texts that are no inputs of each task: those of the next in turn, else of one that is at hand; none where none is."""
+    if len(tasks) > 1:
+        return {task.name: _texts(tasks[(i + 1) % len(tasks)]) for i, task in enumerate(tasks)}
+    (task,) = tasks
+    for name in _OTHERS:
+        if name != task.name:
+            try:
+                return {task.name: _texts(load_task(name))}
+            except KshotError as error:
+                log.info("no texts of elsewhere from %s: %s", name, error)
+    return {}
+
+
+def _texts(task: Task) -> tuple[str, ...]:
+    return tuple(content(task.template, example.fields) for example in task.train[:_TEXTS])
+
+
+def concluded(run: Mapping[str, Any], battery: Battery, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """results.json of the battery: ``run`` as in run.json, the lines of records.jsonl in the order of the cells."""
+    own = [row for line in lines for row in line["rows"]]
+    measures = [*_over_seeds(battery, own), *own]
+    facts = {task.name: _task_facts(battery, task) for task in battery.tasks}
+    return {
+        "results": {task.name: _lm_eval_row(task.name, measures) for task in battery.tasks},
+        "date": run["date"],
+        "total_evaluation_time_seconds": str(sum(line["seconds"] for line in lines)),
+        "kshot": {
+            "version": run["version"],
+            "argv": run["argv"],
+            "settings": run["settings"],
+            "identity": run["identity"],
+            "model": model_facts(battery.lm),
+            "environment": environment(),
+            "tasks": facts,
+            "hypotheses": dict(HYPOTHESES),
+            "measures": measures,
+            "verdicts": verdicts(measures),
+            "pictures": {
+                task.name: [
+                    {"seed": line["seed"], **line["pictures"]}
+                    for line in lines
+                    if line["task"] == task.name and line.get("pictures")
+                ]
+                for task in battery.tasks
+            },
+            "cells": [
+                {name: value for name, value in line.items() if name not in ("rows", "pictures")} for line in lines
+            ],
+            "notes": [*run["notes"], *notes_of(lines)],
+        },
+    }
+
+
+def _over_seeds(battery: Battery, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows over seeds. Where every seed asks queries of its own, its spread holds what the choice of queries does."""
+    redrawn = {
+        task.name: battery.scale.limit != "all" and 2 * battery.scale.limit <= len(task.test) for task in battery.tasks
+    }
+    return over_seeds(
+        [{**row, "low": None, "high": None} if redrawn.get(row["task"], True) else {**row} for row in rows]
+    )
+
+
+def _lm_eval_row(task: str, measures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Accuracies under lm-eval's names, over seeds or of the first."""
+    found: dict[str, Any] = {"alias": task}
+    for row in measures:
+        if row["task"] == task and row["measure"] == "accuracy":
+            found.setdefault(f"acc,{row['variant']}", row["value"])
+    return found
+
+
+def _task_facts(battery: Battery, task: Task) -> dict[str, Any]:
+    return {
+        "labels": list(task.labels),
+        "shots": battery.scale.shots,
+        "train": len(task.train),
+        "test": len(task.test),
+        "source": task.source,
+        "description": task.template.description,
+        **layout_facts(replace(task, layouts=())),
+        "hash": task_hash(task),
+    }

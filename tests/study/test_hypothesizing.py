@@ -1,0 +1,208 @@
+"""The battery as a run: on record part by part, the same whether it was stopped or not, wrong input refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import letters
+import pytest
+from small import calm, words
+
+from kshot import cli
+from kshot.data.task import Task
+from kshot.errors import DataError, KshotError, MethodError, OutputError, UnknownName
+from kshot.model import tiny
+from kshot.model.lm import LM
+from kshot.show.hypotheses import page, text
+from kshot.study.hypotheses.battery import PARTS, Battery
+from kshot.study.hypotheses.scale import SCALES
+from kshot.study.hypotheses_settings import BATTERY, make_hypotheses_settings
+from kshot.study.hypothesizing import hypotheses, scaled
+from kshot.study.place import Finished
+
+OPTIONS: dict[str, Any] = {"num_fewshot": 4, "limit": 6, "seed": (0, 1, 2), "dtype": "float32"}
+SOME = ("fast", "shots", "functions")
+
+
+@pytest.fixture(scope="module")
+def worded() -> LM:
+    """A random little Llama whose tokens are words."""
+    return tiny.tiny_lm(tokenizer=letters.codec().tokenizer)
+
+
+def asked(lm: LM, tasks: tuple[Task, ...] = (), **options: Any) -> Finished:
+    given = make_hypotheses_settings(**{**OPTIONS, **options})
+    return hypotheses(given, model=lm, tasks=tasks or (letters.films(80), replace(letters.films(60), name="others")))
+
+
+@pytest.fixture(scope="module")
+def whole(worded: LM) -> dict[str, Any]:
+    """Every part of two tasks."""
+    return asked(worded).results["kshot"]
+
+
+def test_every_part_answers(whole: dict[str, Any]) -> None:
+    assert {cell["part"] for cell in whole["cells"]} == set(BATTERY) == set(PARTS)
+    assert [cell["failed"] for cell in whole["cells"]] == [None] * len(whole["cells"])
+    variants = {row["variant"] for row in whole["measures"] if row["seed"] is None}
+    for said in ("original, redrawn", "prompt-altered, fixed, regression", "zero-shot, channel", "out-of-domain, direct",
+                 "memory-random, 4 shots", "50% right, arbitrary words", "25% permuted"):  # fmt: skip
+        assert said in variants
+
+
+def test_every_row_is_whole(whole: dict[str, Any]) -> None:
+    for row in whole["measures"]:
+        assert {"task", "model", "seed", "measure", "variant", "value", "low", "high", "null", "n", "unit"} <= set(row)
+        if row["measure"] in ("accuracy", "macro_f1") and row["value"] is not None:
+            assert 0 <= row["value"] <= 1
+            assert row["low"] is None or row["low"] <= row["value"] + 1e-9
+        assert row["value"] is not None or row["reason"]
+
+
+def test_a_contrast_is_the_difference_of_its_rows(whole: dict[str, Any]) -> None:
+    rows = {
+        (row["task"], row["seed"], row["measure"], row["variant"]): row["value"]
+        for row in whole["measures"]
+        if row["seed"] == 1
+    }
+    found = rows["films", 1, "contrast", "prompt-altered is above a regression on its tokens, redrawn"]
+    one = rows["films", 1, "macro_f1", "prompt-altered, redrawn"]
+    other = rows["films", 1, "macro_f1", "prompt-altered, redrawn, regression"]
+    assert found == pytest.approx(one - other)
+
+
+def test_a_page_and_a_text_are_made_of_the_record_alone(whole: dict[str, Any]) -> None:
+    again = json.loads(json.dumps(whole))
+    html = page(again)
+    assert html == page(whole)
+    for said in ("H1, task selection", "H2, meta-learning", "H3, composition", "Task selection: the prompt"):
+        assert said in html
+    assert html.count("<svg") >= 6
+    told = text(again)
+    assert told.startswith("films: task selection is ")
+    assert max(map(len, told.splitlines())) <= 100
+
+
+def test_a_page_of_text_that_means_something_to_a_browser(whole: dict[str, Any]) -> None:
+    bad = json.loads(json.dumps(whole).replace('"films"', '"<b>films</b>"'))
+    assert "<b>films</b>" not in page(bad)
+
+
+def test_stopped_in_a_part_it_goes_on_to_the_same(worded: LM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = asked(worded, parts=SOME).results["kshot"]
+    out = str(tmp_path / "out")
+
+    def stops(*given: Any) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setitem(PARTS, "shots", replace(PARTS["shots"], answer=stops))
+        with pytest.raises(KeyboardInterrupt):
+            asked(worded, parts=SOME, output_path=out)
+    assert len((tmp_path / "out" / "records.jsonl").read_text("utf-8").splitlines()) == 1
+    rest = asked(worded, parts=SOME, output_path=out).results["kshot"]
+    for key in ("measures", "verdicts", "pictures", "notes"):
+        assert calm(rest[key]) == calm(expected[key]), key
+    records = (tmp_path / "out" / "records.jsonl").read_bytes()
+    asked(worded, parts=SOME, output_path=out)
+    assert (tmp_path / "out" / "records.jsonl").read_bytes() == records
+    with pytest.raises(OutputError, match="belongs to a different run"):
+        asked(worded, parts=SOME, output_path=out, limit=5)
+
+
+def test_a_part_that_cannot_be_had_is_a_note(worded: LM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*given: Any) -> dict[str, Any]:
+        raise MethodError("no such thing here")
+
+    monkeypatch.setitem(PARTS, "shots", replace(PARTS["shots"], answer=fails))
+    ours = asked(worded, parts=SOME).results["kshot"]
+    assert "films, seed 0, shots: no such thing here" in ours["notes"]
+    assert any(row["variant"] == "original, fixed" for row in ours["measures"])
+
+
+def test_a_tokenizer_without_words_is_a_note_and_no_crash(tiny_lm: LM) -> None:
+    ours = asked(tiny_lm, parts=("fast",), seed=(0,)).results["kshot"]
+    assert any("single tokens of equal probability were asked for" in note for note in ours["notes"])
+
+
+def test_a_prompt_beyond_the_context_is_a_note_with_what_would_work(worded: LM) -> None:
+    ours = asked(replace(worded, context=40), parts=("fast",), seed=(0,)).results["kshot"]
+    assert any("needs" in note and "reads 40; give --num-fewshot less" in note for note in ours["notes"])
+
+
+def test_each_seed_has_its_own_pool_and_queries(worded: LM) -> None:
+    own = Battery(lm=worded, tasks=(letters.films(80),), scale=replace(SCALES["smoke"], limit=6, pool=12)).with_words()
+    first, other = (own.setting(own.tasks[0], seed) for seed in (0, 1))
+    assert len(first.written.pool) == 12
+    assert len(first.queries) == 6
+    assert {e.id for e in first.queries} != {e.id for e in other.queries}
+    assert {e.id for e in first.pool} != {e.id for e in other.pool}
+    assert not {e.id for e in first.pool} & {e.id for e in first.queries}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "options", "error", "line"),
+    [
+        ((words(30),), {}, DataError, "is of kind open: what its labels are called cannot be altered"),
+        (
+            (letters.films(80),),
+            {"num_fewshot": 99},
+            DataError,
+            "asked for 99 demonstrations, and its training pool has 39",
+        ),
+        ((replace(letters.films(80), labels=tuple(map(str, range(16)))),), {}, DataError, "has 16 labels"),
+        ((replace(letters.films(80), test=()),), {}, DataError, "has no labelled test examples to ask"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(
+    worded: LM, tasks: tuple[Task, ...], options: dict[str, Any], error: type[Exception], line: str
+) -> None:
+    with pytest.raises(error, match=line):
+        asked(worded, tasks, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "line"),
+    [
+        ({"parts": ("functoins",)}, UnknownName, "did you mean 'functions'"),
+        ({"limit": 0}, KshotError, "what works is a whole number from 1"),
+        ({"size": "huge"}, UnknownName, "smoke"),
+        ({"template": ("a", "b")}, KshotError, "what works is one layout"),
+    ],
+)
+def test_settings_that_make_no_sense(options: dict[str, Any], error: type[Exception], line: str) -> None:
+    with pytest.raises(error, match=line):
+        make_hypotheses_settings(**options)
+
+
+def test_a_size_says_how_much_and_numbers_stand_instead() -> None:
+    assert scaled(make_hypotheses_settings(size="medium")) == SCALES["medium"]
+    own = scaled(make_hypotheses_settings(size="medium", num_fewshot=3, limit=7, seed=(4,)))
+    assert own == replace(SCALES["medium"], shots=3, limit=7, seeds=(4,))
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KSHOT_CACHE", str(tmp_path / "cache"))
+    model = tiny.save_tiny(tmp_path / "model", tokenizer=letters.codec().tokenizer)
+    folder = tmp_path / "films"
+    folder.mkdir()
+    task = letters.films(60)
+    for name, examples in (("train", task.train), ("test", task.test)):
+        rows = [{"text": e.fields["text"], "label": e.label} for e in examples]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    line = ["hypotheses", str(folder), "--model", str(model), "--num-fewshot", "4", "--limit", "5", "--seed", "0,1",
+            "--parts", "fast,shots", "--dtype", "float32", "--output-path", str(tmp_path / "out")]  # fmt: skip
+    assert cli.status(line) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("films: task selection is ")
+    assert said.rstrip().endswith(f"Report: {tmp_path / 'out' / 'report.html'}")
+    html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    (tmp_path / "out" / "report.html").unlink()
+    assert cli.status(["report", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "report.html").read_text(encoding="utf-8") == html
+    capsys.readouterr()
+    assert cli.status([*line, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kshot"]["argv"][:2] == ["kshot", "hypotheses"]
+    assert cli.status([*line[:4], "--parts", "everything"]) == 2
+    assert capsys.readouterr().err.startswith("kshot: unknown part 'everything'")
