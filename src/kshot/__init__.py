@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         ZeroShot,
     )
     from kshot.adapt.course import Course
-    from kshot.api import compare, explain
+    from kshot.api import compare, explain, hypotheses
     from kshot.data import load_task
     from kshot.data.predictions import Predictions
     from kshot.data.task import Example, Task
@@ -72,6 +72,7 @@ _WHERE = {
     "ZeroShot": "kshot.adapt",
     "compare": "kshot.api",
     "explain": "kshot.api",
+    "hypotheses": "kshot.api",
     "load_adapted": "kshot.model.adapted",
     "load_model": "kshot.model.load",
     "load_task": "kshot.data",
@@ -111,6 +112,7 @@ __all__ = [
     "ZeroShot",
     "compare",
     "explain",
+    "hypotheses",
     "load_adapted",
     "load_model",
     "load_task",

@@ -1,4 +1,4 @@
-"""What ``kshot run`` and ``kshot explain`` do, from Python, with models and tasks that may be in memory already."""
+"""What ``kshot run``, ``kshot explain`` and ``kshot hypotheses`` do, from Python, with models and tasks that may be in memory already."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +10,8 @@ from kshot.model.lm import LM
 from kshot.show.result import Explanation, Result
 from kshot.study.explain_settings import make_explain_settings
 from kshot.study.explaining import explain as find_out
+from kshot.study.hypotheses_settings import make_hypotheses_settings
+from kshot.study.hypothesizing import hypotheses as tell_apart
 from kshot.study.place import OnProgress
 from kshot.study.run import run
 from kshot.study.settings import Settings, make_settings
@@ -66,6 +68,29 @@ def explain(
         tasks=names, model=model.name if isinstance(model, LM) else model, num_fewshot=shots, seed=seeds, **more
     )
     done = find_out(settings, model=model if isinstance(model, LM) else None, tasks=given, on_progress=on_progress)
+    return Explanation(results=done.results, directory=done.directory)
+
+
+def hypotheses(
+    tasks: str | Task | Sequence[str | Task],
+    model: str | LM = _DEFAULTS.model,
+    *,
+    shots: int | None = None,
+    seeds: int | Sequence[int] = (),
+    on_progress: OnProgress | None = None,
+    **more: Any,
+) -> Explanation:
+    """Which account of in-context learning fits a model on these tasks: task selection, meta-learning or composition?
+
+    ``more`` are further settings by name: ``size``, ``limit``, ``parts``, ``output_path``, ...
+    (kshot.study.hypotheses_settings.HypothesesSettings). Without an ``output_path`` nothing is written. Raises KshotError
+    in one line where the question cannot be answered.
+    """
+    names, given = _tasks(tasks, more)
+    settings = make_hypotheses_settings(
+        tasks=names, model=model.name if isinstance(model, LM) else model, num_fewshot=shots, seed=seeds, **more
+    )
+    done = tell_apart(settings, model=model if isinstance(model, LM) else None, tasks=given, on_progress=on_progress)
     return Explanation(results=done.results, directory=done.directory)
 
 

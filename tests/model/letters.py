@@ -12,6 +12,7 @@ from kshot.data.task import Example, Task
 from kshot.data.template import Template
 from kshot.model.tokens import Codec
 from kshot.transform.lexicon import Lexicon
+from kshot.transform.thesaurus import ORDERS, chains
 from kshot.transform.written import Written, written
 
 LAYOUT = Template(input="Review: {{text}}\nSentiment:", separator="\n\n")
@@ -43,22 +44,9 @@ def films(n: int = 60) -> Task:
 
 
 @lru_cache
-def codec() -> Codec:
-    """A byte-level tokenizer that knows the words of the task, those that stand for labels, and little else."""
-    others = "negative positive bad good sad happy table river seven paper cloud green stone music excellent terrible"
-    said = [f" {word}" for word in (*_GOOD, *_BAD, *_PLAIN, *others.split())]
-    texts = [LAYOUT.demonstration(e.fields, str(e.label)) for e in films().train]
-    trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator([*texts, *said * 20], vocab_size=700, min_frequency=2, special_tokens=["<end>"])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, eos_token="<end>")
-    return Codec(tokenizer, (), None)
-
-
-def tokens(task: Task | None = None, **more: Any) -> Written:
-    """The task in tokens, with a lexicon whose probabilities are made up."""
-    task = task or films()
-    found = written(task, LAYOUT, codec(), task.train, task.test, **more)
-    words = [
+def words() -> tuple[str, ...]:
+    """Words that can stand for a label: any, some that are related to the labels, a chain of synonyms of each."""
+    others = [
         "table",
         "river",
         "seven",
@@ -74,6 +62,25 @@ def tokens(task: Task | None = None, **more: Any) -> Written:
         "excellent",
         "terrible",
     ]
-    ids = np.array([own[0] for own in codec().encode([f" {word}" for word in words])])
-    own = Lexicon(ids, tuple(words), np.log(np.linspace(0.1, 0.4, len(words))))
+    whole = [next(c for c in chains(label) if len(c) == ORDERS) for label in ("negative", "positive")]
+    return tuple(dict.fromkeys([*others, *(link.word for chain in whole for link in chain)]))
+
+
+@lru_cache
+def codec() -> Codec:
+    """A byte-level tokenizer that knows the words of the task, those that stand for labels, and little else."""
+    said = [f" {word}" for word in (*_GOOD, *_BAD, *_PLAIN, "negative", "positive", *words())]
+    texts = [LAYOUT.demonstration(e.fields, str(e.label)) for e in films().train]
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator([*texts, *said * 20], vocab_size=1200, min_frequency=2, special_tokens=["<end>"])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, eos_token="<end>")
+    return Codec(tokenizer, (), None)
+
+
+def tokens(task: Task | None = None, **more: Any) -> Written:
+    """The task in tokens, with a lexicon whose probabilities are made up."""
+    task = task or films()
+    found = written(task, LAYOUT, codec(), task.train, task.test, **more)
+    ids = np.array([own[0] for own in codec().encode([f" {word}" for word in words()])])
+    own = Lexicon(ids, words(), np.log(np.linspace(0.1, 0.4, len(ids))))
     return replace(found, lexicon=own, outside=("the plot of a river", "seven green stone tables"))

@@ -121,6 +121,14 @@ def test_ablations_that_do_not_apply_are_rows_that_say_why() -> None:
     assert "no texts of elsewhere" in row["reason"]
 
 
+def test_what_a_reader_has_to_know_is_noted() -> None:
+    own = learners.asked(learners.Learner("H1", 0.01), 0, queries=4)
+    assert own.notes == []
+    odd = replace(own, written=replace(own.written, seams=3, answers=((10, 4), (11,))))
+    assert odd.notes[0] == "3 of 260 examples have other tokens at a seam than in one whole text"
+    assert odd.notes[1].startswith("negative: several tokens, scored by their sum")
+
+
 # Functions
 
 

@@ -29,7 +29,7 @@ NOISE = {"H1": 0.3, "H2": 0.05, "H3": 0.3}
 
 @pytest.mark.parametrize("account", learners.ACCOUNTS)
 def test_a_planted_learner_is_named(account: str) -> None:
-    found = judged(account, NOISE[account], range(10), queries=48, functions=12)
+    found = judged(account, NOISE[account], range(10), queries=32, functions=10)
     assert found[account] == "supported"
     assert {name for name, said in found.items() if said == "supported"} == {account}
     assert Counter(found.values())["rejected"] >= 1

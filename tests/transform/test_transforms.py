@@ -16,6 +16,7 @@ from kshot.transform.inputs import label_as_input, permutation, prompt_altered
 from kshot.transform.lexicon import NO_WORDS, Lexicon
 from kshot.transform.mapping import right_share
 from kshot.transform.responses import FACTOR, related, response_altered
+from kshot.transform.thesaurus import ORDERS, chains
 from kshot.transform.written import Written
 
 OWN = letters.tokens()
@@ -136,7 +137,7 @@ def test_any_two_can_be_composed(first: str, second: str, seed: int) -> None:
         composed = one.then(other)(OWN, seed)
     except PromptError as error:
         # A word that is arbitrary has no synonym.
-        assert "is known" in str(error)  # noqa: PT017
+        assert "known" in str(error)  # noqa: PT017
         return
     assert one.then(other).keeps == one.keeps & other.keeps
     assert prompts(composed) == prompts(other(one(OWN, seed), seed))
@@ -211,12 +212,23 @@ def test_related_words_are_of_the_lists_and_one_token() -> None:
     assert {words[0] for words in found} == {"good", "happy"}
 
 
+@pytest.mark.parametrize("order", range(1, ORDERS + 1))
+def test_a_synonym_of_an_order_ends_a_chain_of_that_length(order: int) -> None:
+    for label, word in zip(OWN.words, TRANSFORMS[f"synonym-order-{order}"](OWN, 3).words, strict=True):
+        assert word in {chain[order - 1].word for chain in chains(label) if len(chain) >= order}
+        assert word in OWN.lexicon.words
+
+
 def test_what_does_not_apply_is_said() -> None:
     strange = replace(OWN, words=("river", "cloud"))
     with pytest.raises(PromptError, match="no synonym of 'river' is known; there are some of negative, positive"):
         related("synonym")(strange, 0)
     with pytest.raises(PromptError, match="no keyword of 'negative' is one token of this model"):
         related("keyword")(replace(OWN, lexicon=NO_WORDS), 0)
+    with pytest.raises(
+        PromptError, match=r"no synonym of order 2 of 'river' is one token of this model \(none is known"
+    ):
+        TRANSFORMS["synonym-order-2"](strange, 0)
     with pytest.raises(PromptError, match="no texts of elsewhere"):
         TRANSFORMS["out-of-domain"](replace(OWN, outside=()), 0)
     few = Lexicon(np.array([1, 2]), ("a", "b"), np.array([-9.0, -1.0]))

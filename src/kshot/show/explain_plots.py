@@ -180,11 +180,14 @@ def orders(rows: Sequence[Row], key: str, label: str, shown: Sequence[int] | Non
 
 
 def forest(
-    groups: Mapping[str, Sequence[tuple[str, Number | None, Number | None, Number | None]]], unit: str
+    groups: Mapping[str, Sequence[tuple[str, Number | None, Number | None, Number | None]]],
+    unit: str,
+    margin: Number = 0,
 ) -> Figure:
     """Contrasts under their names, a mark with its interval for each ``(where, value, low, high)``, and the line at 0.
 
-    The same place has the same mark and colour throughout; what has no value stands as a cross at 0.
+    The same place has the same mark and colour throughout; what has no value stands as a cross at 0. What lies within
+    a ``margin`` of 0 is shaded.
     """
     places = list(dict.fromkeys(place for own in groups.values() for place, *_ in own))
     rows = sum(1 + len(own) for own in groups.values())
@@ -204,6 +207,8 @@ def forest(
                 axes.annotate(words.shorten(place, 34), (1, y), xycoords=("axes fraction", "data"), va="center",
                               fontsize=10, color=COLOURS["muted"], **at)  # fmt: skip
             y += 1
+        if margin:
+            axes.axvspan(-margin, margin, color=COLOURS["muted"], alpha=0.12, linewidth=0, zorder=0.1)
         axes.axvline(0, color=COLOURS["muted"], linewidth=1, zorder=0.5)
         axes.set_ylim(y - 0.4, -0.7)
         axes.set_yticks([])

@@ -8,10 +8,12 @@ from rich.console import Console
 from rich.text import Text
 
 from kshot.show import hypotheses_plots, words
+from kshot.show.explain_plots import forest
 from kshot.show.explain_rows import bounds, finite, line, number, overall
 from kshot.show.svg import svg
 from kshot.show.templates import templates
 from kshot.show.words import Row
+from kshot.study.hypotheses.claims import MARGIN
 
 _WIDTH = 100
 MARKS = {"supported": "✓", "undecided": "○", "rejected": "✗"}
@@ -127,28 +129,51 @@ def _asked(kshot: Row, names: Sequence[str], model: Row) -> list[tuple[str, str]
 
 
 def _panel(kshot: Row, name: str, said: str) -> dict[str, Any]:
-    """A hypothesis in its own words, and what came of each of its claims on every task."""
-    rows = []
+    """A hypothesis in its own words, what came of each of its claims on every task, and a picture of that."""
+    main: list[Row] = []
+    others: list[Row] = []
     for task in _tasks(kshot):
-        for protocol, lines in _by_protocol(kshot, task).items():
-            for own in lines:
-                if own["hypothesis"] != name:
-                    continue
-                where = f"{task}, {_PROTOCOLS[protocol]}"
-                rows.append(
-                    {
-                        "mark": MARKS[own["verdict"]],
-                        "kind": own["verdict"],
-                        "whole": own["claim"] is None,
-                        "published": own["published"],
-                        "claim": f"{where}: {own['observed']}" if own["claim"] is None else own["claim"],
-                        "where": where,
-                        "prediction": own["prediction"],
-                        "observed": observed(own),
-                        "why": str(own.get("reason") or "") if own["observed"] is not None else "",
-                    }
-                )
-    return {"name": name, "title": _NAMES.get(name, name), "said": said, "rows": rows}
+        for place, lines in enumerate(_by_protocol(kshot, task).values()):
+            own = [row for row in lines if row["hypothesis"] == name]
+            (main if place == 0 else others).extend(own)
+    claims = [row for row in main if row["claim"] is not None]
+    return {
+        "name": name,
+        "title": _NAMES.get(name, name),
+        "said": said,
+        "wholes": [_claim(row) for row in main if row["claim"] is None],
+        "figure": _forest(name, claims) if claims else "",
+        "claims": [_claim(row) for row in claims],
+        "others": [_claim(row) for row in others if row["claim"] is not None],
+        "protocol": _PROTOCOLS[main[0]["protocol"]] if main else "",
+    }
+
+
+def _claim(row: Row) -> dict[str, Any]:
+    return {
+        "mark": MARKS[row["verdict"]],
+        "kind": row["verdict"],
+        "published": row["published"],
+        "task": row["task"],
+        "claim": row["claim"] or str(row["observed"]),
+        "prediction": row["prediction"],
+        "observed": observed(row),
+        "why": str(row.get("reason") or "") if row["observed"] is not None else "",
+    }
+
+
+def _forest(name: str, claims: Sequence[Row]) -> Any:
+    """Every claim's figure with its interval, and what is taken for no difference."""
+    groups: dict[str, list[tuple[str, Any, Any, Any]]] = {}
+    for row in claims:
+        if not row["published"]:
+            own = (str(row["task"]), row["observed"], row["low"], row["high"])
+            groups.setdefault(str(row["prediction"]), []).append(own)
+    told = "; ".join(
+        f"{prediction}, {task}: {number({}, value)}" for prediction, own in groups.items() for task, value, *_ in own
+    )
+    figure = forest(groups, "difference of macro-F1, or correlation", MARGIN)
+    return svg(figure, key=f"claims{name}", title=f"What came of the claims of {name}", description=told)
 
 
 # The tables of a task: a heading, what its rows begin with, and the words that stand for them.
@@ -201,6 +226,7 @@ def _figures(rows: Sequence[Row], name: str, anchor: str) -> list[dict[str, Any]
         ("shots", "More and more demonstrations", "demonstrations", " shots"),
         ("right", "More and more right labels", "right labels, %", "% right"),
         ("permuted", "More and more of the vocabulary permuted", "permuted tokens of the vocabulary, %", "% permuted"),
+        ("order", "Synonyms of synonyms as answers", "order of the synonym", "-fold synonyms"),
     )
     found = []
     for key, heading, label, unit in asked:

@@ -14,7 +14,7 @@ Point = tuple[Number, Number | None, Number | None, Number | None]
 def against(series: Mapping[str, Sequence[Point]], label: str, levels: Mapping[str, Number] | None = None) -> Figure:
     """Macro-F1 of each series against a number, with intervals; ``levels`` are dotted lines across, such as guessing."""
     with styled():
-        figure, (axes,) = blank(520, 300)
+        figure, (axes,) = blank(340, 300)
         for place, (name, points) in enumerate(series.items()):
             role, marker, dashes = SERIES[place % len(SERIES)]
             known = [(at, float(value), low, high) for at, value, low, high in points if value is not None]
@@ -29,5 +29,5 @@ def against(series: Mapping[str, Sequence[Point]], label: str, levels: Mapping[s
         axes.set_xlabel(label)
         axes.set_ylabel("macro-F1")
         axes.grid(axis="y")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=1)
     return figure

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from kshot.errors import OutputError, UnknownName
-from kshot.show import explain, learning, plots, report, terminal
+from kshot.show import explain, hypotheses, learning, plots, report, terminal
 from kshot.study.summary import differing
 from kshot.study.verdict import learned
 
@@ -74,7 +74,8 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """The records of ``kshot explain``: ``results`` is what results.json holds, ``directory`` where it lies."""
+    """The records of ``kshot explain`` or ``kshot hypotheses``: ``results`` is what results.json holds, ``directory`` where
+    it lies."""
 
     results: dict[str, Any] = field(repr=False)
     directory: Path | None = None
@@ -84,15 +85,19 @@ class Explanation:
         return pd.DataFrame(self.results["kshot"]["measures"])
 
     def verdicts(self) -> pd.DataFrame:
-        """One row per claim: what was predicted, what was observed, whether it was shown."""
+        """One row per claim: what was predicted, what was observed, what that says of it."""
         return pd.DataFrame(self.results["kshot"]["verdicts"])
 
     def report(self, path: str | Path) -> Path:
         """Write the page to ``path`` (in a folder: as its report.html) and return where it is; OutputError where that fails."""
-        return _written(path, explain.page(self.results["kshot"]))
+        return _written(path, self._shown.page(self.results["kshot"]))
+
+    @property
+    def _shown(self) -> Any:
+        return hypotheses if "hypotheses" in self.results["kshot"] else explain
 
     def __str__(self) -> str:
-        return explain.text(self.results["kshot"])
+        return str(self._shown.text(self.results["kshot"]))
 
 
 def _written(path: str | Path, html: str) -> Path:

@@ -8,17 +8,9 @@ from kshot.study.options import option, read, within
 
 # Names of ``hypotheses.PARTS``, in the order in which they are answered.
 BATTERY = (
-    "published",
-    "fast",
-    "labels",
-    "shots",
-    "right-share",
-    "permuted-share",
-    "functions",
-    "copying",
-    "pool",
+    "published", "fast", "labels", "shots", "right-share", "permuted-share", "functions", "synonyms", "copying", "pool",
     "relations",
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

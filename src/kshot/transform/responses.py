@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from kshot.errors import PromptError
 from kshot.seeds import stream
+from kshot.transform.thesaurus import chains
 from kshot.transform.transform import Transform, but
 from kshot.transform.words import WORDS, Relation
 from kshot.transform.written import Written
@@ -52,6 +53,32 @@ def related(relation: Relation) -> Transform:
         return answering(written, chosen)
 
     return Transform(relation, but("label space"), apply)
+
+
+def synonyms(order: int) -> Transform:
+    """Every label's answer becomes a synonym of a synonym ... of it, ``order`` times over, drawn by the seed.
+
+    Of the chains that are known (``thesaurus``) one whose word of that order is one token of this model and no label's
+    own. PromptError where there is none. Source: Li et al. 2024, whose map of synonyms is not known.
+    """
+
+    def apply(written: Written, seed: int) -> Written:
+        rng = stream(seed, "synonyms", order, written.name)
+        chosen: list[str] = []
+        for word in written.words:
+            known = chains(word.lower()) or chains(word.lower().removesuffix("s"))
+            taken = (*chosen, *written.words)
+            ends = dict.fromkeys(chain[order - 1].word for chain in known if len(chain) >= order)
+            single = [end for end in ends if end in written.lexicon.words and end not in taken]
+            if not single:
+                found = f"{len(known)} chains are known" if known else "none is known; WordNet's files would help"
+                raise PromptError(
+                    f"task {written.name!r}: no synonym of order {order} of {word!r} is one token of this model ({found})"
+                )
+            chosen.append(str(rng.choice(single)))
+        return answering(written, chosen)
+
+    return Transform(f"synonyms of order {order}", but("label space"), apply)
 
 
 def random_words() -> Transform:

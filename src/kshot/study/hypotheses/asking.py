@@ -50,6 +50,20 @@ class Asked:
     layers: int = 1
     embedded: Embedded | None = field(default=None, repr=False)
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the figures has to know of how the task is written."""
+        own, found = self.written, []
+        if own.seams:
+            total = len(own.pool) + len(own.queries)
+            found.append(f"{own.seams} of {total} examples have other tokens at a seam than in one whole text")
+        if long := [word for word, tokens in zip(own.words, own.answers, strict=True) if len(tokens) > 1]:
+            found.append(
+                f"{', '.join(long)}: several tokens, scored by their sum, while arbitrary answers are one token; "
+                "give label words of one token with --template"
+            )
+        return found
+
     def altered(self, transform: Transform) -> Written:
         """The task after a transform, its randomness that of this seed."""
         return transform(self.written, self.seed)

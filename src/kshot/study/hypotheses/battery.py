@@ -20,6 +20,7 @@ from kshot.study.hypotheses.copying import copying
 from kshot.study.hypotheses.core import core
 from kshot.study.hypotheses.functions import over_functions
 from kshot.study.hypotheses.labels import ablated, by_share_permuted, by_share_right, by_shots
+from kshot.study.hypotheses.orders import by_order
 from kshot.study.hypotheses.pool import selected
 from kshot.study.hypotheses.relations import composed
 from kshot.study.hypotheses.scale import Scale
@@ -117,7 +118,7 @@ def _mean_rows(lm: LM, texts: Sequence[Tokens]) -> Float[np.ndarray, "n e"]:
 
 
 def _rows(answer: Callable[[Asked, Say], list[Row]]) -> Callable[..., Line]:
-    return lambda battery, asked, before, say: {"rows": answer(asked, say)}
+    return lambda battery, asked, before, say: {"rows": answer(asked, say), "notes": asked.notes}
 
 
 def _functions(battery: Battery, asked: Asked, before: Mapping[str, Any], say: Say) -> Line:
@@ -128,6 +129,11 @@ def _functions(battery: Battery, asked: Asked, before: Mapping[str, Any], say: S
 def _pool(battery: Battery, asked: Asked, before: Mapping[str, Any], say: Say) -> Line:
     rows, pictures = selected(asked, say)
     return {"rows": rows, "pictures": pictures}
+
+
+def _orders(battery: Battery, asked: Asked, before: Mapping[str, Any], say: Say) -> Line:
+    rows, words = by_order(asked, say)
+    return {"rows": rows, "pictures": {"synonyms": words}}
 
 
 # What is asked of the model and not of a task: once, whatever tasks there are.
@@ -147,6 +153,7 @@ PARTS: Mapping[str, Part] = {
     "right-share": Part(name="altered tasks with more and more right labels", answer=_rows(by_share_right)),
     "permuted-share": Part(name="more and more of the vocabulary permuted", answer=_rows(by_share_permuted)),
     "functions": Part(name="which functions of labels are learned", answer=_functions),
+    "synonyms": Part(name="synonyms of synonyms as answers", answer=_orders),
     "copying": Part(name="without the heads that copy", answer=_rows(copying)),
     "pool": Part(name="which of the known tasks the demonstrations are of", answer=_pool),
     "relations": Part(name="one relation after another", answer=_rows(composed)),

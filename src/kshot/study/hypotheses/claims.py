@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kshot.study.hypotheses import core, functions
+from kshot.study.hypotheses import core, functions, orders
 from kshot.study.replies import widening
 
 Row = dict[str, Any]
@@ -67,6 +67,9 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(hypothesis="H3", claim="maps of words that were seen in pre-training are learned more readily",
           prediction="macro-F1 of tau_g with synonyms, antonyms, keywords > that with arbitrary words",
           measure="contrast", name=core.NATURALLY, predicts="more"),
+    Claim(hypothesis="H3", claim="the further a synonym, the less readily it is learned",
+          prediction="macro-F1 of tau_g with synonyms > that with synonyms of the highest order",
+          measure="contrast", name=orders.FALLS, predicts="more"),
 )  # fmt: skip
 
 
@@ -110,8 +113,8 @@ def _of_task(rows: Sequence[Row], task: str, protocol: str) -> list[dict[str, An
     looks = [(claim, found) for claim in CLAIMS if (found := _found(rows, claim.measure, claim.name, protocol))]
     able = _found(rows, "contrast", core.ABLE, protocol)
     number = sum(_sure(found) for _, found in looks)
-    too_small = able is not None and _sure(able) and able["low"] <= 0
-    lines = [_judged(claim, found, number, too_small) | {"task": task, "protocol": protocol} for claim, found in looks]
+    unable = _unable(able) if able is not None and _sure(able) else None
+    lines = [_judged(claim, found, number, unable) | {"task": task, "protocol": protocol} for claim, found in looks]
     return [*lines, *(_whole(name, lines, task, protocol) for name in HYPOTHESES if _counting(lines, name))]
 
 
@@ -130,7 +133,16 @@ def _sure(row: Row) -> bool:
     return row.get("seed") is None and None not in (row.get("value"), row.get("low"), row.get("high"))
 
 
-def _judged(claim: Claim, row: Row, number: int, too_small: bool) -> dict[str, Any]:
+def _unable(able: Row) -> str | None:
+    """Why nothing can be told from a model that does not do the task as it is, or is not known to."""
+    if able["high"] < MARGIN:
+        return "this model is too small to tell: it answers the task as it is no better than by guessing"
+    if able["low"] <= 0:
+        return "the task as it is was not shown to be answered better than by guessing; ask more seeds or queries"
+    return None
+
+
+def _judged(claim: Claim, row: Row, number: int, unable: str | None) -> dict[str, Any]:
     line = {
         "hypothesis": claim.hypothesis,
         "claim": claim.claim,
@@ -150,9 +162,8 @@ def _judged(claim: Claim, row: Row, number: int, too_small: bool) -> dict[str, A
     factor = widening(number, row["seeds"])
     value = row["value"]
     low, high = value - factor * max(0.0, value - row["low"]), value + factor * max(0.0, row["high"] - value)
-    if too_small:
-        reason = "this model is too small to tell: the task as it is was not answered better than by guessing"
-        return {**line, "low": low, "high": high, "reason": reason}
+    if unable is not None:
+        return {**line, "low": low, "high": high, "reason": unable}
     return {**line, "low": low, "high": high, "verdict": verdict(claim.predicts, low, high)}
 
 

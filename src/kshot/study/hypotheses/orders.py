@@ -1,0 +1,40 @@
+"""Synonyms of synonyms as answers: does what is learned fall with the order (Li et al. 2024)?"""
+
+from kshot.errors import PromptError
+from kshot.study.figures import figure
+from kshot.study.hypotheses.asking import Answers, Asked, Row, answer_rows, contrast_row
+from kshot.study.parts import Say
+from kshot.transform.draw import Protocol
+from kshot.transform.inputs import label_as_input
+from kshot.transform.responses import synonyms
+from kshot.transform.thesaurus import ORDERS
+
+FALLS = "label words are answered better with synonyms than with synonyms of a high order"
+_PROTOCOL: Protocol = "redrawn"
+
+
+def by_order(asked: Asked, say: Say) -> tuple[list[Row], dict[str, list[str]]]:
+    """Label words answered by synonyms of order 1 to 5, and the task itself so answered; with the words that were drawn."""
+    rows: list[Row] = []
+    words: dict[str, list[str]] = {}
+    memory: dict[int, Answers] = {}
+    for order in range(1, ORDERS + 1):
+        say(f"synonyms of order {order}")
+        for name, transform in (
+            ("memory", label_as_input().then(synonyms(order))),
+            ("task", synonyms(order)),
+        ):
+            variant = (f"{order}-fold synonyms", name)
+            try:
+                altered = asked.altered(transform)
+            except PromptError as error:
+                rows.append(figure("macro_f1", variant, value=None, reason=str(error)))
+                continue
+            words[str(order)] = list(altered.words)
+            found = asked.answers(altered, _PROTOCOL)
+            rows += answer_rows(variant, found, asked.seed)
+            if name == "memory":
+                memory[order] = found
+    if len(memory) > 1:
+        rows.append(contrast_row(FALLS, memory[min(memory)], memory[max(memory)], asked.seed))
+    return rows, words
