@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kshot.study.hypotheses import core, functions, orders
+from kshot.study.over_seeds import within_range
 from kshot.study.replies import widening
 
 Row = dict[str, Any]
@@ -161,7 +162,8 @@ def _judged(claim: Claim, row: Row, number: int, unable: str | None) -> dict[str
         return {**line, "reason": line["reason"] or "one seed: give --seed 0,1,2"}
     factor = widening(number, row["seeds"])
     value = row["value"]
-    low, high = value - factor * max(0.0, value - row["low"]), value + factor * max(0.0, row["high"] - value)
+    low = within_range(row["measure"], value - factor * max(0.0, value - row["low"]))
+    high = within_range(row["measure"], value + factor * max(0.0, row["high"] - value))
     if unable is not None:
         return {**line, "low": low, "high": high, "reason": unable}
     return {**line, "low": low, "high": high, "verdict": verdict(claim.predicts, low, high)}
