@@ -105,10 +105,7 @@ def explain(*tasks: str, config: str | None = None, json: bool = False, **option
     from kshot.show.explain import text
     from kshot.study.explaining import explain as find_out
 
-    def tell(results: dict[str, Any], page: Path) -> None:
-        print(text(results["kshot"]), f"Report: {page}", sep="\n")
-
-    _reported(find_out, asked, tell, json)
+    _reported(find_out, asked, _in_words(text), json)
 
 
 def hypotheses(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
@@ -121,10 +118,12 @@ def hypotheses(*tasks: str, config: str | None = None, json: bool = False, **opt
     from kshot.show.hypotheses import text
     from kshot.study.hypothesizing import hypotheses as find_out
 
-    def tell(results: dict[str, Any], page: Path) -> None:
-        print(text(results["kshot"]), f"Report: {page}", sep="\n")
+    _reported(find_out, asked, _in_words(text), json)
 
-    _reported(find_out, asked, tell, json)
+
+def _in_words(text: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any], Path], None]:
+    """Who tells what is on record, and where the report lies."""
+    return lambda results, page: print(text(results["kshot"]), f"Report: {page}", sep="\n")
 
 
 def _reported(

@@ -137,7 +137,8 @@ def test_any_two_can_be_composed(first: str, second: str, seed: int) -> None:
         composed = one.then(other)(OWN, seed)
     except PromptError as error:
         # A word that is arbitrary has no synonym.
-        assert "known" in str(error)  # noqa: PT017
+        if "known" not in str(error):
+            raise
         return
     assert one.then(other).keeps == one.keeps & other.keeps
     assert prompts(composed) == prompts(other(one(OWN, seed), seed))

@@ -73,8 +73,7 @@ of cb in ``premise`` and ``hypothesis``."""
 
 def suggested(name: str) -> Template | None:
     """The layout of Dai et al. 2023 for a task by its name, file or folder; None where there is none."""
-    found = DAI_2023.get(task_name(name))
-    return found.template if found else None
+    return named({task: found.template for task, found in DAI_2023.items()}, name)
 
 
 def _li(layout: str, **words: str) -> Template:

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kshot.errors import KshotError, UnknownName
-from kshot.study.options import option, read, within
+from kshot.errors import KshotError
+from kshot.study.options import check_shared, option, read, within
 
 # What is answered where nothing else is asked for, and the open questions: names of ``explain.PARTS``.
 MEASURED = ("rates", "runs", "controls", "layer-causal", "implied", "attribution", "orders")
@@ -54,14 +54,8 @@ def make_explain_settings(**options: Any) -> ExplainSettings:
     asked = read(ExplainSettings, options)
     if asked["num_fewshot"] is not None:
         within("num_fewshot", asked["num_fewshot"], 2)
-    if asked["limit"] not in (None, "all"):
-        within("limit", asked["limit"], 1, ", or all")
-    for part in asked["parts"]:
-        if part not in (*MEASURED, *WHY):
-            raise UnknownName("part", part, (*MEASURED, *WHY))
+    check_shared(asked, (*MEASURED, *WHY))
     rate = asked["learning_rate"]
     if rate is not None and not (isinstance(rate, int | float) and 0 < rate < math.inf):
         raise KshotError(f"--learning-rate {rate!r}: what works is a number above 0")
-    if len(asked["template"]) > 1:
-        raise KshotError(f"--template: what works is one layout, and {len(asked['template'])} are given")
     return ExplainSettings(**asked)

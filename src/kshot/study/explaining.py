@@ -4,11 +4,10 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kshot.data import load_task, task_hash
+from kshot.data import load_task
 from kshot.data.published import suggested
 from kshot.data.published_figures import beside
 from kshot.data.task import Task
@@ -17,19 +16,17 @@ from kshot.model.lm import LM
 from kshot.model.load import load_model
 from kshot.packages import built_once, cache_dir
 from kshot.study.claims import LEAST, verdicts
-from kshot.study.environment import environment
-from kshot.study.experiment import layout_facts, queries, standing
+from kshot.study.experiment import queries
 from kshot.study.explain import PARTS, Study, layout_of
 from kshot.study.explain_settings import ExplainSettings
 from kshot.study.figures import EACH
 from kshot.study.forecast import seconds_to_go
+from kshot.study.inquiry import Inquiry, on_record, record, task_record
 from kshot.study.over_seeds import of_best_seed, over_seeds
-from kshot.study.parts import Cell, Say, answer_missing, answered, notes_of
-from kshot.study.place import Finished, OnProgress, begun, folder, limit_notes, opened, silent
+from kshot.study.parts import Cell, Say, answered
+from kshot.study.place import Finished, OnProgress, limit_notes, silent
 from kshot.study.replies import replies
-from kshot.study.results import model_facts
 from kshot.study.sizes import SIZES, Size
-from kshot.study.store import RESULTS
 from kshot.study.tasks import apart, tasks_of
 
 log = logging.getLogger("kshot")
@@ -65,26 +62,15 @@ def explain(
         _check(task, asked, size)
     say(0, None, f"loading {model.name if model else asked.model}")
     lm = model or load_model(asked.model, dtype=asked.dtype, device=asked.device)
-    study = Study(lm=lm, tasks=tasks, size=size, seeds=asked.seed, other=_other(tasks), parts=asked.parts)
-    if asked.arrays:
-        # Where they go is known when the cells are; that they go somewhere is part of what the cells are.
-        study = replace(study, arrays=Path(ARRAYS))
-    cells = study.cells()
-    about = {**standing(lm), "tasks": {task.name: {"hash": task_hash(task)} for task in tasks}}
-    directory = folder(asked.output_path, beneath, ["explain", *study.names], lm.name, study.identity)
-    if asked.arrays and directory is None:
+    if asked.arrays and asked.output_path is None and beneath is None:
         raise KshotError("--arrays keeps files in the folder of the run; give output_path, too")
-    facts = {"identity": study.identity, "facts": about}
-    told = [*kept_apart, *limit_notes(size.limit, tasks)]
-    with opened(directory, begun("explain", asked, lm, facts, told, repeatable=repeatable)) as store:
-        tokens, rows = store.run["packing"]
-        study = replace(study, lm=replace(lm, tokens_per_pack=tokens, rows_per_pack=rows))
-        if asked.arrays and directory is not None:
-            study = replace(study, arrays=directory / ARRAYS)
-        lines = answer_missing(cells, store, say, line=partial(_line, study), forecast=partial(seconds_to_go, study))
-        value = explained(store.run, study, lines)
-        store.write(RESULTS, value)
-        return Finished(results=value, directory=directory)
+    # Where they go is known when the cells are; that they go somewhere is part of what the cells are.
+    arrays = Path(ARRAYS) if asked.arrays else None
+    study = Study(
+        lm=lm, tasks=tasks, size=size, seeds=asked.seed, other=_other(tasks), parts=asked.parts, arrays=arrays
+    )
+    notes = [*kept_apart, *limit_notes(size.limit, tasks)]
+    return on_record(_INQUIRY, asked, study, notes, repeatable=repeatable, beneath=beneath, say=say)
 
 
 def sized(asked: ExplainSettings) -> Size:
@@ -166,52 +152,22 @@ def explained(run: Mapping[str, Any], study: Study, lines: Sequence[Mapping[str,
         for name, found in facts.items()
         if found["queries"] < LEAST
     ]
-    return {
-        "results": {task.name: _lm_eval_row(task.name, measures) for task in study.tasks},
-        "date": run["date"],
-        "total_evaluation_time_seconds": str(sum(line["seconds"] for line in lines)),
-        "kshot": {
-            "version": run["version"],
-            "argv": run["argv"],
-            "settings": run["settings"],
-            "identity": run["identity"],
-            "model": model_facts(study.lm),
-            "environment": environment(),
-            "tasks": facts,
-            "measures": measures,
-            "verdicts": verdicts([*several, *own]),
-            "replies": replies(measures),
-            "pictures": {task.name: _pictures(task.name, lines) for task in study.tasks},
-            "cells": [
-                {name: value for name, value in line.items() if name not in ("rows", "pictures")} for line in lines
-            ],
-            "notes": [*run["notes"], *few, *notes_of(lines)],
-        },
-    }
-
-
-def _lm_eval_row(task: str, measures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Accuracies under lm-eval's names, of the first seed or over seeds."""
-    found: dict[str, Any] = {"alias": task}
-    for row in measures:
-        if row["task"] == task and row["measure"] == "accuracy":
-            found.setdefault(f"acc,{row['variant']}", row["value"])
-    return found
+    return record(
+        run,
+        study,
+        lines,
+        measures=measures,
+        notes=few,
+        tasks=facts,
+        verdicts=verdicts([*several, *own]),
+        replies=replies(measures),
+        pictures={task.name: _pictures(task.name, lines) for task in study.tasks},
+    )
 
 
 def _task_facts(study: Study, task: Task) -> dict[str, Any]:
     setting = study.setting(task, study.seeds[0])
-    return {
-        "labels": list(task.labels),
-        "shots": len(setting.demonstrations),
-        "queries": len(setting.queries),
-        "train": len(task.train),
-        "test": len(task.test),
-        "source": task.source,
-        "description": setting.template.description,
-        **layout_facts(replace(task, template=setting.template, layouts=())),
-        "hash": task_hash(task),
-    }
+    return task_record(task, setting.template, shots=len(setting.demonstrations), queries=len(setting.queries))
 
 
 def _pictures(task: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -221,3 +177,11 @@ def _pictures(task: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if line["task"] == task:
             found = {**(line.get("pictures") or {}), **found}
     return found
+
+
+def _ready(study: Study, directory: Path | None, missing: bool) -> Study:
+    """With its arrays in the folder of the run."""
+    return study if study.arrays is None or directory is None else replace(study, arrays=directory / ARRAYS)
+
+
+_INQUIRY = Inquiry(word="explain", line=_line, results=explained, forecast=seconds_to_go, ready=_ready)

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kshot.errors import KshotError, UnknownName
-from kshot.study.options import option, read, within
+from kshot.study.options import check_shared, option, read, within
 
 # Names of ``hypotheses.PARTS``, in the order in which they are answered.
 BATTERY = (
@@ -43,11 +42,5 @@ def make_hypotheses_settings(**options: Any) -> HypothesesSettings:
     asked = read(HypothesesSettings, options)
     if asked["num_fewshot"] is not None:
         within("num_fewshot", asked["num_fewshot"], 1)
-    if asked["limit"] not in (None, "all"):
-        within("limit", asked["limit"], 1, ", or all")
-    for part in asked["parts"]:
-        if part not in BATTERY:
-            raise UnknownName("part", part, BATTERY)
-    if len(asked["template"]) > 1:
-        raise KshotError(f"--template: what works is one layout, and {len(asked['template'])} are given")
+    check_shared(asked, BATTERY)
     return HypothesesSettings(**asked)

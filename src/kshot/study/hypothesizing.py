@@ -7,24 +7,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kshot.data import load_task, task_hash
+from kshot.data import load_task
 from kshot.data.published import LI_2024, named
 from kshot.data.task import Task
 from kshot.errors import DataError, KshotError
 from kshot.model.lm import LM
 from kshot.model.load import load_model
 from kshot.model.terms import content
-from kshot.study.environment import environment
-from kshot.study.experiment import layout_facts, standing
 from kshot.study.hypotheses.battery import PARTS, Battery
 from kshot.study.hypotheses.claims import HYPOTHESES, verdicts
 from kshot.study.hypotheses.scale import SCALES, Scale
 from kshot.study.hypotheses_settings import HypothesesSettings
+from kshot.study.inquiry import Inquiry, on_record, record, task_record
 from kshot.study.over_seeds import over_seeds
-from kshot.study.parts import answer_missing, answered, notes_of
-from kshot.study.place import Finished, OnProgress, begun, folder, opened, silent
-from kshot.study.results import model_facts
-from kshot.study.store import RESULTS
+from kshot.study.parts import answered
+from kshot.study.place import Finished, OnProgress, silent
 from kshot.study.tasks import apart, tasks_of
 
 log = logging.getLogger("kshot")
@@ -59,21 +56,7 @@ def hypotheses(
     say(0, None, f"loading {model.name if model else asked.model}")
     lm = model or load_model(asked.model, dtype=asked.dtype, device=asked.device)
     battery = Battery(lm=lm, tasks=tasks, scale=scale, parts=asked.parts, elsewhere=_elsewhere(tasks))
-    cells = battery.cells()
-    about = {**standing(lm), "tasks": {task.name: {"hash": task_hash(task)} for task in tasks}}
-    names = [task.name for task in tasks]
-    directory = folder(asked.output_path, beneath, ["hypotheses", *names], lm.name, battery.identity)
-    facts = {"identity": battery.identity, "facts": about}
-    with opened(directory, begun("hypotheses", asked, lm, facts, notes, repeatable=repeatable)) as store:
-        tokens, rows = store.run["packing"]
-        battery = replace(battery, lm=replace(lm, tokens_per_pack=tokens, rows_per_pack=rows))
-        if any(cell.id not in {line["id"] for line in store.lines} for cell in cells):
-            say(0, None, "looking for words of one token")
-            battery = battery.with_words()
-        lines = answer_missing(cells, store, say, line=partial(answered, battery, PARTS), forecast=lambda missing: None)
-        value = concluded(store.run, battery, lines)
-        store.write(RESULTS, value)
-        return Finished(results=value, directory=directory)
+    return on_record(_INQUIRY, asked, battery, notes, repeatable=repeatable, beneath=beneath, say=say)
 
 
 def scaled(asked: HypothesesSettings) -> Scale:
@@ -129,36 +112,21 @@ def concluded(run: Mapping[str, Any], battery: Battery, lines: Sequence[Mapping[
     """results.json of the battery: ``run`` as in run.json, the lines of records.jsonl in the order of the cells."""
     own = [row for line in lines for row in line["rows"]]
     measures = [*_over_seeds(battery, own), *own]
-    facts = {task.name: _task_facts(battery, task) for task in battery.tasks}
-    return {
-        "results": {task.name: _lm_eval_row(task.name, measures) for task in battery.tasks},
-        "date": run["date"],
-        "total_evaluation_time_seconds": str(sum(line["seconds"] for line in lines)),
-        "kshot": {
-            "version": run["version"],
-            "argv": run["argv"],
-            "settings": run["settings"],
-            "identity": run["identity"],
-            "model": model_facts(battery.lm),
-            "environment": environment(),
-            "tasks": facts,
-            "hypotheses": dict(HYPOTHESES),
-            "measures": measures,
-            "verdicts": verdicts(measures),
-            "pictures": {
-                task.name: [
-                    {"seed": line["seed"], **line["pictures"]}
-                    for line in lines
-                    if line["task"] == task.name and line.get("pictures")
-                ]
-                for task in battery.tasks
-            },
-            "cells": [
-                {name: value for name, value in line.items() if name not in ("rows", "pictures")} for line in lines
-            ],
-            "notes": [*run["notes"], *notes_of(lines)],
+    shots = battery.scale.shots
+    drawn = [line for line in lines if line.get("pictures")]
+    return record(
+        run,
+        battery,
+        lines,
+        measures=measures,
+        tasks={task.name: task_record(task, task.template, shots=shots) for task in battery.tasks},
+        hypotheses=dict(HYPOTHESES),
+        verdicts=verdicts(measures),
+        pictures={
+            task.name: [{"seed": line["seed"], **line["pictures"]} for line in drawn if line["task"] == task.name]
+            for task in battery.tasks
         },
-    }
+    )
 
 
 def _over_seeds(battery: Battery, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -171,23 +139,14 @@ def _over_seeds(battery: Battery, rows: Sequence[Mapping[str, Any]]) -> list[dic
     )
 
 
-def _lm_eval_row(task: str, measures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Accuracies under lm-eval's names, over seeds or of the first."""
-    found: dict[str, Any] = {"alias": task}
-    for row in measures:
-        if row["task"] == task and row["measure"] == "accuracy":
-            found.setdefault(f"acc,{row['variant']}", row["value"])
-    return found
+def _ready(battery: Battery, directory: Path | None, missing: bool) -> Battery:
+    """With the words of one token, which take seconds to find, where there is something left to ask."""
+    return battery.with_words() if missing else battery
 
 
-def _task_facts(battery: Battery, task: Task) -> dict[str, Any]:
-    return {
-        "labels": list(task.labels),
-        "shots": battery.scale.shots,
-        "train": len(task.train),
-        "test": len(task.test),
-        "source": task.source,
-        "description": task.template.description,
-        **layout_facts(replace(task, layouts=())),
-        "hash": task_hash(task),
-    }
+_INQUIRY = Inquiry(
+    word="hypotheses",
+    line=lambda battery, cell, before, say: answered(battery, PARTS, cell, before, say),
+    results=concluded,
+    ready=_ready,
+)

@@ -55,6 +55,17 @@ def within(name: str, number: Any, least: int, also: str = "") -> None:
         raise KshotError(f"{flag(name)} {number!r}: what works is a whole number from {least} to {most}{also}")
 
 
+def check_shared(asked: dict[str, Any], parts: Sequence[str]) -> None:
+    """What commands that answer in parts have alike: UnknownName or KshotError where it makes no sense."""
+    if asked["limit"] not in (None, "all"):
+        within("limit", asked["limit"], 1, ", or all")
+    for part in asked["parts"]:
+        if part not in parts:
+            raise UnknownName("part", part, parts)
+    if len(asked["template"]) > 1:
+        raise KshotError(f"--template: what works is one layout, and {len(asked['template'])} are given")
+
+
 def flag(name: str) -> str:
     """The option as it is written on the command line.
 

@@ -38,11 +38,13 @@ NATURALLY = "natural words are learned better than arbitrary ones"
 def core(asked: Asked, protocol: Protocol, say: Say) -> list[Row]:
     """Rows of every task and of its rivals under a protocol, and the contrasts between them."""
     found: dict[str, Answers] = {}
+    written: dict[str, Written] = {}
     rows: list[Row] = []
     for name in CORE:
         say(f"{name}, {protocol}")
         try:
-            found[name] = asked.answers(asked.altered(TRANSFORMS[name]), protocol)
+            written[name] = asked.altered(TRANSFORMS[name])
+            found[name] = asked.answers(written[name], protocol)
         except PromptError as error:
             if name not in NATURAL:
                 raise
@@ -50,7 +52,7 @@ def core(asked: Asked, protocol: Protocol, say: Say) -> list[Row]:
             continue
         rows += answer_rows((name, protocol), found[name], asked.seed)
     say(f"rivals, {protocol}")
-    rivals = _rivals(asked, found)
+    rivals = _rivals(asked, written, found)
     for (name, rival), answers in rivals.items():
         rows += answer_rows((name, protocol, rival), answers, asked.seed)
     as_published = regression_as_published(asked)
@@ -85,16 +87,17 @@ def _contrasts(
     return rows
 
 
-def _rivals(asked: Asked, found: Mapping[str, Answers]) -> dict[tuple[str, str], Answers]:
+def _rivals(
+    asked: Asked, written: Mapping[str, Written], found: Mapping[str, Answers]
+) -> dict[tuple[str, str], Answers]:
     """What learns the same demonstrations without a language model, by (task, rival)."""
     rivals = {}
     for name in (ORIGINAL, PERMUTED):
-        table = corrected(asked.altered(TRANSFORMS[name]), found[name].drawn, asked.seed)
+        table = corrected(written[name], found[name].drawn, asked.seed)
         rivals[name, REGRESSION] = Answers(table, found[name].gold, found[name].drawn)
     if asked.embedded is not None:
-        memory = asked.altered(TRANSFORMS[RANDOM])
         for steps in (asked.layers, 10 * asked.layers, None):
-            rivals[RANDOM, _linear_name(steps)] = linear_map(asked, memory, found[RANDOM], steps)
+            rivals[RANDOM, _linear_name(steps)] = linear_map(asked, written[RANDOM], found[RANDOM], steps)
     return rivals
 
 

@@ -60,6 +60,8 @@ def _asked_all(asked: Asked, functions: int, draws: int, say: Say) -> Over:
     first = [int(np.flatnonzero(gold == label)[0]) for label in np.unique(gold)]
     words = replace(asked.written, queries=tuple(asked.written.queries[i] for i in first))
     rows = [draw(words, asked.shots, digest(asked.seed, "draw", d), "fixed") for d in range(draws)]
+    # What stands in the place of inputs does not depend on the function.
+    asked_words = label_as_input()(words, asked.seed)
     altered, memory, linear = [], [], []
     for i in range(functions):
         if i % 10 == 0:
@@ -67,7 +69,7 @@ def _asked_all(asked: Asked, functions: int, draws: int, say: Say) -> Over:
         seed = digest(asked.seed, "function", i)
         own = response_altered()(asked.written, seed)
         altered.append(asked.table(own, fixed).argmax(axis=1) == gold)
-        of_words = label_as_input().then(response_altered())(words, seed)
+        of_words = response_altered()(asked_words, seed)
         answers = [Answers(asked.table(of_words, row), of_words.gold, row) for row in rows]
         memory.append(np.concatenate([one.right for one in answers]))
         if asked.embedded is not None:
