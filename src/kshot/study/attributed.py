@@ -1,6 +1,7 @@
 """What each demonstration did, by every account of it, and what their order did."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from jaxtyping import Float
 
 from kshot.measure.arrangements import gold_columns
 from kshot.measure.attribution import (
+    EXACT,
     attention_mass,
     gradient_times_input,
     leave_one_out,
@@ -27,6 +29,7 @@ from kshot.measure.order_effects import (
 )
 from kshot.model.adapted import Adapted
 from kshot.model.demonstrations import read_ahead
+from kshot.model.precision import short_products
 from kshot.model.trace import traced
 from kshot.study.compared import Row, Setting
 from kshot.study.figures import figure
@@ -56,23 +59,32 @@ def in_context(setting: Setting) -> Adapted:
     )
 
 
+def sampled(setting: Setting) -> bool:
+    """Whether there are too many demonstrations for every subset of them to be asked."""
+    return len(setting.demonstrations) > EXACT
+
+
 def attributed(
     setting: Setting, effort: Effort, *, named: Sequence[str] = (), watch: Callable[[str], None] | None = None
 ) -> tuple[list[Row], dict[str, Any]]:
     """Rows of how well the cheap accounts rank demonstrations as the expensive ones do, and a strip of one query.
 
-    Each account is the change of the gold label's log-probability among the candidates, (q, k).
+    Each account is the change of the gold label's log-probability among the candidates, (q, k). Beyond EXACT
+    demonstrations Shapley values are sampled: they, and gradients, are then read in short products, which moves them by
+    less than a tenth of what sampling does (docs/LOG.md). What one demonstration alone changes is too little for that.
     """
     say = watch or (lambda what: None)
     adapted, queries = in_context(setting), setting.queries[: effort.queries]
-    say("Shapley values")
-    fair = shapley(adapted, setting.task, queries, pairs=effort.pairs, seed=setting.seed)
-    say("leaving one out")
+    with short_products() if sampled(setting) else nullcontext():
+        say("Shapley values")
+        fair = shapley(adapted, setting.task, queries, pairs=effort.pairs, seed=setting.seed)
+        say("gradients")
+        slopes = gradient_times_input(adapted, setting.task, queries)
+    say("leaving one out, and attention")
     removed = leave_one_out(adapted, setting.task, queries)
-    say("gradients and attention")
     tables = {
         "leave_one_out": removed,
-        "gradient_times_input": gradient_times_input(adapted, setting.task, queries),
+        "gradient_times_input": slopes,
         **_from_traces(setting, len(queries)),
     }
     rows = []

@@ -16,7 +16,7 @@ from kshot.measure.calibrate import token_length_normalized
 from kshot.model.lm import LM
 from kshot.model.untrained import untrained
 from kshot.seeds import stream
-from kshot.study.attributed import attributed, ordered
+from kshot.study.attributed import attributed, ordered, sampled
 from kshot.study.catalogue import QUESTIONS
 from kshot.study.catalogue.question import answered_part
 from kshot.study.compared import (
@@ -237,7 +237,8 @@ def _implied(study: Study, setting: Setting, before: Mapping[str, Any], say: Say
 
 def _attribution(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
     rows, pictures = attributed(setting, study.size.effort, watch=say)
-    return {"rows": rows, "pictures": pictures}
+    rounded = "Shapley values are sampled, and read as gradients are in products of 16-bit factors"
+    return {"rows": rows, "pictures": pictures, "notes": [rounded] if sampled(setting) else []}
 
 
 def _orders(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
