@@ -81,6 +81,15 @@ def test_calibration_rows_stand_behind_the_same_demonstrations(tiny_lm):
         assert row == pytest.approx([plain(tiny_lm, empty, " bad"), plain(tiny_lm, empty, " very good")], abs=1e-4)
 
 
+def test_who_does_not_calibrate_pays_for_no_calibration(tiny_lm):
+    adapted = InContext(shots=2, pick="first_n").fit(tiny_lm, TASK, TASK.train, 0)
+    whole, bare = score(adapted, TASK, TASK.test), score(adapted, TASK, TASK.test, calibration=False)
+    assert bare.predictions.logprobs == pytest.approx(whole.predictions.logprobs, abs=1e-4)
+    assert bare.tokens < whole.tokens
+    rows = bare.predictions
+    assert (rows.content_free, rows.domain, rows.unconditional) == (None, None, None)
+
+
 def test_examples_with_choices_of_their_own(tiny_lm):
     rows = (
         example(1, "2+2", "four", choices=("four", "five", "twenty-two")),

@@ -35,9 +35,10 @@ def score(
     *,
     overlength: Overlength = "drop-demo",
     seed: int = 0,
+    calibration: bool = True,
     on_progress: OnProgress | None = None,
 ) -> Outcome:
-    """The log-probability of every candidate of every example, and the rows calibration needs, from one pass.
+    """The log-probability of every candidate of every example, and the rows ``calibration`` needs, from one pass.
 
     Open tasks are answered greedily too. ``seed`` draws the random in-domain texts. Raises PromptError where a prompt
     cannot be put to this model, NumericError where the model answers with NaN.
@@ -46,7 +47,7 @@ def score(
         return classified(adapted, task, examples, overlength=overlength)
     prompts, dropped, skipped = _fitting(adapted, task, list(examples), overlength)
     kept = [query for _, query in prompts]
-    extra = _calibration_inputs(adapted, task, kept, seed)
+    extra = _calibration_inputs(adapted, task, kept, seed) if calibration else []
     shared = prompts[0][0] if prompts else ""
     found = _continuations(
         adapted, task, prompts, [Prompt(shared, fields, task.candidates(kept[0])) for fields in extra]
@@ -59,7 +60,7 @@ def score(
     tables = _tables(found, scores.sums())
     tokens = scores.tokens + _prefix_tokens(adapted, flat)
     n = len(prompts)
-    unconditional, spent = _unconditional(adapted, task, kept)
+    unconditional, spent = _unconditional(adapted, task, kept) if calibration else (None, 0)
     predictions = Predictions(
         ids=tuple(e.id for e in kept),
         labels=tuple(task.candidates(e) for e in kept),

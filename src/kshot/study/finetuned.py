@@ -76,7 +76,7 @@ def right_answers(
     gets the answers themselves.
     """
     adapted = Adapted(lm=lm, template=template, delta=delta, kind=task.kind, labels=task.labels, **shown)
-    predictions = score(adapted, task, queries, overlength="error").predictions
+    predictions = score(adapted, task, queries, overlength="error", calibration=False).predictions
     table = token_length_normalized(predictions)
     assert table is not None
     if keep is not None:

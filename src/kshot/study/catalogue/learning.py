@@ -40,7 +40,7 @@ def _answer(setting: Setting, say: Say, *, shots: int) -> list[Row]:
     for name, method in _methods(setting, shots).items():
         say(f"{name}, {shots} examples")
         adapted = method.fit(setting.lm, task, task.train, seed)
-        found = score(adapted, task, setting.queries, overlength="error", seed=seed).predictions
+        found = score(adapted, task, setting.queries, overlength="error", seed=seed, calibration=False).predictions
         tables[name], tables[f"{name}, calibrated"] = found.logprobs, levelled(found.logprobs)
     means = {name: own.mean() for name, own in gold_logprobs(tables, gold).items()}
     best = max((_tuned(rate) for rate in _RATES), key=means.__getitem__)
