@@ -16,6 +16,7 @@ from kshot.transform.thesaurus import ORDERS, chains
 from kshot.transform.written import Written, written
 
 LAYOUT = Template(input="Review: {{text}}\nSentiment:", separator="\n\n")
+TURNS = "{% for turn in messages %}{{ turn.role }}:\n{{ turn.content }}<end>\n{% endfor %}{% if add_generation_prompt %}assistant:\n{% endif %}"
 _GOOD, _BAD = (
     ["bright", "happy", "lovely", "splendid", "warm", "witty"],
     ["awful", "boring", "dreadful", "dull", "stale", "weak"],
@@ -69,11 +70,12 @@ def words() -> tuple[str, ...]:
 @lru_cache
 def codec() -> Codec:
     """A byte-level tokenizer that knows the words of the task, those that stand for labels, and little else."""
-    said = [f" {word}" for word in (*_GOOD, *_BAD, *_PLAIN, "negative", "positive", *words())]
+    bare = (*_GOOD, *_BAD, *_PLAIN, "negative", "positive", *words())
+    said = [*bare, *(f" {word}" for word in bare)]
     texts = [LAYOUT.demonstration(e.fields, str(e.label)) for e in films().train]
     trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator([*texts, *said * 20], vocab_size=1200, min_frequency=2, special_tokens=["<end>"])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, eos_token="<end>")
+    trained.train_from_iterator([*texts, *said * 20], vocab_size=1600, min_frequency=2, special_tokens=["<end>"])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, eos_token="<end>", chat_template=TURNS)
     return Codec(tokenizer, (), None)
 
 

@@ -11,11 +11,13 @@ from small import calm, words
 
 import kshot
 from kshot import cli
+from kshot.data.builtin.composed import chains
 from kshot.data.task import Task
 from kshot.errors import DataError, KshotError, MethodError, OutputError, UnknownName
 from kshot.model import tiny
 from kshot.model.lm import LM
 from kshot.show.hypotheses import page, text
+from kshot.study.hypotheses import relations
 from kshot.study.hypotheses.battery import PARTS, Battery
 from kshot.study.hypotheses.scale import SCALES
 from kshot.study.hypotheses_settings import BATTERY, make_hypotheses_settings
@@ -39,8 +41,10 @@ def asked(lm: LM, tasks: tuple[Task, ...] = (), **options: Any) -> Finished:
 
 @pytest.fixture(scope="module")
 def whole(worded: LM) -> dict[str, Any]:
-    """Every part of two tasks."""
-    return asked(worded, seed=(0, 1)).results["kshot"]
+    """Every part of two tasks, with a few of the chains of relations."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(relations, "chains", lambda: chains()[::6])
+        return asked(worded, parts=BATTERY).results["kshot"]
 
 
 def test_every_part_answers(whole: dict[str, Any]) -> None:

@@ -57,9 +57,8 @@ def score(
     gold = [_gold(task, e) for e in kept]
     probes = right_answers(adapted, task, gold, found.sequences) if spoken else []
     scores = adapted.reader.score([*flat, *probes], adapted.prefix, on_progress)
-    tables = _tables(found, scores.sums())
+    tables, n = _tables(found, scores.sums()), len(prompts)
     tokens = scores.tokens + _prefix_tokens(adapted, flat)
-    n = len(prompts)
     unconditional, spent = _unconditional(adapted, task, kept) if calibration else (None, 0)
     predictions = Predictions(
         ids=tuple(e.id for e in kept),

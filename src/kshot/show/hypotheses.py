@@ -182,6 +182,7 @@ _TABLES = (
     ("Altered tasks, the same demonstrations for all queries", "fixed"),
     ("What of a demonstration matters: the answer scored behind the input", "direct"),
     ("What of a demonstration matters: the input scored behind the answer", "channel"),
+    ("As a conversation, in the model's chat template", "chat template"),
 )
 
 

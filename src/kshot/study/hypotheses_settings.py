@@ -8,7 +8,7 @@ from kshot.study.options import check_shared, option, read, within
 # Names of ``hypotheses.PARTS``, in the order in which they are answered.
 BATTERY = (
     "published", "fast", "labels", "shots", "right-share", "permuted-share", "functions", "synonyms", "copying", "pool",
-    "relations",
+    "chat", "relations",
 )  # fmt: skip
 
 
@@ -25,8 +25,10 @@ class HypothesesSettings:
     limit: int | Literal["all"] | None = option(
         None, "Queries drawn for each seed; by default 24, 128 or 256, by size."
     )
-    seed: tuple[int, ...] = option((), "Seeds; each draws its own pool, queries and functions; by default 3, 5 or 20.")
-    parts: tuple[str, ...] = option(BATTERY, "What is asked (see: kshot list parts).")
+    seed: tuple[int, ...] = option((), "Seeds; each draws its own pool, queries and functions; by default 5, 5 or 20.")
+    parts: tuple[str, ...] = option(
+        (), "What is asked (see: kshot list parts); by default what every verdict rests on (smoke), or all."
+    )
     template: tuple[str, ...] = option(
         (),
         "Layout of an input (Jinja, with {{field}}) or a YAML file of a whole template; by default as published, else the task's.",

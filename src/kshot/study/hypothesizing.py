@@ -16,6 +16,7 @@ from kshot.model.load import load_model
 from kshot.model.terms import content
 from kshot.study.hypotheses.battery import PARTS, Battery
 from kshot.study.hypotheses.claims import HYPOTHESES, verdicts
+from kshot.study.hypotheses.forecast import seconds_to_go
 from kshot.study.hypotheses.scale import SCALES, Scale
 from kshot.study.hypotheses_settings import HypothesesSettings
 from kshot.study.inquiry import Inquiry, on_record, record, task_record
@@ -55,7 +56,7 @@ def hypotheses(
         _check(task, scale)
     say(0, None, f"loading {model.name if model else asked.model}")
     lm = model or load_model(asked.model, dtype=asked.dtype, device=asked.device)
-    battery = Battery(lm=lm, tasks=tasks, scale=scale, parts=asked.parts, elsewhere=_elsewhere(tasks))
+    battery = Battery(lm=lm, tasks=tasks, scale=scale, elsewhere=_elsewhere(tasks))
     return on_record(_INQUIRY, asked, battery, notes, repeatable=repeatable, beneath=beneath, say=say)
 
 
@@ -66,6 +67,8 @@ def scaled(asked: HypothesesSettings) -> Scale:
         scale = replace(scale, shots=asked.num_fewshot)
     if asked.limit is not None:
         scale = replace(scale, limit=asked.limit)
+    if asked.parts:
+        scale = replace(scale, parts=asked.parts)
     return replace(scale, seeds=asked.seed) if asked.seed else scale
 
 
@@ -148,5 +151,6 @@ _INQUIRY = Inquiry(
     word="hypotheses",
     line=lambda battery, cell, before, say: answered(battery, PARTS, cell, before, say),
     results=concluded,
+    forecast=seconds_to_go,
     ready=_ready,
 )

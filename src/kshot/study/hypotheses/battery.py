@@ -11,11 +11,13 @@ from jaxtyping import Float
 from kshot.data.task import Example, Task
 from kshot.data.template import filled
 from kshot.errors import MethodError
+from kshot.model.chat import as_chat
 from kshot.model.lm import LM
 from kshot.seeds import stream
 from kshot.study.experiment import standing
 from kshot.study.explain import task_facts
 from kshot.study.hypotheses.asking import Asked, Row
+from kshot.study.hypotheses.chat import in_chat
 from kshot.study.hypotheses.copying import copying
 from kshot.study.hypotheses.core import core
 from kshot.study.hypotheses.functions import over_functions
@@ -24,7 +26,6 @@ from kshot.study.hypotheses.orders import by_order
 from kshot.study.hypotheses.pool import selected
 from kshot.study.hypotheses.relations import composed
 from kshot.study.hypotheses.scale import Scale
-from kshot.study.hypotheses_settings import BATTERY
 from kshot.study.parts import Cell, Line, Part, Say, digest_of, with_needed
 from kshot.transform.lexicon import Lexicon, lexicon
 from kshot.transform.written import Tokens, written
@@ -37,7 +38,6 @@ class Battery:
     lm: LM
     tasks: tuple[Task, ...]
     scale: Scale
-    parts: tuple[str, ...] = BATTERY
     elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     lexicons: Mapping[str, Lexicon] = field(default_factory=dict, repr=False)
 
@@ -48,7 +48,7 @@ class Battery:
 
     def cells(self) -> tuple[Cell, ...]:
         """Every part, named by all that its figures depend on."""
-        asked = {name: value for name, value in asdict(self.scale).items() if name != "seeds"}
+        asked = {name: value for name, value in asdict(self.scale).items() if name not in ("seeds", "parts")}
         about = {task.name: [task_facts(task, task.template), self.elsewhere.get(task.name)] for task in self.tasks}
         return tuple(
             Cell(
@@ -60,7 +60,7 @@ class Battery:
             )
             for task in self.tasks
             for seed in self.scale.seeds
-            for part in with_needed(PARTS, self.parts)
+            for part in with_needed(PARTS, self.scale.parts)
             if part not in OF_MODEL or task is self.tasks[0]
         )
 
@@ -131,6 +131,12 @@ def _pool(battery: Battery, asked: Asked, before: Mapping[str, Any], say: Say) -
     return {"rows": rows, "pictures": pictures}
 
 
+def _chat(battery: Battery, asked: Asked, before: Mapping[str, Any], say: Say) -> Line:
+    task = replace(asked.task, template=as_chat(battery.lm.codec, asked.template))
+    chatted = replace(battery, tasks=(task,)).with_words().setting(task, asked.seed)
+    return {"rows": in_chat(asked, chatted, say), "notes": chatted.notes}
+
+
 def _orders(battery: Battery, asked: Asked, before: Mapping[str, Any], say: Say) -> Line:
     rows, words = by_order(asked, say)
     return {"rows": rows, "pictures": {"synonyms": words}}
@@ -156,5 +162,6 @@ PARTS: Mapping[str, Part] = {
     "synonyms": Part(name="synonyms of synonyms as answers", answer=_orders),
     "copying": Part(name="without the heads that copy", answer=_rows(copying)),
     "pool": Part(name="which of the known tasks the demonstrations are of", answer=_pool),
+    "chat": Part(name="altered tasks as a conversation", answer=_chat),
     "relations": Part(name="one relation after another", answer=_rows(composed)),
 }

@@ -1,6 +1,7 @@
 """Task selection taken at its word: Bayes over a pool of known tasks, with the model's own likelihoods (Xie et al. 2022)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ from kshot.transform.draw import draw
 from kshot.transform.written import Piece, Tokens, Written
 
 BEYOND = "response-altered is answered better in context than by any known task"
-# How many examples stand for a task of the pool.
-_EXAMPLES = 8
+# How many examples stand for a task of the pool, and how many queries are asked behind each.
+_EXAMPLES, _QUERIES = 8, 32
 
 
 def selected(asked: Asked, say: Say) -> tuple[list[Row], dict[str, Any]]:
@@ -29,10 +30,11 @@ def selected(asked: Asked, say: Say) -> tuple[list[Row], dict[str, Any]]:
     """
     rows: list[Row] = []
     pictures: dict[str, Any] = {}
-    drawn = draw(asked.written, asked.shots, asked.seed, "fixed")
-    contexts = {**_relations(asked.written), asked.task.name: _itself(asked.written, drawn)}
+    own_words = replace(asked.written, queries=asked.written.queries[:_QUERIES])
+    drawn = draw(own_words, asked.shots, asked.seed, "fixed")
+    contexts = {**_relations(own_words), asked.task.name: _itself(own_words, drawn)}
     for name in (ORIGINAL, ALTERED):
-        written = asked.altered(TRANSFORMS[name])
+        written = TRANSFORMS[name](own_words, asked.seed)
         shown = [written.pool[i] for i in drawn[0].tolist()]
         own = Answers(asked.table(written, drawn), written.gold, drawn)
         logs, tables = _by_task(asked, written, shown, contexts, say)

@@ -3,14 +3,18 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from kshot.study.hypotheses_settings import BATTERY
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """Demonstrations, queries, seeds, and functions g with ``draws`` sets of demonstrations of label words for each.
+    """How much the battery asks: parts, demonstrations, queries, seeds, and functions g, each with ``draws`` sets of
+    demonstrations of label words.
 
     ``pool`` training examples are drawn for a seed, and demonstrations from these.
     """
 
+    parts: tuple[str, ...] = BATTERY
     shots: int
     limit: int | Literal["all"]
     seeds: tuple[int, ...]
@@ -20,7 +24,10 @@ class Scale:
 
 
 SCALES = {
-    "smoke": Scale(shots=8, limit=24, seeds=(0, 1, 2), functions=10, draws=4),
+    # What every verdict rests on; fewer seeds would decide nothing.
+    "smoke": Scale(
+        parts=("fast", "functions", "synonyms"), shots=8, limit=24, seeds=tuple(range(5)), functions=10, draws=4
+    ),
     "medium": Scale(shots=16, limit=128, seeds=tuple(range(5)), functions=100, draws=8),
     "full": Scale(shots=32, limit=256, seeds=tuple(range(20)), functions=500, draws=250),
 }
