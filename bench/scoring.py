@@ -174,14 +174,13 @@ def report(asked: argparse.Namespace, turns: list[tuple[dict, dict, list[int]]])
              for m, r, docs in turns for d, row in zip(docs, r["table"], strict=True)]  # fmt: skip
     accuracy = [sum(side) / len(right) for side in zip(*right, strict=True)]
     memory = [max(t[side]["rss"] for t in turns) for side in (0, 1)]
-    show = lambda values: f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"  # noqa: E731
     print(
         f"{SHOTS} shots, {len(CHOICES[asked.labels])} labels ({asked.labels} token), {asked.queries} queries, {asked.dtype}, {asked.model}"
     )
-    print(f"kshot queries/s       {show(mine)}")
-    print(f"lm-eval queries/s     {show(other)}   (batch {BATCH}, first_n, {len(right)} of the queries)")
-    print(f"ratio, turn by turn   {show([a / b for a, b in zip(mine, other, strict=True)])}")
-    print(f"share of GEMM rate    {show(share)}   (GEMM {show([m['gemm'] / 1e9 for m, _, _ in turns])} GFLOP/s)")
+    print(f"kshot queries/s       {spread(mine)}")
+    print(f"lm-eval queries/s     {spread(other)}   (batch {BATCH}, first_n, {len(right)} of the queries)")
+    print(f"ratio, turn by turn   {spread([a / b for a, b in zip(mine, other, strict=True)])}")
+    print(f"share of GEMM rate    {spread(share)}   (GEMM {spread([m['gemm'] / 1e9 for m, _, _ in turns])} GFLOP/s)")
     print(f"peak memory, MB       {memory[0] / 1e6:.0f} against {memory[1] / 1e6:.0f}: {memory[0] / memory[1]:.2f}")
     print(f"accuracy              {accuracy[0]:.4f} against {accuracy[1]:.4f} on the queries both answered")
     print(f"largest difference    {apart:.2e} nats")
@@ -189,6 +188,10 @@ def report(asked: argparse.Namespace, turns: list[tuple[dict, dict, list[int]]])
         print("FAILED: float32 answers differ", file=sys.stderr)
         return 1
     return 0
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def best(row: list[float]) -> int:

@@ -81,7 +81,8 @@ def test_a_page_and_a_text_are_made_of_the_record_alone(whole: dict[str, Any]) -
     again = json.loads(json.dumps(whole))
     html = page(again)
     assert html == page(whole)
-    for said in ("H1, task selection", "H2, meta-learning", "H3, composition", "Task selection: the prompt"):
+    for said in ("H1, task selection", "H2, meta-learning", "H3, composition", "Task selection: the prompt",
+                 "Functions learned of label words", "How sure demonstrations make", "order 4: negative: "):  # fmt: skip
         assert said in html
     assert html.count("<svg") >= 6
     told = text(again)

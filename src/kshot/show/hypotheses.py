@@ -7,9 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from kshot.show import hypotheses_plots, words
+from kshot.show import words
 from kshot.show.explain_plots import forest
-from kshot.show.explain_rows import bounds, finite, line, number, overall
+from kshot.show.explain_rows import bounds, finite, number
+from kshot.show.hypotheses_tasks import chains, task_view
 from kshot.show.svg import svg
 from kshot.show.templates import templates
 from kshot.show.words import Row
@@ -101,8 +102,8 @@ def _view(kshot: Row) -> dict[str, Any]:
         "answer": answer(kshot),
         "panels": [_panel(kshot, name, str(said)) for name, said in (kshot.get("hypotheses") or {}).items()],
         "task_names": names,
-        "tasks": [_task(kshot, name, f"task-{place}") for place, name in enumerate(names, 1)],
-        "chains": _chains(kshot),
+        "tasks": [task_view(kshot, name, f"task-{place}") for place, name in enumerate(names, 1)],
+        "chains": chains(kshot),
         "chain_columns": ["both", "the first alone", "the second alone", "stopped half way"],
         "notes": [str(note) for note in kshot.get("notes") or ()],
         "command": words.command(kshot.get("argv")),
@@ -174,77 +175,3 @@ def _forest(name: str, claims: Sequence[Row]) -> Any:
     )
     figure = forest(groups, "difference of macro-F1, or correlation", MARGIN)
     return svg(figure, key=f"claims{name}", title=f"What came of the claims of {name}", description=told)
-
-
-# The tables of a task: a heading, what its rows begin with, and the words that stand for them.
-_TABLES = (
-    ("Altered tasks, demonstrations drawn anew for every query", "redrawn"),
-    ("Altered tasks, the same demonstrations for all queries", "fixed"),
-    ("What of a demonstration matters: the answer scored behind the input", "direct"),
-    ("What of a demonstration matters: the input scored behind the answer", "channel"),
-    ("As a conversation, in the model's chat template", "chat template"),
-)
-
-
-def _task(kshot: Row, name: str, anchor: str) -> dict[str, Any]:
-    rows = [row for row in overall(kshot.get("measures") or []) if row["task"] == name]
-    tables = []
-    for heading, word in _TABLES:
-        own = [row for row in rows if row["measure"] == "macro_f1" and word in _words(row)[1:]]
-        if own:
-            lines = [line(", ".join(w for w in _words(row) if w != word), "", [row]) for row in own]
-            tables.append({"heading": heading, "lines": lines})
-    return {"name": name, "anchor": anchor, "tables": tables, "figures": _figures(rows, name, anchor)}
-
-
-def _chains(kshot: Row) -> dict[str, Any] | None:
-    """One relation after another: a line for each chain, and how well its parts predict it."""
-    rows = [row for row in overall(kshot.get("measures") or []) if row["task"] == "relations"]
-    found: dict[str, dict[str, Row]] = {}
-    for row in rows:
-        if row["measure"] in ("accuracy", "half_way"):
-            chain, *part = _words(row)
-            place = "half way" if row["measure"] == "half_way" else "both" if not part else part[0]
-            found.setdefault(chain, {})[place] = row
-    lines = []
-    for chain, own in found.items():
-        alone = [row for place, row in own.items() if place.endswith("alone")]
-        if len(alone) == 2:
-            lines.append(line(chain, "", [own.get("both"), *alone, own.get("half way")]))
-    together = next((row for row in rows if row["measure"] == "correlation"), None)
-    said = bounds({}, together["low"], together["high"]) if together else ""
-    told = number({}, together["value"]) if together and together["value"] is not None else ""
-    return {"lines": lines, "said": f"{told} ({said})" if said else told} if lines else None
-
-
-def _words(row: Row) -> list[str]:
-    return str(row.get("variant") or "").split(", ")
-
-
-def _figures(rows: Sequence[Row], name: str, anchor: str) -> list[dict[str, Any]]:
-    f1 = {str(row["variant"]): row for row in rows if row["measure"] == "macro_f1"}
-    asked = (
-        ("shots", "More and more demonstrations", "demonstrations", " shots"),
-        ("right", "More and more right labels", "right labels, %", "% right"),
-        ("permuted", "More and more of the vocabulary permuted", "permuted tokens of the vocabulary, %", "% permuted"),
-        ("order", "Synonyms of synonyms as answers", "order of the synonym", "-fold synonyms"),
-    )
-    found = []
-    for key, heading, label, unit in asked:
-        series: dict[str, list[hypotheses_plots.Point]] = {}
-        for variant, row in f1.items():
-            at = next((word for word in variant.split(", ") if word.endswith(unit)), None)
-            if at is None or "one label for all" in variant:
-                continue
-            rest = ", ".join(word for word in variant.split(", ") if word != at) or "prompt-altered"
-            point = (float(at.removesuffix(unit)), row["value"], row["low"], row["high"])
-            series.setdefault(rest, []).append(point)
-        if series:
-            figure = hypotheses_plots.against(series, label)
-            told = "; ".join(
-                f"{what}: {', '.join(f'{at:g} {number({}, value)}' for at, value, *_ in points)}"
-                for what, points in series.items()
-            )
-            drawn = svg(figure, key=f"{anchor.replace('-', '')}{key}", title=f"{heading}, {name}", description=told)
-            found.append({"heading": heading, "figure": drawn})
-    return found

@@ -1,0 +1,146 @@
+"""What the page of ``kshot hypotheses`` says of a task: figures, tables, words. It reads records and computes nothing."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from kshot.show.explain_rows import bounds, line, number, overall
+from kshot.show.hypotheses_plots import Point, against, functions
+from kshot.show.svg import svg
+from kshot.show.words import Row
+
+# The tables of a task: a heading, and how a word begins that its rows have and that is said by the heading.
+_TABLES = (
+    ("Altered tasks, demonstrations drawn anew for every query", "redrawn"),
+    ("Altered tasks, the same demonstrations for all queries", "fixed"),
+    ("What of a demonstration matters: the answer scored behind the input", "direct"),
+    ("What of a demonstration matters: the input scored behind the answer", "channel"),
+    ("As a conversation, in the model's chat template", "chat template"),
+)
+# Tables whose rows have one of several words, all of which are shown.
+_KEPT = (
+    ("Label words by linear maps between embeddings", ("linear map",)),
+    ("Without the heads that copy", ("all heads", "without ")),
+    ("Known tasks: answered in context, and by Bayes over them", ("in context", "Bayes over known tasks")),
+    ("The regression as published", ("regression as published",)),
+)
+# Figures against a number: what is measured, a heading, a label, and the word of the variant that has the number.
+_AGAINST = (
+    ("macro_f1", "shots", "More and more demonstrations", "demonstrations", " shots"),
+    ("macro_f1", "right", "More and more right labels", "right labels, %", "% right"),
+    ("macro_f1", "permuted", "More and more of the vocabulary permuted", "permuted tokens of the vocabulary, %", "% permuted"),
+    ("macro_f1", "order", "Synonyms of synonyms as answers", "order of the synonym", "-fold synonyms"),
+    ("entropy", "sharper", "How sure demonstrations make of a known task", "demonstrations", " demonstrations"),
+)  # fmt: skip
+_GUESS = "one label for all"
+_UNITS = {"macro_f1": "macro-F1", "entropy": "entropy over known tasks, nats"}
+
+
+def task_view(kshot: Row, name: str, anchor: str) -> dict[str, Any]:
+    """Figures, tables and the words that were drawn, of one task."""
+    rows = [row for row in overall(kshot.get("measures") or []) if row["task"] == name]
+    f1 = [row for row in rows if row["measure"] == "macro_f1"]
+    tables = [table for heading, word in _TABLES if (table := _table(heading, word, f1))["lines"]]
+    for heading, begun in _KEPT:
+        own = [row for row in f1 if any(w.startswith(begun) for w in _words(row)[1:])]
+        lines = [line(str(row["variant"]), "", [row]) for row in own if _GUESS not in _words(row)]
+        if lines:
+            tables.append({"heading": heading, "columns": [name], "lines": lines})
+    drawn = (kshot.get("pictures") or {}).get(name) or []
+    return {
+        "name": name,
+        "anchor": anchor,
+        "tables": tables,
+        "figures": _figures(rows, drawn, name, anchor),
+        "synonyms": _synonyms(drawn, (kshot.get("tasks") or {}).get(name) or {}),
+    }
+
+
+def _table(heading: str, word: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """A line for every task with this word: the model, one label for all, and the regression, where there is one."""
+    found: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        own, *rest = _words(row)
+        if word in rest:
+            what = ", ".join(w for w in rest if w != word)
+            found.setdefault(own, {})[what] = row
+    columns = {"": "in context", _GUESS: _GUESS, "regression": "regression on tokens"}
+    known = [what for what in columns if any(what in own for own in found.values())]
+    return {
+        "heading": heading,
+        "columns": [columns[what] for what in known],
+        "lines": [line(own, "", [said.get(what) for what in known]) for own, said in found.items() if "" in said],
+    }
+
+
+def chains(kshot: Row) -> dict[str, Any] | None:
+    """One relation after another: a line for each chain, and how well its parts predict it."""
+    rows = [row for row in overall(kshot.get("measures") or []) if row["task"] == "relations"]
+    found: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        if row["measure"] in ("accuracy", "half_way"):
+            chain, *part = _words(row)
+            place = "half way" if row["measure"] == "half_way" else "both" if not part else part[0]
+            found.setdefault(chain, {})[place] = row
+    lines = []
+    for chain, own in found.items():
+        alone = [row for place, row in own.items() if place.endswith("alone")]
+        if len(alone) == 2:
+            lines.append(line(chain, "", [own.get("both"), *alone, own.get("half way")]))
+    together = next((row for row in rows if row["measure"] == "correlation"), None)
+    said = bounds({}, together["low"], together["high"]) if together else ""
+    told = number({}, together["value"]) if together and together["value"] is not None else ""
+    return {"lines": lines, "said": f"{told} ({said})" if said else told} if lines else None
+
+
+def _words(row: Row) -> list[str]:
+    return str(row.get("variant") or "").split(", ")
+
+
+def _figures(rows: Sequence[Row], drawn: Sequence[Row], name: str, anchor: str) -> list[dict[str, Any]]:
+    def shown(key: str, heading: str, figure: Figure, told: str) -> dict[str, Any]:
+        own = svg(figure, key=f"{anchor.replace('-', '')}{key}", title=f"{heading}, {name}", description=told)
+        return {"heading": heading, "figure": own}
+
+    found = []
+    for measure, key, heading, label, unit in _AGAINST:
+        if series := _series([row for row in rows if row["measure"] == measure], unit):
+            figure = against(series, label, _UNITS[measure], top=1.0 if measure == "macro_f1" else None)
+            told = "; ".join(
+                f"{what}: {', '.join(f'{at:g} {number({}, value)}' for at, value, *_ in points)}"
+                for what, points in series.items()
+            )
+            found.append(shown(key, heading, figure, told))
+    if points := [own["functions"] for own in drawn if own.get("functions")]:
+        means = [(one["memory"], one["altered"]) for own in points for one in own["binned"]]
+        told = "Mean accuracies of functions, of label words and of inputs: " + "; ".join(
+            f"{number({}, x)} and {number({}, y)}" for x, y in means
+        )
+        figure = functions([(own["memory"], own["altered"]) for own in points], means)
+        found.append(shown("functions", "Functions learned of label words, and of inputs", figure, told))
+    return found
+
+
+def _series(rows: Sequence[Row], unit: str) -> dict[str, list[Point]]:
+    """Rows with a number in their variant, by the rest of it."""
+    series: dict[str, list[Point]] = {}
+    for row in rows:
+        at = next((word for word in _words(row) if word.endswith(unit)), None)
+        if at is not None and _GUESS not in _words(row):
+            rest = ", ".join(word for word in _words(row) if word != at) or "prompt-altered"
+            point = (float(at.removesuffix(unit)), row["value"], row["low"], row["high"])
+            series.setdefault(rest, []).append(point)
+    return series
+
+
+def _synonyms(drawn: Sequence[Row], facts: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The words that stood for the labels, order by order, of the least seed."""
+    own = min((one for one in drawn if one.get("synonyms")), key=lambda one: one["seed"], default=None)
+    if own is None:
+        return []
+    labels = [str(label) for label in facts.get("labels") or ()]
+    return [
+        {"order": str(order), "words": ", ".join(f"{a}: {b}" for a, b in zip(labels, said, strict=False))}
+        for order, said in own["synonyms"].items()
+    ]
