@@ -77,8 +77,9 @@ class _Counted:
         features = self.pool[rows]
         # Of a token that no demonstration has nothing is learned: its weight is nought.
         seen = np.unique(features.indices)
-        model = _fitted(features[:, seen], labels, penalty)
-        logits = model.decision_function(asked[:, seen])
+        # A few hundred columns: sparse ones would take longer than the fit.
+        model = _fitted(features[:, seen].toarray(), labels, penalty)
+        logits = model.decision_function(asked[:, seen].toarray())
         if logits.ndim == 1:
             logits = np.stack([np.zeros(len(logits)), logits], axis=1)
         found[:, known] = log_softmax(logits, axis=1)
@@ -147,7 +148,7 @@ def published(
     return max(found, key=lambda one: one.macro_f1)
 
 
-def _fitted(features: sparse.csr_matrix, labels: Int[np.ndarray, "k"], penalty: float) -> LogisticRegression:
+def _fitted(features: sparse.csr_matrix | np.ndarray, labels: Int[np.ndarray, "k"], penalty: float) -> LogisticRegression:
     with warnings.catch_warnings():
         # A weak penalty on few examples that can be told apart has its optimum far out; where the steps end there is near enough.
         warnings.simplefilter("ignore", ConvergenceWarning)
