@@ -148,7 +148,9 @@ def published(
     return max(found, key=lambda one: one.macro_f1)
 
 
-def _fitted(features: sparse.csr_matrix | np.ndarray, labels: Int[np.ndarray, "k"], penalty: float) -> LogisticRegression:
+def _fitted(
+    features: sparse.csr_matrix | np.ndarray, labels: Int[np.ndarray, "k"], penalty: float
+) -> LogisticRegression:
     with warnings.catch_warnings():
         # A weak penalty on few examples that can be told apart has its optimum far out; where the steps end there is near enough.
         warnings.simplefilter("ignore", ConvergenceWarning)
