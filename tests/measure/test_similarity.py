@@ -1,15 +1,14 @@
-"""ICL against fine-tuning, against slow loops in float64, cases done by hand, and simulated nulls."""
+"""ICL against fine-tuning, against slow loops in float64, cases done by hand, and simulated nulls; what holds for all."""
 
 import dataclasses
 import math
-from itertools import combinations
 
 import numpy as np
 import pytest
+from traced_runs import OWNERS, E, L, Q, maps, one, outputs, plain_cosine, standard_error, token_maps
 
-from kshot.measure import attention_ranks, similarity
+from kshot.measure import similarity
 from kshot.measure.attention_ranks import (
-    demonstration_mass,
     example_kendall,
     kendall,
     kendall_null,
@@ -29,38 +28,6 @@ from kshot.measure.similarity import (
     sim_aou_raw_null,
     sim_aou_simulated_null,
 )
-
-Q, L, E = 7, 3, 16
-LENGTHS = (5, 2, 9, 4, 6, 3, 8)
-
-
-def outputs(seed=0, q=Q, layers=L, e=E):
-    """Attention outputs of three runs, the last two near the first."""
-    rng = np.random.default_rng(seed)
-    zsl = rng.normal(size=(q, layers, e)) * rng.uniform(0.5, 3, (q, layers, 1))
-    common = rng.normal(size=(q, layers, e))
-    icl, ft = (zsl + common + rng.normal(size=(q, layers, e)) * rng.uniform(0.2, 2, (q, layers, 1)) for _ in range(2))
-    return icl, zsl, ft
-
-
-def maps(seed=0, h=4):
-    """Scores of three runs over the tokens of the query text."""
-    rng = np.random.default_rng(seed)
-    zsl = [rng.normal(size=(L, h, t)) for t in LENGTHS]
-    common = [rng.normal(size=m.shape) for m in zsl]
-    icl, ft = ([z + c + rng.normal(size=z.shape) for z, c in zip(zsl, common, strict=True)] for _ in range(2))
-    return icl, zsl, ft
-
-
-def token_maps(seed=0, n=12, scale=1.0):
-    rng = np.random.default_rng(seed)
-    icl = [rng.normal(size=(L, n)) for _ in range(Q)]
-    return [scale * m for m in icl], [scale * (m + rng.normal(size=m.shape)) for m in icl]
-
-
-def plain_cosine(a, b):
-    a, b = [float(x) for x in a], [float(x) for x in b]
-    return sum(x * y for x, y in zip(a, b, strict=True)) / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
 
 
 def plain_sim_aou(icl, zsl, ft, normalised):
@@ -85,24 +52,9 @@ def plain_sim_am(a, b):
     )
 
 
-def plain_tau(x, y):
-    """tau-b by its definition: concordant less discordant pairs, over those that are untied in either."""
-    agree, untied_x, untied_y = 0, 0, 0
-    for i, j in combinations(range(len(x)), 2):
-        one, other = int(np.sign(x[i] - x[j])), int(np.sign(y[i] - y[j]))
-        agree, untied_x, untied_y = agree + one * other, untied_x + abs(one), untied_y + abs(other)
-    return agree / math.sqrt(untied_x * untied_y)
-
-
 def row(*values):
     """One query and one layer."""
     return np.array([[values]], dtype=np.float64)
-
-
-def one(found):
-    assert found.values.shape == (1, 1)
-    assert found.defined.all()
-    return found.values[0, 0]
 
 
 # Rec2FTP
@@ -220,10 +172,6 @@ def test_the_null_of_sim_aou_is_that_of_loops():
         z = sum(zsl[q, layer] ** 2)
         s1, s2 = (math.sqrt(1 + sum((run[q, layer] - zsl[q, layer]) ** 2) / z) for run in (icl, ft))
         assert found[q, layer] == pytest.approx(0.5 * math.sqrt((1 - 1 / s1) * (1 - 1 / s2)), abs=1e-14)
-
-
-def standard_error(values):
-    return values.std(ddof=1) / math.sqrt(values.size)
 
 
 def test_unrelated_updates_of_the_observed_lengths_give_the_null():
@@ -359,107 +307,6 @@ def test_a_permuted_map_agrees_in_its_offset_only():
     assert sim_am_permuted(raised, raised, 0).values.mean() == pytest.approx(0.9, abs=0.01)
 
 
-# Kendall
-
-
-def test_kendall_by_hand():
-    # One of six pairs is the other way round.
-    x, y = [np.array([[1.0, 2.0, 3.0, 4.0]])], [np.array([[1.0, 3.0, 2.0, 4.0]])]
-    assert one(kendall(x, y)) == pytest.approx(4 / 6, abs=1e-15)
-    assert one(kendall(x, [-x[0]])) == pytest.approx(-1, abs=1e-15)
-
-
-def test_the_published_softmax_ties_by_underflow():
-    # In float32 exp(-200) is 0: three of the four tokens tie, and tau-b is 3 / sqrt(3 * 6).
-    x, y = [np.array([[0.0, 200.0, 400.0, 600.0]])], [np.array([[0.0, 1.0, 2.0, 3.0]])]
-    found = kendall(x, y, published=True)
-    assert one(found) == pytest.approx(3 / math.sqrt(18), abs=1e-15)
-    assert (found.tied, found.pairs) == (3, 12)
-    corrected = kendall(x, y)
-    assert one(corrected) == pytest.approx(1, abs=1e-15)
-    assert (corrected.tied, corrected.pairs) == (0, 12)
-
-
-@pytest.mark.parametrize("published", [False, True])
-def test_kendall_is_that_of_loops(published):
-    icl, ft = token_maps()
-    icl[0][1, 3] = icl[0][1, 7]
-    found = kendall(icl, ft, published=published)
-    expected = [[plain_tau(x, y) for x, y in zip(*own, strict=True)] for own in zip(icl, ft, strict=True)]
-    assert np.abs(found.values - expected).max() < 1e-12
-    assert found.tied == 1
-    assert found.pairs == 2 * Q * L * 66
-
-
-def test_a_map_of_ties_has_no_order():
-    icl, ft = token_maps()
-    icl[2][1] = 5.0
-    found = kendall(icl, ft)
-    assert np.argwhere(~found.defined).tolist() == [[2, 1]]
-    assert found.left_out == 1
-    assert np.isfinite(found.values).all()
-
-
-@pytest.mark.parametrize("published", [False, True])
-def test_kendall_with_noise_is_around_nought(published):
-    icl = [np.random.default_rng(i).normal(size=(2, 50)) for i in range(300)]
-    found = kendall_null(icl, 0, published=published).values
-    deviation = math.sqrt(2 * (2 * 50 + 5) / (9 * 50 * 49))
-    assert abs(found.mean()) < 4 * deviation / math.sqrt(found.size)
-    assert found.std() == pytest.approx(deviation, rel=0.15)
-
-
-# Which demonstration each token belongs to; their numbers are any.
-OWNERS = np.array([4, 4, 4, 0, 0, 9, 9, 9, 9, 2, 2, 2])
-
-
-def test_the_mass_of_demonstrations_is_that_of_loops():
-    icl, _ = token_maps()
-    masses, logs = (demonstration_mass(icl, OWNERS, published=p) for p in (True, False))
-    assert masses[0].dtype == np.float32
-    for scores, mass, log in zip(icl, masses, logs, strict=True):
-        for layer in range(L):
-            parts = [math.exp(x) for x in scores[layer]]
-            expected = [sum(p for p, o in zip(parts, OWNERS, strict=True) if o == k) / sum(parts) for k in (0, 2, 4, 9)]
-            assert mass[layer] == pytest.approx(expected, rel=1e-5)
-            assert np.exp(log[layer]) == pytest.approx(expected, rel=1e-12)
-
-
-def test_example_kendall_by_hand():
-    # Masses in the ratios 2 : 3 : 1 and 3 : 2 : 1: one of three pairs is the other way round.
-    owners = np.array([0, 0, 1, 1, 2])
-    icl, ft = [np.log([[1.0, 1.0, 2.0, 1.0, 1.0]])], [np.log([[1.0, 2.0, 1.0, 1.0, 1.0]])]
-    for published in (False, True):
-        assert one(example_kendall(icl, ft, owners, published=published)) == pytest.approx(1 / 3, abs=1e-12)
-
-
-def test_example_kendall_without_underflow():
-    # All mass in float32 is on the last demonstration; the order of the others is left in the logarithms.
-    owners = np.arange(4)
-    icl, ft = [np.array([[0.0, 200.0, 400.0, 600.0]])], [np.array([[200.0, 0.0, 400.0, 600.0]])]
-    assert one(example_kendall(icl, ft, owners)) == pytest.approx(4 / 6, abs=1e-15)
-    rounded = example_kendall(icl, ft, owners, published=True)
-    assert one(rounded) == pytest.approx(1, abs=1e-15)
-    assert (rounded.tied, rounded.pairs) == (6, 12)
-
-
-def test_top_k_recall_by_hand():
-    x, y = [np.array([[9.0, 8.0, 7.0, 0.0, 1.0]])], [np.array([[0.0, 5.0, 4.0, 6.0, 1.0]])]
-    assert one(top_k_recall(x, y, 3)) == pytest.approx(2 / 3)
-    assert one(top_k_recall(x, y, 1)) == 0
-    assert one(top_k_recall(x, x, 2)) == 1
-    # All of five are always among five.
-    whole = top_k_recall(x, y, 5)
-    assert (whole.left_out, whole.defined.any()) == (1, False)
-
-
-def test_top_k_recall_of_unrelated_maps_is_a_share():
-    rng = np.random.default_rng(0)
-    icl, ft = ([rng.normal(size=(2, 40)) for _ in range(300)] for _ in range(2))
-    found = top_k_recall(icl, ft, 10).values
-    assert abs(found.mean() - 10 / 40) < 4 * standard_error(found)
-
-
 # What holds for all
 
 
@@ -525,108 +372,3 @@ def test_no_queries_at_all():
 def test_what_is_found_cannot_be_assigned():
     with pytest.raises(dataclasses.FrozenInstanceError):
         rec2ftp(ZSL, FT, ICL).value = 1.0
-
-
-# Faults that are planted
-
-MODULES = (similarity, attention_ranks)
-ORIGINAL = {
-    name: vars(module)[name]
-    for module in MODULES
-    for name in ("_update", "_unit", "sim_am", "kendall", "demonstration_mass")
-    if name in vars(module)
-}
-
-
-def _wrong_sign(run, base, normalised, rounding):
-    return ORIGINAL["_update"](base + (base - run) * (run[0, 0, 0] > base[0, 0, 0]), base, normalised, rounding)
-
-
-def _added(run, base, normalised, rounding):
-    return ORIGINAL["_update"](run + 2 * base, base, normalised, rounding)
-
-
-def _never_normalised(run, base, normalised, rounding):
-    return ORIGINAL["_update"](run, base, False, rounding)
-
-
-def _no_length(x):
-    return x.astype(np.float64), np.linalg.norm(x, axis=-1) > 0
-
-
-def _one_token_on(a, b):
-    return ORIGINAL["sim_am"](a, [np.roll(m, 1, axis=-1) for m in b])
-
-
-def _one_token_later(icl, ft, *, published=False):
-    return ORIGINAL["kendall"](icl, [np.roll(m, 1, axis=-1) for m in ft], published=published)
-
-
-def _next_demonstration(maps, demonstration, *, published=False):
-    return ORIGINAL["demonstration_mass"](maps, np.roll(demonstration, 1), published=published)
-
-
-FAULTS = {
-    "a sign error in one update": ("_update", _wrong_sign, test_sim_aou_by_hand),
-    "zero-shot added instead of taken away": (
-        "_update",
-        _added,
-        lambda: test_sim_aou_is_that_of_loops(False, np.float64),
-    ),
-    "outputs not normalised": ("_update", _never_normalised, lambda: test_sim_aou_is_that_of_loops(True, np.float64)),
-    "outputs not normalised, by hand": ("_update", _never_normalised, test_sim_aou_by_hand),
-    "outputs not normalised, against the null": (
-        "_update",
-        _never_normalised,
-        test_unrelated_updates_of_the_observed_lengths_give_the_null,
-    ),
-    "cosines without lengths": ("_unit", _no_length, test_sim_am_by_hand),
-    "cosines of updates without lengths": ("_unit", _no_length, test_sim_am_of_identical_runs_is_one),
-    "a map one token on": ("sim_am", _one_token_on, test_sim_am_is_that_of_loops),
-    "a map one token on, by hand": ("sim_am", _one_token_on, test_sim_am_by_hand),
-    "training tokens one on": ("kendall", _one_token_later, lambda: test_kendall_is_that_of_loops(False)),
-    "training tokens one on, by hand": ("kendall", _one_token_later, test_kendall_by_hand),
-    "each demonstration has a token of the one before": (
-        "demonstration_mass",
-        _next_demonstration,
-        test_the_mass_of_demonstrations_is_that_of_loops,
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_planted_faults_are_caught(fault, monkeypatch):
-    name, wrong, check = FAULTS[fault]
-    check()
-    for module in MODULES:
-        if name in vars(module):
-            monkeypatch.setattr(module, name, wrong)
-    monkeypatch.setitem(globals(), name, wrong)
-    with pytest.raises(AssertionError):
-        check()
-
-
-def test_a_null_without_its_square_root_or_its_half_is_caught(monkeypatch):
-    for wrong in (lambda v: v / 2, lambda v: 2 * v, lambda v: v**2):
-        with monkeypatch.context() as patch:
-            patch.setitem(
-                globals(),
-                "sim_aou_null",
-                lambda *runs, wrong=wrong: (
-                    (found := similarity.sim_aou_null(*runs)) and dataclasses.replace(found, values=wrong(found.values))
-                ),
-            )
-            with pytest.raises(AssertionError):
-                test_unrelated_updates_of_the_observed_lengths_give_the_null()
-            with pytest.raises(AssertionError):
-                test_the_null_of_sim_aou_is_that_of_loops()
-
-
-def test_a_null_from_accuracy_on_all_queries_is_caught(monkeypatch):
-    def wrong(zsl, ft, icl):
-        return dataclasses.replace(similarity.rec2ftp(zsl, ft, icl), expected=float(icl.mean()))
-
-    monkeypatch.setitem(globals(), "rec2ftp", wrong)
-    for check in (test_rec2ftp_by_hand, test_rec2ftp_expects_what_independence_gives):
-        with pytest.raises(AssertionError):
-            check()
