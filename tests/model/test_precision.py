@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kshot.model.precision import short_products
+from kshot.model.precision import full_products, short_products
 
 DRAWN = torch.Generator().manual_seed(0)
 ONE, OTHER = (torch.randn(64, 512, generator=DRAWN, dtype=torch.float64) for _ in range(2))
@@ -35,3 +35,12 @@ def test_what_follows_is_read_as_before() -> None:
         _fails_inside()
     assert torch.get_float32_matmul_precision() == before
     assert torch.equal(ONE.float() @ OTHER.float().T, expected)
+
+
+def test_full_products_within_short_ones() -> None:
+    expected = ONE.float() @ OTHER.float().T
+    with short_products():
+        short = torch.get_float32_matmul_precision()
+        with full_products():
+            assert torch.equal(ONE.float() @ OTHER.float().T, expected)
+        assert torch.get_float32_matmul_precision() == short

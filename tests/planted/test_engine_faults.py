@@ -91,6 +91,33 @@ def test_a_pack_that_forgets_where_scoring_starts() -> None:
     caught(_judged(zoo.lm("llama")), one_early)
 
 
+def _paths(change: Callable[[merge.Path], merge.Path]) -> Plant:
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        cut = merge.own_part
+
+        def changed(*given: Any) -> merge.Own:
+            own = cut(*given)
+            return replace(own, paths=tuple(change(path) for path in own.paths))
+
+        patch.setattr(suite("model/test_merge.py"), "own_part", changed)
+
+    return plant
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        _paths(lambda path: replace(path, nodes=path.nodes[:-1])),
+        _paths(lambda path: replace(path, begin=path.begin + 1)),
+        _paths(lambda path: replace(path, nodes=path.nodes + 1)),
+    ],
+    ids=["a node short", "begun a node late", "a node further"],
+)
+def test_faults_of_paths(plant: Plant) -> None:
+    check = suite("model/test_merge.py").test_equals_a_softmax_over_everything_seen
+    caught(lambda: check("one path far behind another", False), plant)
+
+
 def _demonstrations_that_see_the_one_before(patch: pytest.MonkeyPatch) -> None:
     read = surgery.read_apart
     patch.setattr(suite("model/test_surgery.py"), "read_apart", lambda lm, tokens, owner: read(lm, tokens, owner // 2))

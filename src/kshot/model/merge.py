@@ -1,9 +1,9 @@
 """Attention to a shared prefix and to one's own branch, apart, merged by log-sum-exp. No dense mask, no copy of the prefix.
 
 A query's softmax over [prefix ; own] is a convex mix of the softmaxes over each part, with weights proportional to
-the sums of exponentials. So the prefix part needs no mask at all, and the own part is a batch of small blocks of whole
-branches: the work on a pack grows linearly in its length. CPU only: it rests on the one flash kernel that returns the
-log-sum-exp and takes grouped heads as they are.
+the sums of exponentials. So the prefix part needs no mask at all, and neither does a long path within the pack that many
+nodes stand behind; the rest is a batch of small blocks of whole branches: the work on a pack grows linearly in its
+length. CPU only: it rests on the one flash kernel that returns the log-sum-exp and takes grouped heads as they are.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kshot.model.precision import full_products
 from kshot.model.tree import runs
 
 _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -21,6 +22,8 @@ _FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 # Measured on heads of width 64: shorter blocks starve the kernel, longer ones spend their time on masked pairs.
 BLOCK = 64
+# So many nodes read what they all stand behind in a call of its own, if that is so long.
+STRETCH, PATH = 256, 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +31,8 @@ class Own:
     """The own part of a pack: its nodes as blocks of queries, each with the keys they can see.
 
     A block is a run of nodes in depth-first order; its keys are the run itself and the ancestors of its first node
-    (whoever stands before the run and is seen from within it is an ancestor of its first node). Blocks are padded to
+    (whoever stands before the run and is seen from within it is an ancestor of its first node), but for those of a
+    path, which is read apart. Blocks are padded to
     common lengths, group after group; an empty slot repeats node 0. ``queries`` and ``keys`` name the node in every
     slot, ``real_queries`` and ``real_keys`` are 1 where it is not an empty one, ``slot_of`` is the query slot of every
     node. A pack that is a single path has no groups: the plain causal kernel serves it.
@@ -40,6 +44,7 @@ class Own:
     real_keys: Float[Tensor, "u"]
     slot_of: Int[Tensor, "t"]
     groups: tuple["Group", ...]
+    paths: tuple["Path", ...] = ()
 
     def to(self, number: torch.dtype) -> "Own":
         """The same with its masks and marks in another number format."""
@@ -70,15 +75,23 @@ class Group:
         return _block(slots, self.first_key, count, length)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Path:
+    """Nodes that stand before all nodes from ``begin`` up to ``stop``: their common ancestors, from the first one on."""
+
+    nodes: Int[Tensor, "a"]
+    begin: int
+    stop: int
+
+
 def own_part(depth: np.ndarray, end: np.ndarray, dtype: torch.dtype) -> Own:
     """Every node in exactly one block, each block with all that its nodes can see."""
     nothing, none = torch.empty(0, dtype=torch.long), torch.empty(0, dtype=dtype)
     if (end == len(end)).all():
         return Own(nothing, nothing, none, none, nothing, ())
+    paths, blocks = _stretches(depth, end)
     by_size: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for begin, stop in runs(depth, length=BLOCK):
-        run = np.arange(begin, stop)
-        keys = np.concatenate([np.flatnonzero(end[:begin] > begin), run])
+    for run, keys in blocks:
         # Few sizes, so that one call serves many blocks; close ones while they are small, to waste little.
         size = -(-len(keys) // 32) * 32 if len(keys) <= 4 * BLOCK else 1 << (len(keys) - 1).bit_length()
         by_size.setdefault(size, []).append((run, keys))
@@ -104,9 +117,27 @@ def own_part(depth: np.ndarray, end: np.ndarray, dtype: torch.dtype) -> Own:
         key_slots.append(places.ravel())
         asked, known = asked + index.size, known + places.size
     q, k = (torch.from_numpy(np.concatenate(parts)) for parts in (queries, key_slots))
-    return Own(
-        q.clamp(min=0), k.clamp(min=0), (q >= 0).to(dtype), (k >= 0).to(dtype), torch.from_numpy(slot_of), tuple(groups)
-    )
+    real_queries, real_keys = (q >= 0).to(dtype), (k >= 0).to(dtype)
+    slots = torch.from_numpy(slot_of)
+    return Own(q.clamp(min=0), k.clamp(min=0), real_queries, real_keys, slots, tuple(groups), tuple(paths))
+
+
+def _stretches(depth: np.ndarray, end: np.ndarray) -> tuple[list[Path], list[tuple[np.ndarray, np.ndarray]]]:
+    """The long paths that stretches of the pack stand behind, and for every block its nodes and its other keys."""
+    paths: list[Path] = []
+    blocks: list[tuple[np.ndarray, np.ndarray]] = []
+    for first, last in runs(depth, length=STRETCH):
+        shared = np.flatnonzero(end[:first] >= last)
+        if len(shared) < PATH:
+            shared = shared[:0]
+        else:
+            paths.append(Path(torch.from_numpy(shared), first, last))
+        for begin, stop in runs(depth[first:last], length=BLOCK):
+            run = np.arange(first + begin, first + stop)
+            before = np.flatnonzero(end[: run[0]] > run[0])
+            # Ancestors of a block in depth-first order: those that the whole stretch shares come first.
+            blocks.append((run, np.concatenate([before[len(shared) :], run])))
+    return paths, blocks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,6 +162,11 @@ def merged_attention(
 
     Differentiable in all tensors. Equals the dense computation up to rounding (float64: 1e-15).
     """
+    of_paths = [
+        Far(key.index_select(2, path.nodes), value.index_select(2, path.nodes), path.begin, path.stop)
+        for path in own.paths
+    ]
+    far = (*far, *of_paths)
     tensors = [tensor for one in far for tensor in (one.keys, one.values)]
     return _Merged.apply(query, key, value, own, scale, [(one.begin, one.stop) for one in far], *tensors)
 
@@ -140,6 +176,7 @@ class _Merged(torch.autograd.Function):
     silently wrong. Given the merged output and the merged log-sum-exp, the same backward is exact for each part."""
 
     @staticmethod
+    @full_products()
     def forward(ctx, query, key, value, own, scale, spans, *far):  # type: ignore[no-untyped-def]
         out, lse = _own_forward(query, key, value, own, scale)
         for (begin, stop), keys, values in zip(spans, far[::2], far[1::2], strict=True):
@@ -158,6 +195,7 @@ class _Merged(torch.autograd.Function):
         return out.transpose(1, 2)
 
     @staticmethod
+    @full_products()
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         query, key, value, out, lse, *far = ctx.saved_tensors
         # The kernel's backward in 16 bits takes four times as long as in float32, and rounds more.
