@@ -243,7 +243,8 @@ def _attribution(study: Study, setting: Setting, before: Mapping[str, Any], say:
 
 def _orders(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
     rows, pictures = ordered(setting, study.size.effort)
-    return {"rows": rows, "pictures": pictures}
+    rounded = "orders are read in products of 16-bit factors"
+    return {"rows": rows, "pictures": pictures, "notes": [rounded] if sampled(setting) else []}
 
 
 def _why(
