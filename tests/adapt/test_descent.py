@@ -211,6 +211,20 @@ def test_recording_changes_nothing(llama: LM) -> None:
     assert all(torch.equal(one.delta.dense[n], t) for n, t in other.delta.dense.items())
 
 
+def test_a_pass_that_begins_a_rounding_away() -> None:
+    lm = zoo.lm("llama", torch.float32)
+    # At a rate of nothing what is left is what it began with.
+    still = one_pass(lm, TASK, TEMPLATE, SHOWN, 1e-30).delta.dense
+    moved = one_pass(lm, TASK, TEMPLATE, SHOWN, 1e-30, rounded=0).delta.dense
+    for name, tensor in still.items():
+        above, below = (torch.nextafter(tensor, torch.full_like(tensor, end)) for end in (torch.inf, -torch.inf))
+        assert ((moved[name] == above) | (moved[name] == below) | (moved[name] == tensor)).all()
+        assert 0.6 < (moved[name] != tensor).float().mean() < 0.75
+    again, other = (one_pass(lm, TASK, TEMPLATE, SHOWN, 1e-30, rounded=seed).delta.dense for seed in (0, 1))
+    assert all(torch.equal(again[name], tensor) for name, tensor in moved.items())
+    assert not all(torch.equal(other[name], tensor) for name, tensor in moved.items())
+
+
 def test_the_moved_weights_can_be_read_with(llama: LM) -> None:
     found = one_pass(llama, TASK, TEMPLATE, SHOWN, RATE)
     ids = tuple(tokens_of(llama)[0])

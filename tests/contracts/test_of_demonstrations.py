@@ -28,6 +28,8 @@ def arguments(name):
     owner = np.repeat(np.arange(K), T // K)
     if name == "rec2ftp":
         return [rng.random(Q) < 0.5 for _ in range(3)], {}, (0, 1, 2)
+    if name == "repeatability":
+        return [rng.random(Q) < 0.5 for _ in range(2)], {}, (0, 1)
     if name == "sim_aou":
         return [rng.normal(size=(Q, L, E)) for _ in range(3)], {"normalised": True}, (0, 1, 2)
     if name in ("sim_am", "sim_am_delta"):

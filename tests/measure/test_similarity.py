@@ -18,6 +18,7 @@ from kshot.measure.intervals import wilson
 from kshot.measure.per_layer import summary
 from kshot.measure.similarity import (
     rec2ftp,
+    repeatability,
     sim_am,
     sim_am_delta,
     sim_am_permuted,
@@ -96,6 +97,18 @@ def test_rec2ftp_without_a_denominator_is_none_and_says_why(zsl, ft, reason, exp
     found = rec2ftp(np.array(zsl, dtype=bool), np.array(ft, dtype=bool), np.ones(len(zsl), dtype=bool))
     assert (found.value, found.low, found.high, found.n) == (None, None, None, 0)
     assert (found.reason, found.expected) == (reason, expected)
+
+
+def test_repeatability_by_hand():
+    # Six of ten are right or wrong alike; two independent passes, right on 5 and 7 of 10, would be on half of them.
+    once = np.array([1, 1, 1, 1, 1, 0, 0, 0, 0, 0], dtype=bool)
+    again = np.array([1, 1, 1, 1, 0, 1, 1, 1, 0, 0], dtype=bool)
+    found = repeatability(once, again)
+    assert (found.value, found.n) == (0.6, 10)
+    assert found.expected == pytest.approx(0.5)
+    assert (found.low, found.high) == wilson(6, 10)
+    assert repeatability(once, once).value == repeatability(~once, ~once).value == 1.0
+    assert repeatability(once[:0], once[:0]).value is None
 
 
 def test_rec2ftp_does_not_know_the_order_of_queries():

@@ -27,6 +27,7 @@ from kshot.model.delta import NO_CHANGE, Delta, linear_layers
 from kshot.model.lm import LM
 from kshot.model.trace import traced
 from kshot.model.tree import Scored
+from kshot.seeds import stream
 
 MOVED = ("k_proj", "v_proj")
 """The projections that are moved, all layers, weights and biases."""
@@ -56,16 +57,19 @@ def one_pass(
     learning_rate: float,
     *,
     record: bool = False,
+    rounded: int | None = None,
 ) -> Descended:
     """The weights after one step of plain gradient descent per demonstration, in their order (Dai et al. 2023, 4.1).
 
     The loss of a step is the mean over all tokens of the demonstration that have one before them, its answer included;
     ``losses`` has one a demonstration. MethodError where the model has no projections of keys and values by themselves,
     where a demonstration does not fit it, or where the pass diverges (Diverged). ``record`` needs a model that can be
-    traced (ModelError).
+    traced (ModelError). ``rounded`` is a seed: every weight that is moved begins up to one unit in its last place away.
     """
     recipe = _recipe(learning_rate)
     rows, learner = _asked(lm, task, template, demonstrations)
+    if rounded is not None:
+        learner = replace(learner, leaves=_rounded(learner.leaves, rounded))
     state, queries = begin(learner), []
     for step, row in enumerate(rows):
         if record:
@@ -140,6 +144,16 @@ def _asked(lm: LM, task: Task, template: Template, demonstrations: Sequence[Exam
     rows = gold_rows(lm, task, template, demonstrations, whole=True)
     check_room(lm, rows, 0)
     return rows, whole_weights(lm, MOVED)
+
+
+def _rounded(leaves: Leaves, seed: int) -> Leaves:
+    """Each number, or its neighbour above or below."""
+    rng = stream(seed, "rounded")
+    found = {}
+    for name, leaf in leaves.items():
+        way = torch.from_numpy(rng.integers(-1, 2, leaf.shape)).to(leaf)
+        found[name] = torch.nextafter(leaf, torch.where(way == 0, leaf, way * math.inf))
+    return found
 
 
 def _queries(lm: LM, learner: Learner, leaves: Leaves, row: Scored) -> Float[np.ndarray, "l h t d"]:

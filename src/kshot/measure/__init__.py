@@ -19,7 +19,7 @@ from kshot.measure.implicit import angles, demonstration_terms, effective_rank, 
 from kshot.measure.intervals import bootstrap_mean, mcnemar, wilson
 from kshot.measure.metrics import accuracy, calibration_curve, confusion, ece, log_loss, macro_f1, tied
 from kshot.measure.order_effects import common_token_bias, majority_bias, order_scores, recency_bias
-from kshot.measure.similarity import rec2ftp, sim_am, sim_am_delta, sim_aou
+from kshot.measure.similarity import rec2ftp, repeatability, sim_am, sim_am_delta, sim_aou
 from kshot.measure.soft_prompt import (
     cluster_share,
     domain_share,
@@ -68,6 +68,7 @@ OF_DEMONSTRATIONS: dict[str, Callable[..., Any]] = {
     "rec2ftp": rec2ftp,
     "recency_bias": recency_bias,
     "relaxed": relaxed,
+    "repeatability": repeatability,
     "shapley": shapley,
     "sim_am": sim_am,
     "sim_am_delta": sim_am_delta,

@@ -58,6 +58,37 @@ def rec2ftp(
     return Recovered(hits / n, *interval, expected, n, int(wrong.sum()))
 
 
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A share of ``n`` queries, its Wilson interval, and what chance gives."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    expected: float | None
+    n: int
+
+
+def repeatability(once: Bool[np.ndarray, "q"], again: Bool[np.ndarray, "q"]) -> Repeated:
+    """The share of queries answered alike, right or wrong, by fine-tuning begun a rounding away, in [0, 1].
+
+    Claim: where fine-tuning ends is what its demonstrations and its rate make of the weights, not how numbers are rounded.
+    Formula: #(right in both, or wrong in both) / #; Wilson's interval. ``again`` is the same pass from weights moved by
+        up to one unit in the last place of float32 (``descent.one_pass``).
+    Null: 1 where the pass repeats. ``expected`` = p p' + (1 - p)(1 - p'), p and p' the shares of right answers: two passes
+        that have nothing to do with each other.
+    Departures: ours; the papers ask it of no pass, and another processor rounds otherwise.
+    Known problems: one other rounding is one draw. Wrong answers may differ and count as alike. A pass after which one
+        label is always said repeats, and says nothing.
+    """
+    n, alike = len(once), int((once == again).sum())
+    interval = wilson(alike, n)
+    if interval is None:
+        return Repeated(None, None, None, None, n)
+    p, q = float(once.mean()), float(again.mean())
+    return Repeated(alike / n, *interval, p * q + (1 - p) * (1 - q), n)
+
+
 def sim_aou(icl: Outputs, zsl: Outputs, ft: Outputs, *, normalised: bool, rounding: float = ROUNDING) -> PerLayer:
     """SimAOU: the cosine of the two updates of the attention output, in [-1, 1], per query and layer.
 

@@ -33,7 +33,7 @@ HOW = ("position", "form", "rate", "seed")
 _FACET_OF = {word: facet for facet, own in FACETS.items() for word in own}
 _ALSO = {"LCGD": "layer-causal", "layer-causal gradient descent": "layer-causal", "GD": "gradient descent"}
 _FEW = re.compile(r"first \d+ demonstrations?")
-_SHARES = ("accuracy", "rec2ftp")
+_SHARES = ("accuracy", "rec2ftp", "repeatability")
 NAMES = {
     "why_labels_accuracy": "accuracy",
     "why_labels_logprob": "log P of the gold label",
@@ -43,6 +43,7 @@ NAMES = {
     "why_learning_accuracy": "accuracy",
     "why_learning_logprob": "log P of the gold label",
     "rec2ftp": "Rec2FTP",
+    "repeatability": "fine-tuned alike from a rounding away",
     "sim_aou": "SimAOU",
     "sim_am": "SimAM",
     "sim_am_delta": "SimAM-Δ",
@@ -268,7 +269,7 @@ def corrections(measures: Sequence[Row], tasks: Sequence[str]) -> list[Line]:
     """Each measure as published, then with each correction that was measured."""
     own = {task: [row for row in overall(measures) if row.get("task") == task] for task in tasks}
     asked = [("learning_rate", "learning rate", {}), ("accuracy", "accuracy, fine-tuned", {"run": "fine-tuned"})]
-    asked += [(measure, named(measure), {}) for measure in ("rec2ftp", *SIMILARITIES)]
+    asked += [(measure, named(measure), {}) for measure in ("repeatability", "rec2ftp", *SIMILARITIES)]
     lines: list[Line] = []
     for measure, name, more in asked:
         want = {**AS_PUBLISHED, **more}

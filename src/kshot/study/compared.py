@@ -16,7 +16,7 @@ from kshot.data.task import Example, Task
 from kshot.data.template import Template
 from kshot.errors import MethodError, NumericError, PromptError
 from kshot.measure.intervals import wilson
-from kshot.measure.similarity import rec2ftp
+from kshot.measure.similarity import rec2ftp, repeatability
 from kshot.model.demonstrations import demonstration_of_tokens, read_ahead
 from kshot.model.lm import LM
 from kshot.seeds import stream
@@ -135,6 +135,8 @@ def compared(
             reason=again.reason,
         )
     )  # fmt: skip
+    if not brief:
+        rows.append(_repeated(setting, rate, tuned, named))
     say("tracing the three runs")
     asked = setting.texts()
     learned = _learned(setting, asked, done)
@@ -142,6 +144,17 @@ def compared(
     keep = partial(keep_arrays, setting.arrays, ids) if setting.arrays is not None else None
     found = likeness(lm, asked, learned, seed=setting.seed, named=named, brief=brief, keep=keep)
     return rows + [_by_query(row, setting, asked) for row in found]
+
+
+def _repeated(setting: Setting, rate: float, tuned: np.ndarray, named: Sequence[str]) -> Row:
+    """How many queries are answered alike where the same pass begins a rounding away."""
+    try:
+        done = one_pass(setting.lm, *setting.taught, setting.demonstrations, rate, rounded=setting.seed)
+    except Diverged as error:
+        return figure("repeatability", named, value=0.0, null=1.0, n=len(tuned), reason=str(error))
+    again = right_answers(setting.lm, setting.task, setting.template, setting.queries, done.delta)
+    found = repeatability(tuned, again)
+    return figure("repeatability", named, value=found.value, low=found.low, high=found.high, null=1.0, n=found.n)
 
 
 def _by_query(row: Row, setting: Setting, asked: Texts) -> Row:

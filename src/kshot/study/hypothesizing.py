@@ -51,6 +51,7 @@ def hypotheses(
     repeatable = model is None and not tasks
     say(0, None, "reading the tasks")
     tasks, notes = apart(tuple(tasks) or tasks_of(asked, partial(named, LI_2024)))
+    tasks = tuple(_with_labels(task) for task in tasks)
     scale = scaled(asked)
     for task in tasks:
         _check(task, scale)
@@ -72,8 +73,22 @@ def scaled(asked: HypothesesSettings) -> Scale:
     return replace(scale, seeds=asked.seed) if asked.seed else scale
 
 
+def _with_labels(task: Task) -> Task:
+    """A relation with few answers as a task with these labels; of more, how many there are, to be refused by name."""
+    if task.kind != "open":
+        return task
+    outputs = tuple(sorted({example.label for example in (*task.train, *task.test) if example.label is not None}))
+    return replace(task, kind="classification" if 2 <= len(outputs) <= _MOST_LABELS else "open", labels=outputs)
+
+
 def _check(task: Task, scale: Scale) -> None:
     """Everything that can be found wrong without a model."""
+    if task.kind == "open":
+        raise DataError(
+            f"task {task.name!r} has {len(task.labels)} different answers, and a map of answers is learned from 2 to "
+            f"{_MOST_LABELS} of them that come again and again; relations like it are asked one after another by "
+            "--parts relations of any task with labels"
+        )
     if task.kind != "classification":
         raise DataError(
             f"task {task.name!r} is of kind {task.kind}: what its labels are called cannot be altered; what works is a "

@@ -15,7 +15,7 @@ CONFIDENCE = 0.95
 _WITHOUT_RATE = ("zero-shot", "in-context")
 _SHARE, _COSINE, _POSITIVE = (0.0, 1.0), (-1.0, 1.0), (0.0, math.inf)
 _RANGES: Mapping[str, tuple[float, float]] = {
-    **dict.fromkeys(("accuracy", "order_accuracy", "rec2ftp", "top_k_recall", "lambda"), _SHARE),
+    **dict.fromkeys(("accuracy", "order_accuracy", "rec2ftp", "repeatability", "top_k_recall", "lambda"), _SHARE),
     **dict.fromkeys(("sim_aou", "sim_am", "sim_am_delta", "kendall", "example_kendall", "rank_agreement"), _COSINE),
     **dict.fromkeys(("relaxed_cosine", "angle_same", "angle_different", "optimism"), _COSINE),
     **dict.fromkeys(("contrast", "correlation"), _COSINE),
