@@ -150,7 +150,12 @@ def test_each_seed_has_its_own_pool_and_queries(worded: LM) -> None:
 @pytest.mark.parametrize(
     ("tasks", "options", "error", "line"),
     [
-        ((words(30),), {}, DataError, "is of kind open: what its labels are called cannot be altered"),
+        (
+            (words(30),),
+            {},
+            DataError,
+            "task 'words' has 30 different answers, and a map of answers is learned from 2 to 15",
+        ),
         (
             (letters.films(80),),
             {"num_fewshot": 99},
@@ -166,6 +171,14 @@ def test_what_cannot_be_asked_is_one_line(
 ) -> None:
     with pytest.raises(error, match=line):
         asked(worded, tasks, **options)
+
+
+def test_a_relation_of_few_answers_is_a_task_with_these_labels(worded: LM) -> None:
+    films = letters.films(80)
+    # What a relation calls its labels are the answers of its test examples alone.
+    relation = replace(films, kind="open", labels=films.labels[:1])
+    ours, expected = (asked(worded, (one,), parts=("fast",)).results["kshot"] for one in (relation, films))
+    assert calm(ours["measures"]) == calm(expected["measures"])
 
 
 @pytest.mark.parametrize(

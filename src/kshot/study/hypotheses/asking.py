@@ -1,6 +1,6 @@
 """A task as it stands for one seed, and what is answered to its transformed prompts: tables, rows, contrasts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,8 @@ Table = Float[np.ndarray, "q c"]
 Embedded = Callable[[Sequence[Tokens]], Float[np.ndarray, "n e"]]
 
 RESAMPLES = 2000
+# Prompts of so many tokens in all are asked at once; more would only take memory.
+_TOGETHER = 1 << 18
 _BOUNDS = (0.025, 0.975)
 
 
@@ -73,23 +75,53 @@ class Asked:
 
         PromptError where a prompt is longer than the model reads: nothing is cut.
         """
-        return self.scored(written.prompts(drawn), drawn.shape[1])
+        return self.tables([(written, drawn)])[0]
+
+    def tables(self, asked: Iterable[tuple[Written, Int[np.ndarray, "_ k"]]]) -> list[Table]:
+        """The same for several: what asks little by itself fills a pass with others."""
+        found: list[Table] = []
+        waiting: list[Sequence[tuple[Scored, ...]]] = []
+        for written, drawn in asked:
+            prompts = written.prompts(drawn)
+            self._check_room(prompts, drawn.shape[1])
+            waiting.append(prompts)
+            if sum(len(sequence.tokens) for one in waiting for own in one for sequence in own) > _TOGETHER:
+                found += self._scored(waiting)
+                waiting = []
+        return found + self._scored(waiting)
 
     def scored(self, prompts: Sequence[tuple[Scored, ...]], shots: int) -> Table:
         """The same for prompts that are there, all with as many options."""
+        self._check_room(prompts, shots)
+        return self._scored([prompts])[0]
+
+    def _scored(self, waiting: Sequence[Sequence[tuple[Scored, ...]]]) -> list[Table]:
+        sequences = [sequence for prompts in waiting for own in prompts for sequence in own]
+        sums = self.reader.score(sequences).sums() if sequences else np.zeros(0)
+        ends = np.cumsum([sum(map(len, prompts)) for prompts in waiting])
+        parts = np.split(sums, ends[:-1]) if waiting else []
+        return [own.reshape(len(prompts), -1) for prompts, own in zip(waiting, parts, strict=True)]
+
+    def _check_room(self, prompts: Sequence[tuple[Scored, ...]], shots: int) -> None:
         longest = max(len(sequence.tokens) for own in prompts for sequence in own)
         if self.context is not None and longest > self.context:
             raise PromptError(
                 f"task {self.task.name!r}: the longest prompt of {shots} demonstrations needs {longest} tokens "
                 f"and {self.name} reads {self.context}; give --num-fewshot less"
             )
-        sums = self.reader.score([sequence for own in prompts for sequence in own]).sums()
-        return sums.reshape(len(prompts), -1)
 
     def answers(self, written: Written, protocol: Protocol, shots: int | None = None) -> "Answers":
         """What is answered with this many demonstrations, by default as many as are asked for."""
-        drawn = draw(written, self.shots if shots is None else shots, self.seed, protocol)
-        return Answers(self.table(written, drawn), written.gold, drawn)
+        return self.all_answers([(written, protocol)], shots)[0]
+
+    def all_answers(self, asked: Sequence[tuple[Written, Protocol]], shots: int | None = None) -> list["Answers"]:
+        """The same for several tasks, each under its protocol, side by side."""
+        k = self.shots if shots is None else shots
+        drawn = [draw(written, k, self.seed, protocol) for written, protocol in asked]
+        tables = self.tables((written, own) for (written, _), own in zip(asked, drawn, strict=True))
+        return [
+            Answers(table, written.gold, own) for table, (written, _), own in zip(tables, asked, drawn, strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -37,20 +37,20 @@ NATURALLY = "natural words are learned better than arbitrary ones"
 
 def core(asked: Asked, protocol: Protocol, say: Say) -> list[Row]:
     """Rows of every task and of its rivals under a protocol, and the contrasts between them."""
-    found: dict[str, Answers] = {}
     written: dict[str, Written] = {}
     rows: list[Row] = []
     for name in CORE:
-        say(f"{name}, {protocol}")
         try:
             written[name] = asked.altered(TRANSFORMS[name])
-            found[name] = asked.answers(written[name], protocol)
         except PromptError as error:
             if name not in NATURAL:
                 raise
             rows.append(figure("macro_f1", (name, protocol), value=None, reason=str(error)))
-            continue
-        rows += answer_rows((name, protocol), found[name], asked.seed)
+    say(f"altered tasks, {protocol}")
+    all_answers = asked.all_answers([(own, protocol) for own in written.values()])
+    found = dict(zip(written, all_answers, strict=True))
+    for name, answers in found.items():
+        rows += answer_rows((name, protocol), answers, asked.seed)
     say(f"rivals, {protocol}")
     rivals = _rivals(asked, written, found)
     for (name, rival), answers in rivals.items():

@@ -12,6 +12,7 @@ from kshot.model.lm import LM, Group, OnProgress
 from kshot.model.said import Scores
 from kshot.model.tree import shared_beginning
 from kshot.study.hypotheses.battery import PARTS, Battery
+from kshot.study.hypotheses.functions import AT_ONCE
 from kshot.study.parts import Cell
 from kshot.transform.draw import draw
 
@@ -83,12 +84,13 @@ def tokens(battery: Battery, task: Task, part: str) -> int:
     """How many tokens are read for a part of the battery with one seed: it is gone through once, unread."""
     counting = Unread.instead_of(battery.lm)
     own = replace(battery, lm=counting)
-    times = 1
+    times = 1.0
     if part == "functions":
-        # They are alike.
-        own, times = replace(own, scale=replace(own.scale, functions=1)), battery.scale.functions
+        # They are alike, and asked so many at once.
+        few = min(AT_ONCE, battery.scale.functions)
+        own, times = replace(own, scale=replace(own.scale, functions=few)), battery.scale.functions / few
     try:
         PARTS[part].answer(own, own.setting(task, own.scale.seeds[0]), {}, lambda what: None)
     except (MethodError, ModelError, NumericError, PromptError):
         return 0
-    return times * counting.total
+    return round(times * counting.total)

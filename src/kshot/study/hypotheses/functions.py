@@ -18,6 +18,8 @@ from kshot.transform.responses import response_altered
 CORRELATED = "functions learned of label words are those learned of inputs"
 CORRELATED_LINEAR = "functions learned of label words are those a linear map learns"
 _PERMUTATIONS, _BINS = 10_000, 10
+# So many functions are asked side by side.
+AT_ONCE = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,17 +65,19 @@ def _asked_all(asked: Asked, functions: int, draws: int, say: Say) -> Over:
     # What stands in the place of inputs does not depend on the function.
     asked_words = label_as_input()(words, asked.seed)
     altered, memory, linear = [], [], []
-    for i in range(functions):
-        if i % 10 == 0:
-            say(f"function {i + 1} of {functions}")
-        seed = digest(asked.seed, "function", i)
-        own = response_altered()(asked.written, seed)
-        altered.append(asked.table(own, fixed).argmax(axis=1) == gold)
-        of_words = response_altered()(asked_words, seed)
-        answers = [Answers(asked.table(of_words, row), of_words.gold, row) for row in rows]
-        memory.append(np.concatenate([one.right for one in answers]))
-        if asked.embedded is not None:
-            linear.append(np.concatenate([linear_map(asked, of_words, one, asked.layers).right for one in answers]))
+    for begin in range(0, functions, AT_ONCE):
+        say(f"function {begin + 1} of {functions}")
+        seeds = [digest(asked.seed, "function", i) for i in range(begin, min(begin + AT_ONCE, functions))]
+        own = [response_altered()(asked.written, seed) for seed in seeds]
+        of_words = [response_altered()(asked_words, seed) for seed in seeds]
+        tables = asked.tables([(one, fixed) for one in own] + [(one, row) for one in of_words for row in rows])
+        altered += [table.argmax(axis=1) == gold for table in tables[: len(own)]]
+        for i, one in enumerate(of_words):
+            mine = tables[len(own) + i * draws :][:draws]
+            answers = [Answers(table, one.gold, row) for table, row in zip(mine, rows, strict=True)]
+            memory.append(np.concatenate([answer.right for answer in answers]))
+            if asked.embedded is not None:
+                linear.append(np.concatenate([linear_map(asked, one, a, asked.layers).right for a in answers]))
     right = np.array(altered, dtype=np.float64), np.array(memory, dtype=np.float64)
     return Over(*right, np.array(linear) if linear else None)
 

@@ -10,6 +10,7 @@ from kshot.transform.inputs import prompt_altered
 from kshot.transform.mapping import right_share
 from kshot.transform.responses import response_altered
 from kshot.transform.transform import IDENTITY, Transform
+from kshot.transform.written import Written
 
 ABLATIONS = (
     "original", "random-labels", "right-0", "right-50", "true-distribution", "constant-label", "random-english-words",
@@ -24,14 +25,16 @@ def ablated(asked: Asked, say: Say) -> list[Row]:
     """Every ablation, the answer scored behind the input (direct) and the input behind the answer (channel)."""
     rows = []
     for way, written in (("direct", asked.written), ("channel", asked.channel)):
+        say(f"labels and inputs taken away, {way}")
         rows += answer_rows((ZERO, way), asked.answers(written, _FIXED, 0), asked.seed)
+        altered: dict[str, Written] = {}
         for name in ABLATIONS:
-            say(f"{name}, {way}")
             try:
-                found = asked.answers(TRANSFORMS[name](written, asked.seed), _FIXED)
+                altered[name] = TRANSFORMS[name](written, asked.seed)
             except PromptError as error:
                 rows.append(figure("macro_f1", (name, way), value=None, reason=str(error)))
-                continue
+        answers = asked.all_answers([(own, _FIXED) for own in altered.values()])
+        for name, found in zip(altered, answers, strict=True):
             rows += answer_rows((name, way), found, asked.seed)
     return rows
 
@@ -69,8 +72,8 @@ def by_shots(asked: Asked, say: Say) -> list[Row]:
 
 
 def _series(asked: Asked, say: Say, transforms: dict[str, Transform]) -> list[Row]:
-    rows = []
-    for name, transform in transforms.items():
-        say(name)
-        rows += answer_rows((name,), asked.answers(asked.altered(transform), _FIXED), asked.seed)
-    return rows
+    say(f"{len(transforms)} altered tasks")
+    answers = asked.all_answers([(asked.altered(transform), _FIXED) for transform in transforms.values()])
+    return [
+        row for name, found in zip(transforms, answers, strict=True) for row in answer_rows((name,), found, asked.seed)
+    ]

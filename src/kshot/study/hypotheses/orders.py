@@ -8,6 +8,7 @@ from kshot.transform.draw import Protocol
 from kshot.transform.inputs import label_as_input
 from kshot.transform.responses import synonyms
 from kshot.transform.thesaurus import ORDERS
+from kshot.transform.written import Written
 
 FALLS = "label words are answered better with synonyms than with synonyms of a high order"
 # There are only as many different label words as labels, so their answers vary with the demonstrations alone.
@@ -18,24 +19,29 @@ def by_order(asked: Asked, say: Say) -> tuple[list[Row], dict[str, list[str]]]:
     """Label words answered by synonyms of order 1 to 5, and the task itself so answered; with the words that were drawn."""
     rows: list[Row] = []
     words: dict[str, list[str]] = {}
-    memory: dict[int, Answers] = {}
+    written: dict[tuple[int, str], Written] = {}
     for order in range(1, ORDERS + 1):
-        say(f"synonyms of order {order}")
         for name, transform in (
             ("memory", label_as_input().then(synonyms(order))),
             ("task", synonyms(order)),
         ):
-            variant = (f"{order}-fold synonyms", name)
             try:
-                altered = asked.altered(transform)
+                written[order, name] = asked.altered(transform)
             except PromptError as error:
-                rows.append(figure("macro_f1", variant, value=None, reason=str(error)))
+                rows.append(figure("macro_f1", _variant(order, name), value=None, reason=str(error)))
                 continue
-            words[str(order)] = list(altered.words)
-            found = asked.answers(altered, _PROTOCOLS[name])
-            rows += answer_rows(variant, found, asked.seed)
-            if name == "memory":
-                memory[order] = found
+            words[str(order)] = list(written[order, name].words)
+    say("synonyms of all orders")
+    answers = asked.all_answers([(own, _PROTOCOLS[name]) for (_, name), own in written.items()])
+    memory: dict[int, Answers] = {}
+    for (order, name), found in zip(written, answers, strict=True):
+        rows += answer_rows(_variant(order, name), found, asked.seed)
+        if name == "memory":
+            memory[order] = found
     if len(memory) > 1:
         rows.append(contrast_row(FALLS, memory[min(memory)], memory[max(memory)], asked.seed))
     return rows, words
+
+
+def _variant(order: int, name: str) -> tuple[str, str]:
+    return f"{order}-fold synonyms", name
