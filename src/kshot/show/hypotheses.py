@@ -120,13 +120,14 @@ def _asked(kshot: Row, names: Sequence[str], model: Row) -> list[tuple[str, str]
         ("model", str(model.get("caption") or model.get("name") or "")),
         ("tasks", words.listed(names, 8)),
         ("demonstrations", words.listed(sorted({task["shots"] for task in tasks}))),
-        (
-            "queries a seed",
-            words.listed(sorted({row["n"] for row in rows if row["measure"] == "contrast" and row["n"]})),
-        ),
+        ("queries a seed", words.listed(sorted({row["n"] for row in rows if _of_the_task_as_it_is(row)}))),
         ("seeds", words.listed(sorted({row["seed"] for row in rows if row.get("seed") is not None}), 8)),
     ]
     return [(name, said) for name, said in asked if said]
+
+
+def _of_the_task_as_it_is(row: Row) -> bool:
+    return row["measure"] == "accuracy" and str(row["variant"]).startswith("original,") and row["seed"] is not None
 
 
 def _panel(kshot: Row, name: str, said: str) -> dict[str, Any]:
