@@ -1,6 +1,6 @@
 """How often the battery of ``kshot hypotheses`` names a learner that was planted, and how often it names a wrong one.
 
-    python bench/power.py [--runs 20] [--seeds 10] [--queries 32] [--functions 10] [--workers 2]
+    python bench/power.py [--runs 20] [--seeds 20] [--queries 32] [--functions 10] [--workers 2] [--accounts H1,H2,H3]
 
 The learners are those of tests/study/learners.py: one that selects among known tasks, one that learns by ridge regression
 in context, one that composes what it knows; each with three amounts of noise on its votes, so each in three strengths.
@@ -53,10 +53,11 @@ def battery(account: str, noise: float, seeds: Sequence[int], queries: int, func
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("runs", 20), ("seeds", 10), ("queries", 32), ("functions", 10), ("workers", 2)):
+    for name, default in (("runs", 20), ("seeds", 20), ("queries", 32), ("functions", 10), ("workers", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--accounts", default=",".join(STRENGTHS))
     asked = parser.parse_args()
-    kinds = [(account, noise) for account, own in STRENGTHS.items() for noise in own]
+    kinds = [(account, noise) for account in asked.accounts.split(",") for noise in STRENGTHS[account]]
     with ProcessPoolExecutor(asked.workers) as pool:
         waiting = {
             (kind, run): pool.submit(

@@ -234,7 +234,9 @@ def finite_tensors(path: Path, *, device: str = "cpu") -> dict[str, Tensor]:
     if not path.is_file():
         raise DataError(f"{path} is missing")
     try:
-        tensors = load_file(path, device=device)
+        # In memory of their own: a mapped file may be written over, and some processors round a product by where its
+        # factors begin.
+        tensors = {name: tensor.clone() for name, tensor in load_file(path, device=device).items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise DataError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     for name, tensor in tensors.items():
