@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kshot.model.precision import full_products
 from kshot.model.tree import runs
 
 _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -176,7 +175,6 @@ class _Merged(torch.autograd.Function):
     silently wrong. Given the merged output and the merged log-sum-exp, the same backward is exact for each part."""
 
     @staticmethod
-    @full_products()
     def forward(ctx, query, key, value, own, scale, spans, *far):  # type: ignore[no-untyped-def]
         out, lse = _own_forward(query, key, value, own, scale)
         for (begin, stop), keys, values in zip(spans, far[::2], far[1::2], strict=True):
@@ -195,7 +193,6 @@ class _Merged(torch.autograd.Function):
         return out.transpose(1, 2)
 
     @staticmethod
-    @full_products()
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         query, key, value, out, lse, *far = ctx.saved_tensors
         # The kernel's backward in 16 bits takes four times as long as in float32, and rounds more.

@@ -75,7 +75,7 @@ def attributed(
     """
     say = watch or (lambda what: None)
     adapted, queries = in_context(setting), setting.queries[: effort.queries]
-    with short_products() if sampled(setting) else nullcontext():
+    with short_products(setting.lm.model) if sampled(setting) else nullcontext():
         say("Shapley values")
         fair = shapley(adapted, setting.task, queries, pairs=effort.pairs, seed=setting.seed)
         say("gradients")
@@ -149,7 +149,7 @@ def ordered(setting: Setting, effort: Effort, *, named: Sequence[str] = ()) -> t
     """
     adapted = in_context(setting)
     orders = all_orders(len(setting.demonstrations), sample=effort.orders, seed=setting.seed)
-    with short_products() if sampled(setting) else nullcontext():
+    with short_products(setting.lm.model) if sampled(setting) else nullcontext():
         found = order_scores(adapted, setting.task, setting.queries[: effort.queries], orders)
     assert found is not None, "there are queries and orders"
     points = [

@@ -250,13 +250,13 @@ def _implied(study: Study, setting: Setting, before: Mapping[str, Any], say: Say
 
 def _attribution(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
     rows, pictures = attributed(setting, study.size.effort, watch=say)
-    rounded = "Shapley values are sampled, and read as gradients are in products of 16-bit factors"
+    rounded = "Shapley values are sampled, and read as gradients are in 16-bit products where the processor has them"
     return {"rows": rows, "pictures": pictures, "notes": [rounded] if sampled(setting) else []}
 
 
 def _orders(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
     rows, pictures = ordered(setting, study.size.effort)
-    rounded = "orders are read in products of 16-bit factors"
+    rounded = "orders are read in 16-bit products where the processor has them"
     return {"rows": rows, "pictures": pictures, "notes": [rounded] if sampled(setting) else []}
 
 
