@@ -1,6 +1,6 @@
 """How often the battery of ``kshot hypotheses`` names a learner that was planted, and how often it names a wrong one.
 
-    python bench/power.py [--runs 20] [--seeds 20] [--queries 32] [--functions 10] [--workers 2] [--accounts H1,H2,H3]
+    python bench/power.py [--runs 20] [--seeds 20] [--queries 32] [--functions 25] [--draws 8] [--workers 2] [--accounts H1,H2,H3]
 
 The learners are those of tests/study/learners.py: one that selects among known tasks, one that learns by ridge regression
 in context, one that composes what it knows; each with three amounts of noise on its votes, so each in three strengths.
@@ -34,7 +34,9 @@ from kshot.study.over_seeds import over_seeds
 STRENGTHS = {"H1": (0.2, 0.4, 0.8), "H2": (0.03, 0.06, 0.12), "H3": (0.2, 0.4, 0.8)}
 
 
-def battery(account: str, noise: float, seeds: Sequence[int], queries: int, functions: int) -> dict[str, Any]:
+def battery(
+    account: str, noise: float, seeds: Sequence[int], queries: int, functions: int, draws: int
+) -> dict[str, Any]:
     """The verdict on each hypothesis, and macro-F1 above guessing of the task as it is."""
     core.regression_as_published = lambda asked: (
         None
@@ -43,7 +45,7 @@ def battery(account: str, noise: float, seeds: Sequence[int], queries: int, func
     for seed in seeds:
         own = learners.asked(learners.Learner(account, noise), seed, queries=queries)
         found = core.core(own, "redrawn", lambda what: None)
-        found += over_functions(own, functions, 4, lambda what: None)[0]
+        found += over_functions(own, functions, draws, lambda what: None)[0]
         rows += [{"task": "world", "model": own.name, "seed": seed, **row} for row in found]
     several = over_seeds([{**row, "low": None, "high": None} for row in rows])
     able = next(row["value"] for row in several if str(row["variant"]).startswith(core.ABLE))
@@ -53,7 +55,14 @@ def battery(account: str, noise: float, seeds: Sequence[int], queries: int, func
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("runs", 20), ("seeds", 20), ("queries", 32), ("functions", 10), ("workers", 2)):
+    for name, default in (
+        ("runs", 20),
+        ("seeds", 20),
+        ("queries", 32),
+        ("functions", 25),
+        ("draws", 8),
+        ("workers", 2),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--accounts", default=",".join(STRENGTHS))
     asked = parser.parse_args()
@@ -61,11 +70,18 @@ def main() -> None:
     with ProcessPoolExecutor(asked.workers) as pool:
         waiting = {
             (kind, run): pool.submit(
-                battery, *kind, range(run * asked.seeds, (run + 1) * asked.seeds), asked.queries, asked.functions
+                battery,
+                *kind,
+                range(run * asked.seeds, (run + 1) * asked.seeds),
+                asked.queries,
+                asked.functions,
+                asked.draws,
             )
             for run, kind in product(range(asked.runs), kinds)
         }
-        print(f"{asked.runs} runs of {asked.seeds} seeds, {asked.queries} queries, {asked.functions} functions\n")
+        print(
+            f"{asked.runs} runs of {asked.seeds} seeds, {asked.queries} queries, {asked.functions} functions of {asked.draws} draws\n"
+        )
         print(
             "| learner | noise | above guessing | named | another supported | its own rejected |\n|---|---|---|---|---|---|"
         )

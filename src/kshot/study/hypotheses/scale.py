@@ -24,12 +24,14 @@ class Scale:
 
 
 SCALES = {
-    # What every verdict rests on. Intervals are over seeds, and what a seed draws (arbitrary answers, a permutation, a
-    # pool) varies more than its queries: twice the seeds of half the queries decide more at the same cost (docs/LOG.md).
+    # What every verdict rests on: a look. Intervals are over seeds, and what a seed draws (arbitrary answers, a
+    # permutation, a pool) varies more than its queries do.
     "smoke": Scale(
         parts=("fast", "functions", "synonyms"), shots=8, limit=16, seeds=tuple(range(8)), functions=8, draws=4
     ),
-    "medium": Scale(shots=16, limit=64, seeds=tuple(range(10)), functions=50, draws=8),
+    # So many seeds tell a planted selector, learner and composer apart nine times in ten, ten seeds do not
+    # (docs/results/power.md).
+    "medium": Scale(shots=16, limit=32, seeds=tuple(range(20)), functions=25, draws=8),
     "full": Scale(shots=32, limit=256, seeds=tuple(range(20)), functions=500, draws=250),
 }
 """``full`` is as published by Li et al. 2024, as far as that is known."""

@@ -1,0 +1,145 @@
+"""Markdown of finished batteries, as it is kept in docs/results: verdicts, altered tasks, shares of right labels, chains.
+
+    python bench/accounts.py RUN...
+
+A RUN is the folder of a ``kshot hypotheses``. Each of its tasks is a column; those of several runs stand side by side.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kshot.show.explain_rows import overall
+from kshot.show.hypotheses import MARKS, observed
+from kshot.show.hypotheses_tasks import chains
+from why import portable
+
+PROTOCOLS = {"redrawn": "demonstrations drawn anew for every query", "fixed": "the same demonstrations for all queries"}
+GUESS = "one label for all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One task as one model answers it: the verdicts on it, and its rows over seeds."""
+
+    name: str
+    verdicts: Sequence[Mapping[str, Any]]
+    rows: Sequence[Mapping[str, Any]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished batteries")
+    found = [json.loads((run / "results.json").read_text(encoding="utf-8")) for run in parser.parse_args().runs]
+    print("\n".join(summary([one["kshot"] for one in found])))
+
+
+def summary(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """All of the runs, line by line."""
+    columns = [column for run in runs for column in _columns(run)]
+    lines = [f"    {portable(run['argv'] or [])}" for run in runs]
+    for protocol, told in PROTOCOLS.items():
+        own = [column for column in columns if any(row["protocol"] == protocol for row in column.verdicts)]
+        if own:
+            lines += ["", f"## Verdicts, {told}", "", *_verdicts(own, protocol)]
+            lines += ["", f"## Macro-F1, {told}", "", *_scores(own, protocol)]
+    asked = [column for column in columns if _by_share(column)]
+    if asked:
+        lines += ["", "## Macro-F1 by the share of right labels", "", *_shares(asked)]
+    for run in runs:
+        if (found := chains(run)) is not None:
+            lines += ["", "## One relation after another", "", *_chains(found)]
+    return lines
+
+
+def _columns(run: Mapping[str, Any]) -> Iterator[Column]:
+    rows = overall(run["measures"])
+    for task in run["tasks"]:
+        yield Column(
+            name=f"{task}, {run['model']['name']}",
+            verdicts=[row for row in run["verdicts"] if row["task"] == task],
+            rows=[row for row in rows if row["task"] == task],
+        )
+
+
+def _head(columns: Sequence[Column], *first: str) -> list[str]:
+    names = [*first, *(column.name for column in columns)]
+    return [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+
+
+def _verdicts(columns: Sequence[Column], protocol: str) -> list[str]:
+    """A line for every claim, and one for what came of its hypothesis."""
+    found = [
+        {(row["hypothesis"], row["claim"]): row for row in column.verdicts if row["protocol"] == protocol}
+        for column in columns
+    ]
+    keys = sorted(dict.fromkeys(key for own in found for key in own), key=lambda key: (key[0], key[1] is not None))
+    lines = _head(columns, "", "claim")
+    for name, claim in keys:
+        cells = [_judged(own.get((name, claim))) for own in found]
+        said = f"**{name}**" if claim is None else ""
+        lines.append(f"| {said} | {claim or ''} | {' | '.join(cells)} |")
+    return lines
+
+
+def _judged(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    if row["claim"] is None:
+        return f"**{row['verdict']}**"
+    return f"{MARKS[row['verdict']]} {observed(row)}" if row["observed"] is not None else "undefined"
+
+
+def _scores(columns: Sequence[Column], protocol: str) -> list[str]:
+    """A line for every altered task, of the model, of guessing and of each rival."""
+    found = [
+        {str(row["variant"]): row["value"] for row in column.rows if row["measure"] == "macro_f1"} for column in columns
+    ]
+    names = dict.fromkeys(
+        name
+        for own in found
+        for name in own
+        if protocol in name.split(", ") or name.endswith("regression as published")
+    )
+    lines = _head(columns, "task", "answered by")
+    for name in names:
+        task, *rest = (word for word in name.split(", ") if word != protocol)
+        cells = ["" if (value := own.get(name)) is None else f"{value:.2f}" for own in found]
+        if any(cells):
+            lines.append(f"| {task} | {', '.join(rest) or 'the model'} | {' | '.join(cells)} |")
+    return lines
+
+
+def _by_share(column: Column) -> dict[tuple[str, float], float]:
+    """Macro-F1 by what stood for the labels, and the percentage of them that was right."""
+    found = {}
+    for row in column.rows:
+        parts = str(row["variant"]).split(", ")
+        share = next((word for word in parts if word.endswith("% right")), None)
+        if row["measure"] == "macro_f1" and share is not None and GUESS not in parts and row["value"] is not None:
+            rest = ", ".join(word for word in parts if word != share)
+            found[rest, float(share.removesuffix("% right"))] = row["value"]
+    return found
+
+
+def _shares(columns: Sequence[Column]) -> list[str]:
+    found = [_by_share(column) for column in columns]
+    lines = _head(columns, "labels", "right, %")
+    for what, share in sorted({key for own in found for key in own}):
+        cells = ["" if (value := own.get((what, share))) is None else f"{value:.2f}" for own in found]
+        lines.append(f"| {what} | {share:g} | {' | '.join(cells)} |")
+    return lines
+
+
+def _chains(found: Mapping[str, Any]) -> list[str]:
+    lines = ["| chain | both | the first alone | the second alone | stopped half way |", "|---|---|---|---|---|"]
+    for one in found["lines"]:
+        lines.append(f"| {one['name']} | {' | '.join(cell['text'] for cell in one['cells'])} |")
+    return [*lines, "", f"The product of the parts against the whole, correlation: {found['said']}."]
+
+
+if __name__ == "__main__":
+    main()
