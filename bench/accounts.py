@@ -46,6 +46,9 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         if own:
             lines += ["", f"## Verdicts, {told}", "", *_verdicts(own, protocol)]
             lines += ["", f"## Macro-F1, {told}", "", *_scores(own, protocol)]
+    if any(_apart(column) for column in columns):
+        lines += ["", "## Macro-F1 with demonstrations drawn anew less that with the same for all", ""]
+        lines += _differences([column for column in columns if _apart(column)])
     asked = [column for column in columns if _by_share(column)]
     if asked:
         lines += ["", "## Macro-F1 by the share of right labels", "", *_shares(asked)]
@@ -110,6 +113,20 @@ def _scores(columns: Sequence[Column], protocol: str) -> list[str]:
         cells = ["" if (value := own.get(name)) is None else f"{value:.2f}" for own in found]
         if any(cells):
             lines.append(f"| {task} | {', '.join(rest) or 'the model'} | {' | '.join(cells)} |")
+    return lines
+
+
+def _apart(column: Column) -> dict[str, str]:
+    """What came of the two protocols, by the altered task, with its interval over seeds."""
+    rows = [row for row in column.rows if row["measure"] == "protocol" and row["low"] is not None]
+    return {str(row["variant"]): f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})" for row in rows}
+
+
+def _differences(columns: Sequence[Column]) -> list[str]:
+    found = [_apart(column) for column in columns]
+    lines = _head(columns, "task")
+    for name in dict.fromkeys(name for own in found for name in own):
+        lines.append(f"| {name} | {' | '.join(own.get(name, '') for own in found)} |")
     return lines
 
 

@@ -19,7 +19,9 @@ def short_products(model: PreTrainedModel) -> Iterator[None]:
     the float32 stream; attention, norms and the head stay float32, since a rounded logit would be off by as much as a
     demonstration moves it. Holds for this thread, until the block ends; gradients go through.
     """
-    with _Short(_shortened(model) if _has_units() else {}):
+    mode = _Short()
+    mode.weights = _shortened(model) if _has_units() else {}
+    with mode:
         yield
 
 
@@ -40,9 +42,7 @@ def _shortened(model: PreTrainedModel) -> dict[int, tuple[Tensor, Tensor]]:
 class _Short(TorchFunctionMode):
     """Linear layers of these weights, by identity, are asked in 16 bits; changed weights are others, and read in full."""
 
-    def __init__(self, weights: Mapping[int, tuple[Tensor, Tensor]]) -> None:
-        super().__init__()
-        self.weights = weights
+    weights: Mapping[int, tuple[Tensor, Tensor]]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = self.weights.get(id(args[1])) if func is nn.functional.linear and len(args) == 3 else None

@@ -34,6 +34,7 @@ _AGAINST = (
     ("entropy", "sharper", "How sure demonstrations make of a known task", "demonstrations", " demonstrations"),
 )  # fmt: skip
 _GUESS = "one label for all"
+_APART = "Macro-F1 with demonstrations drawn anew for every query, less that with the same for all"
 _UNITS = {"macro_f1": "macro-F1", "entropy": "entropy over known tasks, nats"}
 
 
@@ -47,6 +48,8 @@ def task_view(kshot: Row, name: str, anchor: str) -> dict[str, Any]:
         lines = [line(str(row["variant"]), "", [row]) for row in own if _GUESS not in _words(row)]
         if lines:
             tables.append({"heading": heading, "columns": [name], "lines": lines})
+    if apart := [line(str(row["variant"]), "", [row]) for row in rows if row["measure"] == "protocol"]:
+        tables.append({"heading": _APART, "columns": ["difference"], "lines": apart})
     drawn = (kshot.get("pictures") or {}).get(name) or []
     return {
         "name": name,

@@ -17,6 +17,7 @@ from kshot.model.terms import content
 from kshot.study.hypotheses.battery import PARTS, Battery
 from kshot.study.hypotheses.claims import HYPOTHESES, verdicts
 from kshot.study.hypotheses.forecast import seconds_to_go
+from kshot.study.hypotheses.protocols import between_protocols
 from kshot.study.hypotheses.scale import SCALES, Scale
 from kshot.study.hypotheses_settings import HypothesesSettings
 from kshot.study.inquiry import Inquiry, on_record, record, task_record
@@ -129,6 +130,7 @@ def _texts(task: Task) -> tuple[str, ...]:
 def concluded(run: Mapping[str, Any], battery: Battery, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """results.json of the battery: ``run`` as in run.json, the lines of records.jsonl in the order of the cells."""
     own = [row for line in lines for row in line["rows"]]
+    own += between_protocols(own)
     measures = [*_over_seeds(battery, own), *own]
     shots = battery.scale.shots
     drawn = [line for line in lines if line.get("pictures")]

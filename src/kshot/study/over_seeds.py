@@ -18,7 +18,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("accuracy", "order_accuracy", "rec2ftp", "repeatability", "top_k_recall", "lambda"), _SHARE),
     **dict.fromkeys(("sim_aou", "sim_am", "sim_am_delta", "kendall", "example_kendall", "rank_agreement"), _COSINE),
     **dict.fromkeys(("relaxed_cosine", "angle_same", "angle_different", "optimism"), _COSINE),
-    **dict.fromkeys(("contrast", "correlation"), _COSINE),
+    **dict.fromkeys(("contrast", "correlation", "protocol"), _COSINE),
     "macro_f1": _SHARE,
     **dict.fromkeys(("relaxed_r2", "relaxed_r2_centred"), (-math.inf, 1.0)),
     **dict.fromkeys(("learning_rate", "update_norm", "effective_rank"), _POSITIVE),
