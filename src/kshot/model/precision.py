@@ -17,7 +17,8 @@ def short_products(model: PreTrainedModel) -> Iterator[None]:
     For what is sampled, whose own error is larger: one and a half to two times as fast on such a processor, the same as
     before on another and for other number formats. Sums run in float32, results are rounded to 8 bits before they join
     the float32 stream; attention, norms and the head stay float32, since a rounded logit would be off by as much as a
-    demonstration moves it. Holds for this thread, until the block ends; gradients go through.
+    demonstration moves it. Holds for this thread until the block ends; meanwhile these weights take half their memory
+    again. Gradients go through.
     """
     mode = _Short()
     mode.weights = _shortened(model) if _has_units() else {}
