@@ -41,6 +41,7 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """All of the runs, line by line."""
     columns = [column for run in runs for column in _columns(run)]
     lines = [f"    {portable(run['argv'] or [])}" for run in runs]
+    lines += ["", *(f"- {_told(run)}" for run in runs)]
     for protocol, told in PROTOCOLS.items():
         own = [column for column in columns if any(row["protocol"] == protocol for row in column.verdicts)]
         if own:
@@ -56,6 +57,13 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         if (found := chains(run)) is not None:
             lines += ["", "## One relation after another", "", *_chains(found)]
     return lines
+
+
+def _told(run: Mapping[str, Any]) -> str:
+    """What was asked of which model, on what."""
+    asked, machine = run["settings"], run["environment"]
+    tasks = ", ".join(f"{name}, {own['shots']} demonstrations" for name, own in run["tasks"].items())
+    return f"{run['model']['caption']}, {run['model']['dtype']}: {tasks}, {len(asked['seed'])} seeds; {machine['cpu']}"
 
 
 def _columns(run: Mapping[str, Any]) -> Iterator[Column]:
@@ -101,18 +109,19 @@ def _scores(columns: Sequence[Column], protocol: str) -> list[str]:
     found = [
         {str(row["variant"]): row["value"] for row in column.rows if row["measure"] == "macro_f1"} for column in columns
     ]
-    names = dict.fromkeys(
-        name
-        for own in found
-        for name in own
-        if protocol in name.split(", ") or name.endswith("regression as published")
-    )
-    lines = _head(columns, "task", "answered by")
-    for name in names:
+    said: dict[str, dict[str, str]] = {}
+    for name in (name for own in found for name in own):
         task, *rest = (word for word in name.split(", ") if word != protocol)
-        cells = ["" if (value := own.get(name)) is None else f"{value:.2f}" for own in found]
-        if any(cells):
-            lines.append(f"| {task} | {', '.join(rest) or 'the model'} | {' | '.join(cells)} |")
+        rival = ", ".join(rest)
+        # Of guessing one line is enough: it is the same whoever else answers.
+        if (protocol in name.split(", ") and not rival.endswith(f", {GUESS}")) or rival == "regression as published":
+            said.setdefault(task, {})[rival or "the model"] = name
+    lines = _head(columns, "task", "answered by")
+    for task, rivals in said.items():
+        for rival, name in rivals.items():
+            cells = ["" if (value := own.get(name)) is None else f"{value:.2f}" for own in found]
+            if any(cells):
+                lines.append(f"| {task} | {rival} | {' | '.join(cells)} |")
     return lines
 
 

@@ -3,9 +3,14 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from kshot.model import tiny
 from kshot.model.lm import LM
+
+# A busy machine is no fault of ours: no test fails for the time it takes.
+settings.register_profile("kshot", deadline=None)
+settings.load_profile("kshot")
 
 
 @pytest.fixture(scope="session")

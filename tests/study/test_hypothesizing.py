@@ -82,12 +82,26 @@ def test_a_page_and_a_text_are_made_of_the_record_alone(whole: dict[str, Any]) -
     html = page(again)
     assert html == page(whole)
     for said in ("H1, task selection", "H2, meta-learning", "H3, composition", "Task selection: the prompt",
-                 "Functions learned of label words", "How sure demonstrations make", "order 4: negative: "):  # fmt: skip
+                 "Functions learned of label words", "How sure demonstrations make", "order 4: negative: ",
+                 "drawn anew for every query, less that with the same for all"):  # fmt: skip
         assert said in html
     assert html.count("<svg") >= 6
     told = text(again)
     assert told.startswith("films: task selection is ")
     assert max(map(len, told.splitlines())) <= 100
+
+
+def test_what_could_not_be_asked_is_said_once_and_in_no_table(whole: dict[str, Any]) -> None:
+    lacking = json.loads(json.dumps(whole))
+    own = [row for row in lacking["measures"] if row["variant"].split(", ")[0] in ("memory-synonym", "memory-antonym")]
+    for row in own:
+        row |= {"value": None, "low": None, "high": None, "reason": "no such word"}
+    # What was not asked has no difference between protocols, not even an undefined one.
+    lacking["measures"] = [row for row in lacking["measures"] if row not in own or row["measure"] != "protocol"]
+    assert "What could not be asked" not in page(whole)
+    html = page(lacking)
+    assert html.count("<li>memory-synonym, memory-antonym: no such word</li>") == 2  # once for each task
+    assert "memory-synonym" not in html.replace("<li>memory-synonym, memory-antonym: no such word</li>", "")
 
 
 def test_a_page_of_text_that_means_something_to_a_browser(whole: dict[str, Any]) -> None:

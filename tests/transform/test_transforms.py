@@ -17,6 +17,7 @@ from kshot.transform.lexicon import NO_WORDS, Lexicon
 from kshot.transform.mapping import right_share
 from kshot.transform.responses import FACTOR, related, response_altered
 from kshot.transform.thesaurus import ORDERS, chains
+from kshot.transform.words import WORDS
 from kshot.transform.written import Written
 
 OWN = letters.tokens()
@@ -211,6 +212,15 @@ def test_related_words_are_of_the_lists_and_one_token() -> None:
         assert {words[1] for words in found} == positive
     found = [TRANSFORMS["memory-antonym"](OWN, seed).words for seed in range(40)]
     assert {words[0] for words in found} == {"good", "happy"}
+
+
+def test_sections_of_the_bbc_have_words_that_go_with_them() -> None:
+    sections = ("business", "entertainment", "politics", "sport", "tech")
+    lists = [set(WORDS["keyword"][name]) for name in sections]
+    assert [len(own) for own in lists] == [10] * 5
+    # A word that goes with two sections would tell neither.
+    assert all(not one & other for i, one in enumerate(lists) for other in lists[:i])
+    assert not set(sections) & set.union(*lists)
 
 
 @pytest.mark.parametrize("order", range(1, ORDERS + 1))

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from kshot.show.explain_rows import bounds, line, number, overall
 from kshot.show.hypotheses_plots import Point, against, functions
 from kshot.show.svg import svg
-from kshot.show.words import Row
+from kshot.show.words import Row, listed
 
 # The tables of a task: a heading, and how a word begins that its rows have and that is said by the heading.
 _TABLES = (
@@ -55,6 +55,7 @@ def task_view(kshot: Row, name: str, anchor: str) -> dict[str, Any]:
         "name": name,
         "anchor": anchor,
         "tables": tables,
+        "unasked": _unasked(f1),
         "figures": _figures(rows, drawn, name, anchor),
         "synonyms": _synonyms(drawn, (kshot.get("tasks") or {}).get(name) or {}),
     }
@@ -73,8 +74,21 @@ def _table(heading: str, word: str, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "heading": heading,
         "columns": [columns[what] for what in known],
-        "lines": [line(own, "", [said.get(what) for what in known]) for own, said in found.items() if "" in said],
+        "lines": [
+            line(own, "", [said.get(what) for what in known])
+            for own, said in found.items()
+            if "" in said and said[""]["value"] is not None
+        ],
     }
+
+
+def _unasked(rows: Sequence[Row]) -> list[str]:
+    """What has no figure with any seed, and why: a line for every reason."""
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row["value"] is None and row["reason"]:
+            found.setdefault(str(row["reason"]), {})[_words(row)[0]] = None
+    return [f"{listed(list(names))}: {reason}" for reason, names in found.items()]
 
 
 def chains(kshot: Row) -> dict[str, Any] | None:

@@ -34,7 +34,7 @@ def related(relation: Relation) -> Transform:
     """Every label's answer becomes a word that is a synonym, an antonym or a keyword of it: one of ten, drawn by the seed.
 
     Words that are several tokens of this model are left out. PromptError where none is left, or the lists have no words
-    for a label. Source: Li et al. 2024, whose lists these are.
+    for a label. Source: Li et al. 2024, most of whose lists these are.
     """
 
     def apply(written: Written, seed: int) -> Written:
