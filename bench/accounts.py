@@ -12,13 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kshot.show.explain_rows import overall
-from kshot.show.hypotheses import MARKS, observed
-from kshot.show.hypotheses_tasks import chains
+from kshot.show.explain_rows import bounds, number, overall
+from kshot.show.hypotheses import MARKS, PROTOCOLS, observed
+from kshot.show.hypotheses_tasks import GUESS, chains, series
 from why import portable
-
-PROTOCOLS = {"redrawn": "demonstrations drawn anew for every query", "fixed": "the same demonstrations for all queries"}
-GUESS = "one label for all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +125,7 @@ def _scores(columns: Sequence[Column], protocol: str) -> list[str]:
 def _apart(column: Column) -> dict[str, str]:
     """What came of the two protocols, by the altered task, with its interval over seeds."""
     rows = [row for row in column.rows if row["measure"] == "protocol" and row["low"] is not None]
-    return {str(row["variant"]): f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})" for row in rows}
+    return {str(row["variant"]): f"{number({}, row['value'])} ({bounds({}, row['low'], row['high'])})" for row in rows}
 
 
 def _differences(columns: Sequence[Column]) -> list[str]:
@@ -141,14 +138,8 @@ def _differences(columns: Sequence[Column]) -> list[str]:
 
 def _by_share(column: Column) -> dict[tuple[str, float], float]:
     """Macro-F1 by what stood for the labels, and the percentage of them that was right."""
-    found = {}
-    for row in column.rows:
-        parts = str(row["variant"]).split(", ")
-        share = next((word for word in parts if word.endswith("% right")), None)
-        if row["measure"] == "macro_f1" and share is not None and GUESS not in parts and row["value"] is not None:
-            rest = ", ".join(word for word in parts if word != share)
-            found[rest, float(share.removesuffix("% right"))] = row["value"]
-    return found
+    rows = [row for row in column.rows if row["measure"] == "macro_f1" and row["value"] is not None]
+    return {(what, at): value for what, own in series(rows, "% right").items() for at, value, *_ in own}
 
 
 def _shares(columns: Sequence[Column]) -> list[str]:

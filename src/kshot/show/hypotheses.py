@@ -19,7 +19,7 @@ from kshot.study.hypotheses.claims import MARGIN
 _WIDTH = 100
 MARKS = {"supported": "✓", "undecided": "○", "rejected": "✗"}
 _NAMES = {"H1": "task selection", "H2": "meta-learning", "H3": "composition"}
-_PROTOCOLS = {
+PROTOCOLS = {
     "redrawn": "demonstrations drawn anew for every query",
     "fixed": "the same demonstrations for all queries",
 }
@@ -39,7 +39,7 @@ def text(kshot: Mapping[str, Any]) -> str:
     for task in _tasks(ours):
         for protocol, lines in _by_protocol(ours, task).items():
             console.print()
-            console.print(Text(f"{task}, {_PROTOCOLS[protocol]}"))
+            console.print(Text(f"{task}, {PROTOCOLS[protocol]}"))
             for own in lines:
                 if own["claim"] is None or own["published"]:
                     continue
@@ -86,7 +86,7 @@ def _tasks(kshot: Row) -> list[str]:
 def _by_protocol(kshot: Row, task: str) -> dict[str, list[Row]]:
     """The verdicts of a task by protocol, the published one first."""
     own = [row for row in kshot.get("verdicts") or () if row["task"] == task]
-    return {name: rows for name in _PROTOCOLS if (rows := [row for row in own if row["protocol"] == name])}
+    return {name: rows for name in PROTOCOLS if (rows := [row for row in own if row["protocol"] == name])}
 
 
 def _view(kshot: Row) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _panel(kshot: Row, name: str, said: str) -> dict[str, Any]:
         "figure": _forest(name, claims) if claims else "",
         "claims": [_claim(row) for row in claims],
         "others": [_claim(row) for row in others if row["claim"] is not None],
-        "protocol": _PROTOCOLS[main[0]["protocol"]] if main else "",
+        "protocol": PROTOCOLS[main[0]["protocol"]] if main else "",
     }
 
 

@@ -33,7 +33,7 @@ _AGAINST = (
     ("macro_f1", "order", "Synonyms of synonyms as answers", "order of the synonym", "-fold synonyms"),
     ("entropy", "sharper", "How sure demonstrations make of a known task", "demonstrations", " demonstrations"),
 )  # fmt: skip
-_GUESS = "one label for all"
+GUESS = "one label for all"
 _APART = "Macro-F1 with demonstrations drawn anew for every query, less that with the same for all"
 _UNITS = {"macro_f1": "macro-F1", "entropy": "entropy over known tasks, nats"}
 
@@ -45,7 +45,7 @@ def task_view(kshot: Row, name: str, anchor: str) -> dict[str, Any]:
     tables = [table for heading, word in _TABLES if (table := _table(heading, word, f1))["lines"]]
     for heading, begun in _KEPT:
         own = [row for row in f1 if any(w.startswith(begun) for w in _words(row)[1:])]
-        lines = [line(str(row["variant"]), "", [row]) for row in own if _GUESS not in _words(row)]
+        lines = [line(str(row["variant"]), "", [row]) for row in own if GUESS not in _words(row)]
         if lines:
             tables.append({"heading": heading, "columns": [name], "lines": lines})
     if apart := [line(str(row["variant"]), "", [row]) for row in rows if row["measure"] == "protocol"]:
@@ -69,7 +69,7 @@ def _table(heading: str, word: str, rows: Sequence[Row]) -> dict[str, Any]:
         if word in rest:
             what = ", ".join(w for w in rest if w != word)
             found.setdefault(own, {})[what] = row
-    columns = {"": "in context", _GUESS: _GUESS, "regression": "regression on tokens"}
+    columns = {"": "in context", GUESS: GUESS, "regression": "regression on tokens"}
     known = [what for what in columns if any(what in own for own in found.values())]
     return {
         "heading": heading,
@@ -122,11 +122,11 @@ def _figures(rows: Sequence[Row], drawn: Sequence[Row], name: str, anchor: str) 
 
     found = []
     for measure, key, heading, label, unit in _AGAINST:
-        if series := _series([row for row in rows if row["measure"] == measure], unit):
-            figure = against(series, label, _UNITS[measure], top=1.0 if measure == "macro_f1" else None)
+        if lines := series([row for row in rows if row["measure"] == measure], unit):
+            figure = against(lines, label, _UNITS[measure], top=1.0 if measure == "macro_f1" else None)
             told = "; ".join(
                 f"{what}: {', '.join(f'{at:g} {number({}, value)}' for at, value, *_ in points)}"
-                for what, points in series.items()
+                for what, points in lines.items()
             )
             found.append(shown(key, heading, figure, told))
     if points := [own["functions"] for own in drawn if own.get("functions")]:
@@ -139,16 +139,16 @@ def _figures(rows: Sequence[Row], drawn: Sequence[Row], name: str, anchor: str) 
     return found
 
 
-def _series(rows: Sequence[Row], unit: str) -> dict[str, list[Point]]:
+def series(rows: Sequence[Row], unit: str) -> dict[str, list[Point]]:
     """Rows with a number in their variant, by the rest of it."""
-    series: dict[str, list[Point]] = {}
+    found: dict[str, list[Point]] = {}
     for row in rows:
         at = next((word for word in _words(row) if word.endswith(unit)), None)
-        if at is not None and _GUESS not in _words(row):
+        if at is not None and GUESS not in _words(row):
             rest = ", ".join(word for word in _words(row) if word != at) or "prompt-altered"
             point = (float(at.removesuffix(unit)), row["value"], row["low"], row["high"])
-            series.setdefault(rest, []).append(point)
-    return series
+            found.setdefault(rest, []).append(point)
+    return found
 
 
 def _synonyms(drawn: Sequence[Row], facts: Mapping[str, Any]) -> list[dict[str, str]]:

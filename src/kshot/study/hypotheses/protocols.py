@@ -6,7 +6,6 @@ from typing import Any
 from kshot.study.figures import figure
 from kshot.study.hypotheses.core import CORE
 
-MEASURE = "protocol"
 _WAYS = ("redrawn", "fixed")
 
 
@@ -17,15 +16,15 @@ def between_protocols(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
     interval, over seeds, comes later (``over_seeds``).
     """
     known = {
-        (row["task"], row["model"], row["seed"], row["variant"]): row for row in rows if row["measure"] == "macro_f1"
+        (row["task"], row["model"], row["seed"], row["variant"]): row
+        for row in rows
+        if row["measure"] == "macro_f1" and row["value"] is not None
     }
     found = []
     for task, model, seed in dict.fromkeys(key[:3] for key in known):
         for name in CORE:
-            own = [known.get((task, model, seed, f"{name}, {way}")) for way in _WAYS]
-            if any(one is None or one["value"] is None for one in own):
-                continue
-            more, less = (one for one in own if one is not None)
-            apart = figure(MEASURE, (name,), value=more["value"] - less["value"], null=0.0, n=more["n"])
-            found.append({"task": task, "model": model, "seed": seed, **apart})
+            one, other = (known.get((task, model, seed, f"{name}, {way}")) for way in _WAYS)
+            if one is not None and other is not None:
+                row = figure("protocol", (name,), value=one["value"] - other["value"], null=0.0, n=one["n"])
+                found.append({"task": task, "model": model, "seed": seed, **row})
     return found
