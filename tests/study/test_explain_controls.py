@@ -17,6 +17,7 @@ from kshot.measure.similarity import sim_aou
 from kshot.model.lm import LM
 from kshot.study import compared as module
 from kshot.study.attributed import Effort
+from kshot.study.claims import CLAIMS, _found, _looked
 from kshot.study.compared import Setting, answered_right, compared, controlled, layer_causal
 from kshot.study.explain import PARTS, Study
 from kshot.study.likeness import _fine_tuned_maps
@@ -317,6 +318,34 @@ def test_every_line_has_notes(tiny_lm: LM) -> None:
         replace(own, tasks=(replace(asked_task(), test=()),)), PARTS, own.cells()[0], {}, lambda what: None
     )
     assert (empty["notes"], empty["failed"] is None) == ([], False)
+
+
+def test_controls_are_asked_the_first_of_the_queries(tiny_lm: LM) -> None:
+    every, fewer = study(tiny_lm, other=other_task()), study(tiny_lm, other=other_task(), controls=4)
+    lines: dict[str, dict[str, dict]] = {"every": {}, "fewer": {}}
+    for name, own in (("every", every), ("fewer", fewer)):
+        for cell in own.cells():
+            if cell.part in ("rates", "runs", "controls", "layer-causal"):
+                lines[name][cell.part] = answered(own, PARTS, cell, lines[name], lambda what: None)
+    rates = [next(cell.id for cell in own.cells() if cell.part == "rates") for own in (every, fewer)]
+    assert rates[0] == rates[1], "a learning rate is chosen once for both"
+    for part, what in (("controls", "controls"), ("layer-causal", "layer-causal gradient descent")):
+        assert lines["fewer"][part]["notes"][0] == f"{what}: the first 4 of 6 queries"
+        assert not any("queries" in note for note in lines["every"][part]["notes"])
+        of_all = {(row["measure"], row["variant"], row["layer"]): row for row in lines["every"][part]["rows"]}
+        for row in lines["fewer"][part]["rows"]:
+            if row.get("each") is not None:
+                same = of_all[row["measure"], row["variant"], row["layer"]]
+                assert row["each"] == pytest.approx(same["each"][:4], abs=1e-4), row["variant"]
+    # What a claim sets against a control is of the queries that both were asked.
+    rows = [row for line in lines["fewer"].values() for row in line["rows"]]
+    (claim,) = [one for one in CLAIMS if one.text.endswith("SimAOU exceeds that with shuffled labels")]
+    look = _looked(claim, rows)
+    assert look is not None
+    assert look.own is not None
+    one, other = (_found(rows, "sim_aou", words)[0]["each"] for words in (claim.words, claim.rival))
+    assert (len(one), len(other)) == (6, 4)
+    assert look.own.value == pytest.approx(np.mean(np.subtract(one[:4], other)), abs=1e-6)
 
 
 def test_only_the_controls_depend_on_the_other_task(tiny_lm: LM) -> None:

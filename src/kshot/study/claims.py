@@ -249,7 +249,8 @@ def _difference(own: Mapping[Any, Row], other: Mapping[Any, Row], name: str) -> 
     for seed, row in own.items():
         # Of the row over all seeds no query has a value.
         if seed is not None and seed in other:
-            pairs = list(zip(row["each"], other[seed][name], strict=True))
+            # A control is asked the first of the queries.
+            pairs = list(zip(row["each"], other[seed][name], strict=False))
             values = [0.0 if None in pair else pair[0] - pair[1] for pair in pairs]
             both = [None not in pair for pair in pairs]
             seen = summary(np.array(values)[:, None], seed, defined=np.array(both)[:, None])

@@ -43,6 +43,9 @@ from kshot.study.tasks import wording
 # A pass that answers fewer queries alike when its weights begin a rounding away is said not to repeat.
 _REPEATS = 0.95
 
+# What of a size the choice of a learning rate does not depend on.
+_LATER = ("effort", "controls", "layer_causal")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Study:
@@ -103,7 +106,7 @@ class Study:
         if part == "runs" and self.arrays is not None:
             # Answered without them it is not yet what is asked for.
             size["arrays"] = True
-        return {name: size[name] for name in size if part != "rates" or name not in ("effort", "layer_causal")}
+        return {name: size[name] for name in size if part != "rates" or name not in _LATER}
 
     def _read(self, task: Task, part: str) -> list[dict[str, Any]]:
         """What of the tasks a part of the question for this one reads."""
@@ -228,19 +231,29 @@ def _told(setting: Setting, samples: list[dict[str, Any]], how: str, run: str, f
 
 
 def _controls(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    fewer, said = _of_fewer(study, setting, "controls")
     controls: dict[str, Callable[[], Setting]] = {
-        "untrained": lambda: replace(setting, lm=untrained(setting.lm, setting.seed)),
-        "trained embeddings": lambda: replace(setting, lm=untrained(setting.lm, setting.seed, keep_embeddings=True)),
-        "shuffled labels": lambda: with_shuffled_labels(setting),
-        "another task": lambda: study.taught_by_another(setting),
+        "untrained": lambda: replace(fewer, lm=untrained(setting.lm, setting.seed)),
+        "trained embeddings": lambda: replace(fewer, lm=untrained(setting.lm, setting.seed, keep_embeddings=True)),
+        "shuffled labels": lambda: with_shuffled_labels(fewer),
+        "another task": lambda: study.taught_by_another(fewer),
     }
-    rows, notes = controlled(setting, _chosen(before)["corrected"], controls, watch=say)
-    return {"rows": rows, "notes": notes}
+    rows, notes = controlled(fewer, _chosen(before)["corrected"], controls, watch=say)
+    return {"rows": rows, "notes": said + notes}
 
 
 def _layer_causal(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
-    rows, notes = layer_causal(setting, _chosen(before)["corrected"], study.size.layer_causal, watch=say)
-    return {"rows": rows, "notes": notes}
+    fewer, said = _of_fewer(study, setting, "layer-causal gradient descent")
+    rows, notes = layer_causal(fewer, _chosen(before)["corrected"], study.size.layer_causal, watch=say)
+    return {"rows": rows, "notes": said + notes}
+
+
+def _of_fewer(study: Study, setting: Setting, what: str) -> tuple[Setting, list[str]]:
+    """The setting with as many queries as what stands beside the runs is asked, and a note where that is not all."""
+    asked, every = study.size.controls, len(setting.queries)
+    if asked is None or asked >= every:
+        return setting, []
+    return replace(setting, queries=setting.queries[:asked]), [f"{what}: the first {asked} of {every} queries"]
 
 
 def _implied(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:

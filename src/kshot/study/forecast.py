@@ -75,12 +75,16 @@ def _runs(size: Size, queries: int, shots: int) -> Work:
 
 
 def _controls(size: Size, queries: int, shots: int) -> Work:
-    return 4 * _COMPARED * queries, 4 * shots
+    return 4 * _COMPARED * _of_controls(size, queries), 4 * shots
+
+
+def _of_controls(size: Size, queries: int) -> int:
+    return queries if size.controls is None else min(size.controls, queries)
 
 
 def _layer_causal(size: Size, queries: int, shots: int) -> Work:
     few = min(size.layer_causal, shots)
-    return 2 * _COMPARED * queries, (_TOKEN_BY_TOKEN + 1) * few
+    return 2 * _COMPARED * _of_controls(size, queries), (_TOKEN_BY_TOKEN + 1) * few
 
 
 def _attribution(size: Size, queries: int, shots: int) -> Work:

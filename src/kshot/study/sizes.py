@@ -11,7 +11,8 @@ from kshot.study.finetuned import GRID
 class Size:
     """How much is asked: demonstrations, queries, validation examples, the rates tried (one: it is given), and effort.
 
-    ``layer_causal`` demonstrations are learned from token by token, each step as dear as a pass over the text so far.
+    ``controls`` and layer-causal descent are asked so many of the queries, the first ones (None: all). ``layer_causal``
+    demonstrations are learned from token by token, each step as dear as a pass over the text so far.
     ``as_published``: a task that was published stands in its published layout. ``capped``: and has no more
     demonstrations than were published for it.
     """
@@ -21,6 +22,7 @@ class Size:
     validation: int
     grid: tuple[float, ...]
     effort: Effort
+    controls: int | None = None
     layer_causal: int = 8
     as_published: bool = True
     capped: bool = True
@@ -30,6 +32,8 @@ SIZES = {
     "smoke": Size(
         shots=8, limit=30, validation=0, grid=(0.005,), effort=Effort(queries=2, pairs=2, orders=12), layer_causal=2
     ),
-    "medium": Size(shots=32, limit=100, validation=100, grid=GRID, effort=Effort(queries=30, pairs=2, orders=24)),
+    "medium": Size(
+        shots=32, limit=100, validation=100, grid=GRID, effort=Effort(queries=30, pairs=2, orders=24), controls=50
+    ),
     "full": Size(shots=32, limit="all", validation=200, grid=GRID, effort=Effort(queries=100, pairs=16, orders=120)),
 }
