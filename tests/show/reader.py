@@ -41,6 +41,23 @@ class Reader(HTMLParser):
             self.said.append(data)
 
 
+def check_sound(html: str) -> None:
+    """Well-formed, its ids unique and its links known, and it reaches for nothing outside."""
+    read = Reader(html)
+    ids = [attributes["id"] for _, attributes in read.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    named = [attributes["href"] for tag, attributes in read.tags if tag in ("a", "use")]
+    assert {str(name).removeprefix("#") for name in named} <= set(ids)
+    assert "@import" not in html
+    for tag, attributes in read.tags:
+        assert tag not in {"script", "iframe", "img", "object", "embed", "base", "form"}
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            if name in {"src", "href", "srcset", "action", "xlink:href", "data"}:
+                assert str(value).startswith("#") or value == "data:,"
+    assert all(target.startswith("#") for target in re.findall(r"url\(\s*['\"]?([^)]*)\)", html))
+
+
 def undefined(html: str) -> list[str]:
     """Words of Python or of floating-point numbers that a reader would see, in text or in a drawing."""
     read = Reader(html)

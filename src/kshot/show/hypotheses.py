@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from kshot.show import words
@@ -40,11 +41,13 @@ def text(kshot: Mapping[str, Any]) -> str:
         for protocol, lines in _by_protocol(ours, task).items():
             console.print()
             console.print(Text(f"{task}, {PROTOCOLS[protocol]}"))
+            table = Table.grid(padding=(0, 1))
+            for width in (1, 1, 2, 53, 38):
+                table.add_column(width=width)
             for own in lines:
-                if own["claim"] is None or own["published"]:
-                    continue
-                said = f"  {MARKS[own['verdict']]} {own['hypothesis']} {own['claim']}: {observed(own)}"
-                console.print(Text(said), soft_wrap=False)
+                if own["claim"] is not None and not own["published"]:
+                    table.add_row("", MARKS[own["verdict"]], own["hypothesis"], Text(own["claim"]), Text(observed(own)))
+            console.print(table)
     return "".join(row.rstrip() + "\n" for row in file.getvalue().splitlines())
 
 
@@ -157,7 +160,7 @@ def _claim(row: Row) -> dict[str, Any]:
         "kind": row["verdict"],
         "published": row["published"],
         "task": row["task"],
-        "claim": row["claim"] or str(row["observed"]),
+        "claim": row["claim"] or observed(row),
         "prediction": row["prediction"],
         "observed": observed(row),
         "why": str(row.get("reason") or "") if row["observed"] is not None else "",
