@@ -15,6 +15,7 @@ from typing import Any
 from kshot.show.explain_rows import bounds, number, overall
 from kshot.show.hypotheses import MARKS, PROTOCOLS, observed
 from kshot.show.hypotheses_tasks import GUESS, chains, series
+from kshot.study.hypotheses.core import CORE
 from why import portable
 
 
@@ -114,8 +115,9 @@ def _scores(columns: Sequence[Column], protocol: str) -> list[str]:
         if (protocol in name.split(", ") and not rival.endswith(f", {GUESS}")) or rival == "regression as published":
             said.setdefault(task, {})[rival or "the model"] = name
     lines = _head(columns, "task", "answered by")
-    for task, rivals in said.items():
-        for rival, name in rivals.items():
+    # A column may lack what another has, so the order of rows is not that of the tasks.
+    for task in sorted(said, key=lambda own: CORE.index(own) if own in CORE else len(CORE)):
+        for rival, name in sorted(said[task].items(), key=lambda own: own[0] != "the model"):
             cells = ["" if (value := own.get(name)) is None else f"{value:.2f}" for own in found]
             if any(cells):
                 lines.append(f"| {task} | {rival} | {' | '.join(cells)} |")

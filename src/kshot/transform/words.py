@@ -38,7 +38,7 @@ WORDS: Mapping[Relation, Mapping[str, tuple[str, ...]]] = {
             "president",
         ),
         "sport": ("win", "team", "game", "player", "score", "season", "championship", "coach", "injury", "fans"),
-        "tech": (
+        "technology": (
             "computer", "software", "internet", "phone", "digital", "online", "network", "device", "video", "web",
         ),
     },
