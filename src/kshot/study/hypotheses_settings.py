@@ -22,8 +22,8 @@ class HypothesesSettings:
         "smoke", "How much is asked: a look, twenty seeds of 32 queries, or as much as was published."
     )
     num_fewshot: int | None = option(None, "Demonstrations; by default 8, 16 or 32, by size.")
-    limit: int | Literal["all"] | None = option(None, "Queries drawn for each seed; by default 16, 32 or 256, by size.")
-    seed: tuple[int, ...] = option((), "Seeds; each draws its own pool, queries and functions; by default 8 or 20.")
+    limit: int | Literal["all"] | None = option(None, "Queries drawn for each seed; by default 10, 32 or 256, by size.")
+    seed: tuple[int, ...] = option((), "Seeds; each draws its own pool, queries and functions; by default 7 or 20.")
     parts: tuple[str, ...] = option(
         (), "What is asked (see: kshot list parts); by default what every verdict rests on (smoke), or all."
     )

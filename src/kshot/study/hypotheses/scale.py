@@ -27,7 +27,7 @@ SCALES = {
     # What every verdict rests on: a look. Intervals are over seeds, and what a seed draws (arbitrary answers, a
     # permutation, a pool) varies more than its queries do.
     "smoke": Scale(
-        parts=("fast", "functions", "synonyms"), shots=8, limit=16, seeds=tuple(range(8)), functions=8, draws=4
+        parts=("fast", "functions", "synonyms"), shots=8, limit=10, seeds=tuple(range(7)), functions=6, draws=4
     ),
     # So many seeds tell a planted selector, learner and composer apart nine times in ten, ten seeds do not
     # (docs/results/power.md).
