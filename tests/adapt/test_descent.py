@@ -35,6 +35,11 @@ from kshot.model.lm import LM
 from kshot.model.trace import traced
 
 
+@pytest.fixture(scope="module")
+def llama() -> LM:
+    return tiny64()
+
+
 def example_loss(net: torch.nn.Module, ids: Sequence[int]) -> Tensor:
     """The mean over tokens 1, 2, ... of -log p(token given those before it)."""
     logits = net(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0]

@@ -21,6 +21,7 @@ from descents import (
     moved,
     other_order,
     plain_queries,
+    tiny64,
     tokens_of,
     turned,
     wrong_sign,
@@ -31,6 +32,11 @@ from kshot.adapt import descent
 from kshot.adapt.descent import layer_causal_pass
 from kshot.adapt.train import Diverged
 from kshot.model.lm import LM
+
+
+@pytest.fixture(scope="module")
+def llama() -> LM:
+    return tiny64()
 
 
 def normed(x: Tensor, norm: Any) -> Tensor:
