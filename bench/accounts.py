@@ -1,4 +1,4 @@
-"""Markdown of finished batteries, as it is kept in docs/results: verdicts, altered tasks, shares of right labels, chains.
+"""Markdown of finished batteries, as it is kept in docs/results: verdicts, altered tasks, ablations, series, chains.
 
     python bench/accounts.py RUN...
 
@@ -14,9 +14,18 @@ from typing import Any
 
 from kshot.show.explain_rows import bounds, number, overall
 from kshot.show.hypotheses import MARKS, PROTOCOLS, observed
-from kshot.show.hypotheses_tasks import GUESS, chains, series
+from kshot.show.hypotheses_tasks import GUESS, chains, series, task_view
 from kshot.study.hypotheses.core import CORE
 from why import portable
+
+# How the headings of a page's tables begin that stand by themselves here.
+_OF_ONE_TASK = ("What of a demonstration", "Without the heads", "As a conversation")
+# By the unit of the number in a variant.
+_SERIES = {
+    " shots": ("Macro-F1 by the number of demonstrations", "demonstrations"),
+    "% permuted": ("Macro-F1 by the share of the vocabulary that is permuted", "permuted, %"),
+    "-fold synonyms": ("Macro-F1 by the order of the synonym that answers", "order"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +60,10 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     asked = [column for column in columns if _by_share(column)]
     if asked:
         lines += ["", "## Macro-F1 by the share of right labels", "", *_shares(asked)]
+    for run in runs:
+        lines += _ablations(run)
+    for unit, (heading, counted) in _SERIES.items():
+        lines += _against(columns, unit, heading, counted)
     for run in runs:
         if (found := chains(run)) is not None:
             lines += ["", "## One relation after another", "", *_chains(found)]
@@ -150,6 +163,45 @@ def _shares(columns: Sequence[Column]) -> list[str]:
     for what, share in sorted({key for own in found for key in own}):
         cells = ["" if (value := own.get((what, share))) is None else f"{value:.2f}" for own in found]
         lines.append(f"| {what} | {share:g} | {' | '.join(cells)} |")
+    return lines
+
+
+def _ablations(run: Mapping[str, Any]) -> list[str]:
+    """The tables of the page that are of one task alone: what of a demonstration matters, copying heads, a conversation."""
+    lines = []
+    for name in run["tasks"]:
+        for table in task_view(run, name, "task")["tables"]:
+            if str(table["heading"]).startswith(_OF_ONE_TASK):
+                lines += ["", f"## {table['heading']} ({name})", ""]
+                lines += [f"| macro-F1 | {' | '.join(table['columns'])} |", "|" + "---|" * (len(table["columns"]) + 1)]
+                for line in table["lines"]:
+                    cells = (
+                        f"{c['text']} ({c['interval']}), null {c['null']}" if c["null"] else _said(c)
+                        for c in line["cells"]
+                    )
+                    lines.append(f"| {line['name']} | {' | '.join(cells)} |")
+    return lines
+
+
+def _said(cell: Mapping[str, Any]) -> str:
+    return f"{cell['text']} ({cell['interval']})" if cell["interval"] else str(cell["text"])
+
+
+def _against(columns: Sequence[Column], unit: str, heading: str, counted: str) -> list[str]:
+    """Macro-F1 against a number that variants say, of the columns that asked it."""
+    found = {}
+    for column in columns:
+        rows = [row for row in column.rows if row["measure"] == "macro_f1" and row["value"] is not None]
+        for what, points in series(rows, unit).items():
+            found[f"{what}, {column.name}"] = {at: value for at, value, *_ in points}
+    if not found:
+        return []
+    places = sorted({at for own in found.values() for at in own})
+    lines = ["", f"## {heading}", "", f"| {counted} | {' | '.join(f'{at:g}' for at in places)} |"]
+    lines.append("|" + "---|" * (len(places) + 1))
+    for what, own in found.items():
+        cells = ("" if (value := own.get(at)) is None else f"{value:.2f}" for at in places)
+        lines.append(f"| {what} | {' | '.join(cells)} |")
     return lines
 
 
