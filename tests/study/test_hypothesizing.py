@@ -19,9 +19,9 @@ from kshot.model.lm import LM
 from kshot.show.hypotheses import page, text
 from kshot.study.hypotheses import relations
 from kshot.study.hypotheses.battery import PARTS, Battery
-from kshot.study.hypotheses.scale import SCALES
+from kshot.study.hypotheses.scale import JUDGED, SCALES
 from kshot.study.hypotheses_settings import BATTERY, make_hypotheses_settings
-from kshot.study.hypothesizing import hypotheses, scaled
+from kshot.study.hypothesizing import _of_few_seeds, hypotheses, scaled
 from kshot.study.place import Finished
 
 OPTIONS: dict[str, Any] = {"num_fewshot": 4, "limit": 6, "seed": (0, 1), "dtype": "float32"}
@@ -212,7 +212,29 @@ def test_settings_that_make_no_sense(options: dict[str, Any], error: type[Except
 def test_a_size_says_how_much_and_numbers_stand_instead() -> None:
     assert scaled(make_hypotheses_settings(size="medium")) == SCALES["medium"]
     own = scaled(make_hypotheses_settings(size="medium", num_fewshot=3, limit=7, seed=(4,)))
-    assert own == replace(SCALES["medium"], shots=3, limit=7, seeds=(4,))
+    assert own == replace(SCALES["medium"], shots=3, limit=7, seeds=(4,), beside=None)
+
+
+def test_what_no_verdict_rests_on_is_asked_of_fewer_seeds(worded: LM) -> None:
+    scale = replace(SCALES["smoke"], limit=6, seeds=(3, 1, 2), parts=("fast", "chat", "shots"), beside=2)
+    own = Battery(lm=worded, tasks=(letters.films(80),), scale=scale)
+    assert [(cell.part, cell.seed) for cell in own.cells() if cell.part == "fast"] == [
+        ("fast", 3),
+        ("fast", 1),
+        ("fast", 2),
+    ]
+    assert sorted((cell.part, cell.seed) for cell in own.cells() if cell.part != "fast") == [
+        ("chat", 1), ("chat", 3), ("shots", 1), ("shots", 3)
+    ]  # fmt: skip
+    every = replace(own, scale=replace(scale, beside=None))
+    assert {cell.id for cell in own.cells()} < {cell.id for cell in every.cells()}, "what is asked is the same"
+    assert _of_few_seeds(scale) == [
+        "chat, shots: the first 2 of 3 seeds, since no verdict rests on them; --seed names seeds for all parts"
+    ]
+    assert not _of_few_seeds(SCALES["smoke"])
+    assert len(_of_few_seeds(SCALES["medium"])) == 1
+    # Every claim has its rows in a part that is asked of all seeds.
+    assert set(JUDGED) < set(PARTS)
 
 
 def test_the_same_from_python(worded: LM, tmp_path: Path) -> None:

@@ -59,11 +59,12 @@ def hypotheses(
     say(0, None, f"loading {model.name if model else asked.model}")
     lm = model or load_model(asked.model, dtype=asked.dtype, device=asked.device)
     battery = Battery(lm=lm, tasks=tasks, scale=scale, elsewhere=_elsewhere(tasks))
+    notes = [*notes, *_of_few_seeds(scale)]
     return on_record(_INQUIRY, asked, battery, notes, repeatable=repeatable, beneath=beneath, say=say)
 
 
 def scaled(asked: HypothesesSettings) -> Scale:
-    """How much the settings ask: a size, with the numbers that are given instead of its own."""
+    """How much the settings ask: a size, with the numbers that are given instead of its own; given seeds are all asked."""
     scale = SCALES[asked.size]
     if asked.num_fewshot is not None:
         scale = replace(scale, shots=asked.num_fewshot)
@@ -71,7 +72,14 @@ def scaled(asked: HypothesesSettings) -> Scale:
         scale = replace(scale, limit=asked.limit)
     if asked.parts:
         scale = replace(scale, parts=asked.parts)
-    return replace(scale, seeds=asked.seed) if asked.seed else scale
+    return replace(scale, seeds=asked.seed, beside=None) if asked.seed else scale
+
+
+def _of_few_seeds(scale: Scale) -> list[str]:
+    """A note about the parts that are not asked of all seeds."""
+    few = [part for part in scale.parts if len(scale.seeds_of(part)) < len(scale.seeds)]
+    said = f"the first {scale.beside} of {len(scale.seeds)} seeds, since no verdict rests on them"
+    return [f"{', '.join(few)}: {said}; --seed names seeds for all parts"] if few else []
 
 
 def _with_labels(task: Task) -> Task:

@@ -48,7 +48,7 @@ class Battery:
 
     def cells(self) -> tuple[Cell, ...]:
         """Every part, named by all that its figures depend on."""
-        asked = {name: value for name, value in asdict(self.scale).items() if name not in ("seeds", "parts")}
+        asked = {name: value for name, value in asdict(self.scale).items() if name not in ("seeds", "parts", "beside")}
         about = {task.name: [task_facts(task, task.template), self.elsewhere.get(task.name)] for task in self.tasks}
         return tuple(
             Cell(
@@ -61,7 +61,7 @@ class Battery:
             for task in self.tasks
             for seed in self.scale.seeds
             for part in with_needed(PARTS, self.scale.parts)
-            if part not in OF_MODEL or task is self.tasks[0]
+            if seed in self.scale.seeds_of(part) and (part not in OF_MODEL or task is self.tasks[0])
         )
 
     def with_words(self) -> "Battery":

@@ -5,13 +5,17 @@ from typing import Literal
 
 from kshot.study.hypotheses_settings import BATTERY
 
+# The parts that verdicts rest on.
+JUDGED = ("published", "fast", "functions", "synonyms")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
     """How much the battery asks: parts, demonstrations, queries, seeds, and functions g, each with ``draws`` sets of
     demonstrations of label words.
 
-    ``pool`` training examples are drawn for a seed, and demonstrations from these.
+    ``pool`` training examples are drawn for a seed, and demonstrations from these. ``beside``: what no verdict rests on
+    is asked of so many seeds, the first ones (None: of all).
     """
 
     parts: tuple[str, ...] = BATTERY
@@ -21,6 +25,11 @@ class Scale:
     functions: int
     draws: int
     pool: int = 512
+    beside: int | None = None
+
+    def seeds_of(self, part: str) -> tuple[int, ...]:
+        """The seeds of which this part is asked."""
+        return self.seeds if part in JUDGED else self.seeds[: self.beside]
 
 
 SCALES = {
@@ -30,8 +39,8 @@ SCALES = {
         parts=("fast", "functions", "synonyms"), shots=8, limit=10, seeds=tuple(range(7)), functions=6, draws=4
     ),
     # So many seeds tell a planted selector, learner and composer apart nine times in ten, ten seeds do not
-    # (docs/results/power.md).
-    "medium": Scale(shots=16, limit=32, seeds=tuple(range(20)), functions=25, draws=8),
+    # (docs/results/power.md); tables and curves beside the verdicts do with fewer.
+    "medium": Scale(shots=16, limit=32, seeds=tuple(range(20)), functions=15, draws=8, beside=5),
     "full": Scale(shots=32, limit=256, seeds=tuple(range(20)), functions=500, draws=250),
 }
 """``full`` is as published by Li et al. 2024, as far as that is known."""
