@@ -58,8 +58,8 @@ def test_twice_as_many_seeds_take_twice_as_long(lm: LM, monkeypatch: pytest.Monk
     monkeypatch.setattr("kshot.study.hypotheses.forecast._pace", lambda battery, task: 0.5)
     own = Battery(lm=lm, tasks=(FILMS,), scale=replace(SCALE, limit=40, parts=("fast",))).with_words()
     one, both = seconds_to_go(own, own.cells()[:1]), seconds_to_go(own, own.cells())
-    assert one == 0.5 * tokens(own, FILMS, "fast")
-    assert both == 2 * one
+    assert one == [0.5 * tokens(own, FILMS, "fast")]
+    assert both == 2 * one, "each seed as long as the other"
 
 
 def test_a_task_that_cannot_be_asked_is_left_to_its_parts(lm: LM) -> None:

@@ -93,6 +93,7 @@ class Study:
                 seed=seed,
                 part=part,
                 asks=PARTS[part].name,
+                needs=PARTS[part].needs,
                 id=digest_of([facts, self._asked(part), *self._read(task, part), seed, part])[:12],
             )
             for task in self.tasks

@@ -31,17 +31,20 @@ _COMPARED = 7.0
 _TOKEN_BY_TOKEN = 10.0
 
 
-def seconds_to_go(study: Study, cells: Sequence[Cell]) -> float | None:
-    """About how many seconds these cells take; None where no task could be timed."""
+def seconds_to_go(study: Study, cells: Sequence[Cell]) -> list[float] | None:
+    """About how many seconds each of these cells takes; None where no task could be timed."""
     paces = {task.name: _pace(study, task) for task in study.tasks if any(cell.task == task.name for cell in cells)}
-    found = 0.0
-    for cell in cells:
-        pace = paces[cell.task]
-        if pace is not None:
-            setting, a_query, a_step = pace
-            asked, steps = _WORK[cell.part](study.size, len(setting.queries), len(setting.demonstrations))
-            found += asked * a_query + steps * a_step
-    return found if any(pace is not None for pace in paces.values()) else None
+    if all(pace is None for pace in paces.values()):
+        return None
+    return [_seconds(study, cell, paces[cell.task]) for cell in cells]
+
+
+def _seconds(study: Study, cell: Cell, pace: tuple[Setting, float, float] | None) -> float:
+    if pace is None:
+        return 0.0
+    setting, a_query, a_step = pace
+    asked, steps = _WORK[cell.part](study.size, len(setting.queries), len(setting.demonstrations))
+    return asked * a_query + steps * a_step
 
 
 def _pace(study: Study, task: Task) -> tuple[Setting, float, float] | None:

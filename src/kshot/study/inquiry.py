@@ -1,6 +1,8 @@
 """A question in parts as a run: from a study and its cells to records in a folder, and from these to results.json."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,13 @@ from kshot.data.task import Task
 from kshot.data.template import Template
 from kshot.study.environment import environment
 from kshot.study.experiment import layout_facts, standing
-from kshot.study.parts import Cell, Line, Say, answer_missing, notes_of
-from kshot.study.place import Finished, OnProgress, begun, folder, opened
+from kshot.study.parts import Cell, Line, Say, duration, notes_of
+from kshot.study.place import Finished, OnProgress, begun, folder, opened, stopped
 from kshot.study.results import model_facts
-from kshot.study.store import RESULTS
+from kshot.study.side_by_side import answers, room_for
+from kshot.study.store import RESULTS, Memory, Store
+
+log = logging.getLogger("kshot")
 
 
 def _as_it_is(study: Any, directory: Path | None, missing: bool) -> Any:
@@ -24,7 +29,7 @@ def _as_it_is(study: Any, directory: Path | None, missing: bool) -> Any:
 class Inquiry:
     """What a command that answers in parts does of its own.
 
-    ``line`` answers a cell of a study, ``forecast`` says how long cells take (None: nobody knows), ``results`` makes
+    ``line`` answers a cell of a study, ``forecast`` says how many seconds each of some takes (None: nobody knows), ``results`` makes
     results.json of run.json, the study and its lines. ``ready`` makes the study ready once its folder is known, and
     whether any cell is missing.
     """
@@ -32,7 +37,9 @@ class Inquiry:
     word: str
     line: Callable[[Any, Cell, Mapping[str, Line], Say], Line] = field(repr=False)
     results: Callable[[Mapping[str, Any], Any, Sequence[Line]], dict[str, Any]] = field(repr=False)
-    forecast: Callable[[Any, Sequence[Cell]], float | None] = field(repr=False, default=lambda study, missing: None)
+    forecast: Callable[[Any, Sequence[Cell]], Sequence[float] | None] = field(
+        repr=False, default=lambda study, missing: None
+    )
     ready: Callable[[Any, Path | None, bool], Any] = field(repr=False, default=_as_it_is)
 
 
@@ -62,16 +69,65 @@ def on_record(
         study = replace(study, lm=replace(study.lm, tokens_per_pack=tokens, rows_per_pack=rows))
         held = {line["id"] for line in store.lines}
         study = inquiry.ready(study, directory, any(cell.id not in held for cell in cells))
-        lines = answer_missing(
-            cells,
-            store,
-            say,
-            line=lambda *given: inquiry.line(study, *given),
-            forecast=lambda missing: inquiry.forecast(study, missing),
-        )
+        lines = _answer_missing(inquiry, study, cells, store, say)
         value = inquiry.results(store.run, study, lines)
         store.write(RESULTS, value)
         return Finished(results=value, directory=directory)
+
+
+def _answer_missing(
+    inquiry: Inquiry, study: Any, cells: Sequence[Cell], store: Store | Memory, say: OnProgress
+) -> list[Line]:
+    """The lines of all cells in their order; those that the store does not hold yet are answered and kept."""
+    held: dict[str, Line] = {found["id"]: found for found in store.lines}
+    room = room_for(study.lm, cells)
+    if missing := [cell for cell in cells if cell.id not in held]:
+        seconds = _forecast(inquiry, study, missing, len(held), len(cells), say)
+        missing = _longest_first(missing, seconds) if room.processes > 1 else missing
+
+    def answer(cell: Cell, tell: Say) -> Line:
+        before = {c.part: held[c.id] for c in cells if (c.task, c.seed) == (cell.task, cell.seed) and c.id in held}
+        return inquiry.line(study, cell, before, tell)
+
+    def tell(cell: Cell, what: str) -> None:
+        say(len(held), len(cells), f"{cell.title} ({what})" if what else cell.title)
+
+    try:
+        with closing(answers(missing, answer, tell, room)) as answered:
+            for cell, found in answered:
+                samples = [{"cell": cell.id, **sample} for sample in found.pop("samples", [])]
+                # What it took of the machine, of which so many others had their part at the time.
+                found["seconds"] /= room.processes
+                held[cell.id] = store.append(found, samples)
+    except KeyboardInterrupt as stop:
+        stopped(stop, store, len(held), len(cells))
+        raise
+    say(len(cells), len(cells), "done")
+    return [held[cell.id] for cell in cells]
+
+
+def _forecast(
+    inquiry: Inquiry, study: Any, missing: Sequence[Cell], done: int, total: int, say: OnProgress
+) -> Sequence[float]:
+    """Seconds of each missing cell, told as a whole; all alike where nobody knows."""
+    say(done, total, "timing a few queries")
+    seconds = inquiry.forecast(study, missing)
+    if seconds is None:
+        return [0.0] * len(missing)
+    log.info("%s to go", duration(sum(seconds)))
+    say(done, total, f"{duration(sum(seconds))} to go")
+    return seconds
+
+
+def _longest_first(cells: Sequence[Cell], seconds: Sequence[float]) -> list[Cell]:
+    """Long cells begin first, and what they need before them: none is then left alone at the end."""
+    own = dict(zip(cells, seconds, strict=True))
+    behind = {cell: max((own[c] for c in cells if _needs(c, cell)), default=0.0) for cell in cells}
+    return sorted(cells, key=lambda cell: -own[cell] - behind[cell])
+
+
+def _needs(cell: Cell, other: Cell) -> bool:
+    return (cell.task, cell.seed, cell.needs) == (other.task, other.seed, other.part)
 
 
 def record(

@@ -11,8 +11,6 @@ from typing import Any, Protocol, runtime_checkable
 from kshot.data.task import Task
 from kshot.errors import MethodError, ModelError, NumericError, PromptError
 from kshot.model.lm import LM
-from kshot.study.place import OnProgress, stopped
-from kshot.study.store import Memory, Store
 
 log = logging.getLogger("kshot")
 
@@ -22,12 +20,13 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One part of the question for one task and seed; ``asks`` is what the part is called."""
+    """One part of the question for one task and seed; ``asks`` is what the part is called, ``needs`` what comes before it."""
 
     task: str
     seed: int
     part: str
     asks: str = ""
+    needs: str = ""
     id: str = ""
 
     @property
@@ -85,41 +84,6 @@ def answered(study: Parted, parts: Parts, cell: Cell, before: Mapping[str, Line]
     rows = [{"task": cell.task, "model": study.lm.name, "seed": cell.seed, **row} for row in found.pop("rows", [])]
     line = {"id": cell.id, "task": cell.task, "seed": cell.seed, "part": cell.part, "rows": rows, "notes": [], **found}
     return {**line, "seconds": time.perf_counter() - began, "failed": failed}
-
-
-def answer_missing(
-    cells: Sequence[Cell],
-    store: Store | Memory,
-    say: OnProgress,
-    *,
-    line: Callable[[Cell, Mapping[str, Line], Say], Line],
-    forecast: Callable[[Sequence[Cell]], float | None],
-) -> list[Line]:
-    """The lines of all cells in their order; those that the store does not hold yet are answered by ``line`` and kept."""
-    held: dict[str, Line] = {found["id"]: found for found in store.lines}
-    if missing := [cell for cell in cells if cell.id not in held]:
-        say(len(held), len(cells), "timing a few queries")
-        if (seconds := forecast(missing)) is not None:
-            log.info("%s to go", duration(seconds))
-            say(len(held), len(cells), f"{duration(seconds)} to go")
-    for number, cell in enumerate(cells):
-        if cell.id in held:
-            continue
-        say(number, len(cells), cell.title)
-        before = {c.part: held[c.id] for c in cells if (c.task, c.seed) == (cell.task, cell.seed) and c.id in held}
-        try:
-            found = line(cell, before, _within(say, number, len(cells), cell))
-        except KeyboardInterrupt as stop:
-            stopped(stop, store, len(held), len(cells))
-            raise
-        samples = [{"cell": cell.id, **sample} for sample in found.pop("samples", [])]
-        held[cell.id] = store.append(found, samples)
-    say(len(cells), len(cells), "done")
-    return [held[cell.id] for cell in cells]
-
-
-def _within(say: OnProgress, number: int, cells: int, cell: Cell) -> Say:
-    return lambda what: say(number, cells, f"{cell.title} ({what})")
 
 
 def notes_of(lines: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -56,6 +56,7 @@ class Battery:
                 seed=seed,
                 part=part,
                 asks=PARTS[part].name,
+                needs=PARTS[part].needs,
                 id=digest_of([standing(self.lm), asked, about[task.name], seed, part])[:12],
             )
             for task in self.tasks

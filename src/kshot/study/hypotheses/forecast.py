@@ -48,18 +48,17 @@ class Unread(LM):
         return sum(self.counted)
 
 
-def seconds_to_go(battery: Battery, cells: Sequence[Cell]) -> float | None:
-    """About how many seconds the model reads for these cells; None for a few queries, and where no task can be timed."""
+def seconds_to_go(battery: Battery, cells: Sequence[Cell]) -> list[float] | None:
+    """About how many seconds the model reads for each cell; None for a few queries, and where no task can be timed."""
     if battery.scale.limit != "all" and battery.scale.limit < _LEAST:
         return None
-    found = []
+    found: dict[tuple[str, str], float] = {}
     for task in battery.tasks:
-        own = [cell.part for cell in cells if cell.task == task.name]
+        own = dict.fromkeys(cell.part for cell in cells if cell.task == task.name)
         pace = _pace(battery, task) if own else None
         if pace is not None:
-            counts = {part: tokens(battery, task, part) for part in dict.fromkeys(own)}
-            found.append(pace * sum(counts[part] for part in own))
-    return sum(found) if found else None
+            found |= {(task.name, part): pace * tokens(battery, task, part) for part in own}
+    return [found.get((cell.task, cell.part), 0.0) for cell in cells] if found else None
 
 
 def _pace(battery: Battery, task: Task) -> float | None:
