@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from kshot.adapt import checkpoint
 from kshot.adapt.checkpoint import Keeper, read_json, write_json
 from kshot.adapt.learners import low_rank, soft_rows
-from kshot.adapt.optimisers import OPTIMISERS
 from kshot.adapt.train import Recipe, State, Until, advance, begin
 from kshot.errors import OutputError
+from kshot.optim.optimisers import OPTIMISERS
 
 
 def state() -> State:
@@ -87,7 +87,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path: Path, monke
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr("kshot.optim.state.save_file", full)
     with pytest.raises(
         OutputError, match=r"^cannot keep the state of training in .*No space left on device.*; give a"
     ) as said:
@@ -122,7 +122,7 @@ def test_it_is_offered_often_and_kept_seldom(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(checkpoint.time, "monotonic", lambda: next(now))
     kept = []
     keeper = Keeper(tmp_path, "fit", "key", next(now))
-    monkeypatch.setattr(checkpoint, "save_file", lambda *a, **b: kept.append(1) or Path(a[1]).touch())
+    monkeypatch.setattr("kshot.optim.state.save_file", lambda *a, **b: kept.append(1) or Path(a[1]).touch())
     for _ in range(2):
         keeper.offer(state())
     assert len(kept) == 1

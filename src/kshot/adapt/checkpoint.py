@@ -9,12 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-
 from kshot.adapt.train import State
 from kshot.errors import OutputError
+from kshot.optim.state import keep, kept
 
 # A checkpoint is written when this much time has passed, and this many times as long as the last one took to write.
 _SECONDS, _SHARE = 15.0, 20.0
@@ -37,19 +34,14 @@ class Keeper:
         """The last state that was kept, None where there is none of this run."""
         if self.folder is None:
             return None
+        found = kept(self._path)
+        if found is None or found[2].pop("key", None) != self.key:
+            return None
+        leaves, moments, facts = found
         try:
-            with safe_open(self._path, framework="pt") as file:
-                facts = json.loads(file.metadata()["kshot"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            if facts.pop("key") != self.key:
-                return None
-            moments: dict[str, dict[str, torch.Tensor]] = {}
-            for name in [n for n in tensors if n.startswith("moment ")]:
-                _, kind, leaf = name.split(" ", 2)
-                moments.setdefault(leaf, {})[kind] = tensors.pop(name)
             losses, looks = tuple(facts.pop("losses")), tuple(tuple(look) for look in facts.pop("looks"))
-            return State(leaves=tensors, moments=moments, losses=losses, looks=looks, **facts)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return State(leaves=leaves, moments=moments, losses=losses, looks=looks, **facts)
+        except (KeyError, TypeError):
             return None
 
     def offer(self, state: State) -> None:
@@ -62,22 +54,9 @@ class Keeper:
         if self.folder is None:
             return
         began = time.monotonic()
-        tensors = {name: leaf.contiguous() for name, leaf in state.leaves.items()}
-        for name, own in state.moments.items():
-            tensors |= {f"moment {kind} {name}": tensor.contiguous() for kind, tensor in own.items()}
         facts = {"step": state.step, "losses": state.losses, "looks": state.looks, "seconds": state.seconds}
         facts |= {"tokens": state.tokens, "flops": state.flops, "key": self.key}
-        part = self._path.with_suffix(f".{os.getpid()}.part")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, part, metadata={"kshot": json.dumps(facts)})
-            part.replace(self._path)
-        except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise OutputError(
-                f"cannot keep the state of training in {str(self.folder)!r} ({error}); give a folder that has room"
-            ) from error
+        keep(self._path, state.leaves, state.moments, facts)
         self._last, self._took = time.monotonic(), time.monotonic() - began
 
     def done(self) -> None:

@@ -18,7 +18,6 @@ from torch.func import functional_call
 
 from kshot.adapt.judge import check_room, gold_rows
 from kshot.adapt.learners import finished, whole_weights
-from kshot.adapt.optimisers import OPTIMISERS
 from kshot.adapt.train import Diverged, Learner, Leaves, Recipe, Until, advance, begin
 from kshot.data.task import Example, Task
 from kshot.data.template import Template
@@ -27,6 +26,7 @@ from kshot.model.delta import NO_CHANGE, Delta, linear_layers
 from kshot.model.lm import LM
 from kshot.model.trace import traced
 from kshot.model.tree import Scored
+from kshot.optim.optimisers import OPTIMISERS
 from kshot.seeds import stream
 
 MOVED = ("k_proj", "v_proj")

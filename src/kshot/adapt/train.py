@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kshot.adapt.optimisers import OPTIMISERS, SCHEDULES, rate
 from kshot.errors import KshotError, MethodError, UnknownName
 from kshot.model.delta import NO_CHANGE, Delta, LowRank
 from kshot.model.lm import LM
 from kshot.model.prefix import EMPTY, Prefix
 from kshot.model.said import Part
 from kshot.model.tree import Scored
+from kshot.optim.optimisers import OPTIMISERS, SCHEDULES, rate
 from kshot.seeds import stream
 
 # Nodes of a pack that keeps its graph: a node costs a hundred times what it costs without one.

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.optimization import Adafactor
 
-from kshot.adapt.optimisers import OPTIMISERS, SCHEDULES, Optimiser, rate
+from kshot.optim.optimisers import OPTIMISERS, SCHEDULES, Optimiser, rate
 from kshot.seeds import torch_stream
 
 

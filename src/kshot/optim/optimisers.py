@@ -46,9 +46,11 @@ def _of_torch(leaves: Mapping[str, Tensor], inner: torch.optim.Optimizer, moment
     return _Torch(leaves, inner)
 
 
-def adamw(leaves: Mapping[str, Tensor], weight_decay: float, moments: Moments) -> Optimiser:
-    """AdamW (Loshchilov and Hutter 2019), betas 0.9 and 0.999."""
-    inner = torch.optim.AdamW(list(leaves.values()), lr=0.0, weight_decay=weight_decay, fused=True)
+def adamw(
+    leaves: Mapping[str, Tensor], weight_decay: float, moments: Moments, betas: tuple[float, float] = (0.9, 0.999)
+) -> Optimiser:
+    """AdamW (Loshchilov and Hutter 2019)."""
+    inner = torch.optim.AdamW(list(leaves.values()), lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
     return _of_torch(leaves, inner, moments)
 
 

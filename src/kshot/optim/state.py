@@ -1,0 +1,51 @@
+"""Tensors and facts in one file, whole or not at all: where training stands."""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kshot.errors import OutputError
+from kshot.optim.optimisers import Moments
+
+
+def keep(path: Path, leaves: Mapping[str, Tensor], moments: Moments, facts: Mapping[str, Any]) -> None:
+    """Leaves by name, their moments, and facts as JSON; OutputError where the file cannot be written.
+
+    What was there before stays until all of it is written.
+    """
+    tensors = {name: leaf.detach().contiguous() for name, leaf in leaves.items()}
+    for name, own in moments.items():
+        tensors |= {f"moment {kind} {name}": tensor.contiguous() for kind, tensor in own.items()}
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, metadata={"kshot": json.dumps(dict(facts))})
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot keep the state of training in {str(path.parent)!r} ({error}); give a folder that has room"
+        ) from error
+
+
+def kept(path: Path) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+    """Leaves, moments and facts as they were kept; None where there is no such file, or it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["kshot"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+    moments: dict[str, dict[str, Tensor]] = {}
+    for name in [n for n in tensors if n.startswith("moment ")]:
+        _, kind, leaf = name.split(" ", 2)
+        moments.setdefault(leaf, {})[kind] = tensors.pop(name)
+    return (tensors, moments, facts) if isinstance(facts, dict) else None

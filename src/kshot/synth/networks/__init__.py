@@ -1,0 +1,1 @@
+"""What answers prompts of pairs by weights that were trained."""

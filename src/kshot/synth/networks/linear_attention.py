@@ -1,0 +1,86 @@
+"""Layers of linear self-attention, and the weights with which they are gradient descent.
+
+A token is an input with its answer, e = (x, y), width d + 1; that of the query is (x, 0). A layer adds to every token
+
+    sum over heads h of P_h sum_j V_h e_j (K_h e_j . Q_h e),
+
+j over the pairs alone, and what is said is minus the query's last coordinate.
+
+Source: von Oswald et al. 2023, section 2 and proposition 1. A step that begins at weights that are not 0 would begin at
+a query token (x, -W x); here all begin at 0.
+"""
+
+from functools import partial
+from math import sqrt
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from kshot.synth.networks.network import Network, Weights
+
+# Of the weights' variance at the start, over layers and inputs of a unit: as published.
+_START = 0.002
+
+
+def linear_attention(
+    width: int, *, layers: int = 1, heads: int = 1, shared: bool = False, bound: float | None = None
+) -> Network:
+    """``layers`` of linear self-attention over tokens of ``width`` + 1 coordinates; with ``shared`` weights one for all.
+
+    ``bound`` holds every coordinate within plus and minus so much behind each layer (10 where many layers were published).
+    """
+    return Network(
+        start=partial(_start, width=width, layers=layers, own=1 if shared else layers, heads=heads),
+        says=partial(_says, layers=layers, bound=bound),
+        causal=False,
+    )
+
+
+def _start(rng: Generator, *, width: int, layers: int, own: int, heads: int) -> dict[str, Tensor]:
+    shape = (own, heads, width + 1, width + 1)
+    spread = sqrt(_START / layers / (width + 1))
+    return {name: spread * torch.randn(shape, generator=rng) for name in ("keys", "queries", "values", "out")}
+
+
+def _says(
+    weights: Weights, xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"], *, layers: int, bound: float | None
+) -> Float[Tensor, "b 1"]:
+    hidden = torch.cat([ys[:, :-1], torch.zeros_like(ys[:, -1:])], dim=1)
+    tokens = torch.cat([xs, hidden[..., None]], dim=2)
+    own = len(weights["keys"])
+    for layer in range(layers):
+        asks, adds = matrices(weights, layer % own)
+        pairs = tokens[:, :-1]
+        seen = pairs.transpose(1, 2) @ pairs
+        # sum_j V e_j e_j' K' Q e, all tokens at once.
+        tokens = tokens + torch.einsum("hoi,bij,hjk,bnk->bno", adds, seen, asks, tokens)
+        if bound is not None:
+            tokens = tokens.clamp(-bound, bound)
+    return -tokens[:, -1:, -1]
+
+
+def matrices(weights: Weights, layer: int = 0) -> tuple[Float[Tensor, "h w w"], Float[Tensor, "h w w"]]:
+    """K'Q and P V of every head of a layer: all that what is said depends on."""
+    asks = weights["keys"][layer].transpose(1, 2) @ weights["queries"][layer]
+    return asks, weights["out"][layer] @ weights["values"][layer]
+
+
+def as_descent(
+    width: int, pairs: int, rate: float, *, steps: int = 1, shrink: float = 0.0
+) -> dict[str, Float[Tensor, "l 1 w w"]]:
+    """The weights with which a layer for each step is a step of gradient descent on half the mean square over ``pairs``.
+
+    ``shrink`` is gamma of GD++: inputs become (I - gamma X'X / pairs) x in the same layer. In float64.
+
+    Source: von Oswald et al. 2023, proposition 1 and appendix A.10 (GD++).
+    """
+    inputs = torch.eye(width + 1, dtype=torch.float64)
+    inputs[-1, -1] = 0.0
+    values = torch.zeros_like(inputs)
+    values[-1, -1] = -1.0
+    out = torch.eye(width + 1, dtype=torch.float64) * rate / pairs
+    if shrink:
+        values = values - inputs * shrink / rate
+    one = {"keys": inputs, "queries": inputs, "values": values, "out": out}
+    return {name: matrix.expand(steps, 1, -1, -1).clone() for name, matrix in one.items()}

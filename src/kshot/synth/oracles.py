@@ -1,0 +1,144 @@
+"""Exact rivals of a network: each answers every input of a prompt from the pairs before it, as a network does.
+
+A predictor maps inputs and shown answers to what it says of each answer before it is shown: (b, n, d), (b, n) -> (b, n).
+What it says of the first pair rests on nothing and is 0, or the mean of what may come. All keep the number format of xs.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Predictor = Callable[[Float[Tensor, "b n d"], Float[Tensor, "b n"]], Float[Tensor, "b n"]]
+
+
+def averaging(xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    """w = the mean of x y over the pairs so far: one step of gradient descent from 0, at the rate that suits standard
+    normal inputs (Garg et al. 2022)."""
+    sums = _before((xs * ys[..., None]).cumsum(dim=1))
+    return _dot(sums, xs) / torch.arange(xs.shape[1]).clamp(min=1).to(xs)
+
+
+def least_squares(xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    """The w of least norm among those of least squares."""
+    said = [torch.zeros_like(ys[:, 0])]
+    for k in range(1, xs.shape[1]):
+        weights = (torch.linalg.pinv(xs[:, :k]) @ ys[:, :k, None])[..., 0]
+        said.append(_dot(weights, xs[:, k]))
+    return torch.stack(said, dim=1)
+
+
+def ridge(penalty: float) -> Predictor:
+    """w = (X'X + penalty I)^-1 X'y: the mean of the posterior for w ~ N(0, I) and noise of variance ``penalty`` > 0."""
+    return partial(_ridge, penalty=penalty)
+
+
+def _ridge(xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"], penalty: float) -> Float[Tensor, "b n"]:
+    gram = _before(torch.einsum("bni,bnj->bnij", xs, xs).cumsum(dim=1))
+    sums = _before((xs * ys[..., None]).cumsum(dim=1))
+    weights = torch.linalg.solve(gram + penalty * torch.eye(xs.shape[-1]).to(xs), sums)
+    return _dot(weights, xs)
+
+
+def nearest(count: int = 3) -> Predictor:
+    """The mean answer of the so many nearest inputs, or of all where there are fewer."""
+    return partial(_nearest, count=count)
+
+
+def _nearest(xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"], count: int) -> Float[Tensor, "b n"]:
+    apart = torch.cdist(xs, xs).masked_fill(~_seen(xs), torch.inf)
+    found, which = apart.topk(min(count, xs.shape[1]), dim=2, largest=False)
+    near = found.isfinite()
+    answers = ys[:, None].expand_as(apart).gather(2, which)
+    return (answers * near).sum(dim=2) / near.sum(dim=2).clamp(min=1)
+
+
+def descended(rate: float, steps: int, *, momentum: float = 0.0, shrink: float = 0.0, mean: bool = True) -> Predictor:
+    """Linear regression by full-batch gradient descent from w = 0, on the pairs before each query.
+
+    The loss is half the mean square over k pairs (``mean``), or half the sum. ``momentum`` m is heavy-ball: v <- m v + g.
+    ``shrink`` is gamma of GD++ (von Oswald et al. 2023): before each step but the first every input, the query among
+    them, becomes (I - gamma X'X / k) x, and each step descends from what is left of the answers.
+    """
+    return partial(_descended, rate=rate, steps=steps, momentum=momentum, shrink=shrink, mean=mean)
+
+
+def _descended(
+    xs: Float[Tensor, "b n d"],
+    ys: Float[Tensor, "b n"],
+    *,
+    rate: float,
+    steps: int,
+    momentum: float,
+    shrink: float,
+    mean: bool,
+) -> Float[Tensor, "b n"]:
+    seen = _seen(xs).to(xs)
+    count = torch.arange(xs.shape[1]).to(xs).clamp(min=1) if mean else torch.ones(xs.shape[1]).to(xs)
+    # What every query (axis k) sees as inputs (axis n), itself among them, and what is left of their answers.
+    inputs = xs[:, None].expand(-1, xs.shape[1], -1, -1)
+    query, left = xs, ys[:, None].expand(-1, xs.shape[1], -1)
+    said, speed = torch.zeros_like(ys), torch.zeros_like(xs)
+    for step in range(steps):
+        if shrink and step:
+            shown = inputs * seen[..., None]
+            gram = torch.einsum("bkni,bknj->bkij", shown, shown) * (shrink / count)[:, None, None]
+            inputs = inputs - torch.einsum("bkij,bknj->bkni", gram, inputs)
+            query = query - torch.einsum("bkij,bkj->bki", gram, query)
+        speed = momentum * speed + torch.einsum("bkn,bkni->bki", left * seen, inputs)
+        change = rate * speed / count[:, None]
+        left = left - torch.einsum("bkni,bki->bkn", inputs, change)
+        said = said + _dot(change, query)
+    return said
+
+
+def bayes_over_pool(tasks: Float[Tensor, "m d"], noise: float, *, at_once: int = 4096) -> Predictor:
+    """dMMSE: the mean of linear functions of a pool under the posterior of a uniform prior and noise of this variance > 0.
+
+    Source: Raventos et al. 2023, equation 3. ``at_once`` functions are gone through at a time, so memory does not grow
+    with the pool.
+    """
+    return partial(_bayes, tasks=tasks, noise=noise, at_once=at_once)
+
+
+def _bayes(
+    xs: Float[Tensor, "b n d"],
+    ys: Float[Tensor, "b n"],
+    *,
+    tasks: Float[Tensor, "m d"],
+    noise: float,
+    at_once: int,
+) -> Float[Tensor, "b n"]:
+    greatest = torch.full_like(ys, -torch.inf)
+    total, weighted = torch.zeros_like(ys), torch.zeros_like(ys)
+    for some in tasks.to(xs).split(at_once):
+        said = xs @ some.T
+        score = -_before((ys[..., None] - said).square().cumsum(dim=1)) / (2 * noise)
+        top = torch.maximum(greatest, score.amax(dim=2))
+        # What was summed so far, at the new scale.
+        fade, weight = (greatest - top).exp(), (score - top[..., None]).exp()
+        total = total * fade + weight.sum(dim=2)
+        weighted = weighted * fade + (weight * said).sum(dim=2)
+        greatest = top
+    return weighted / total
+
+
+def on_features(predictor: Predictor, features: Callable[[Tensor], Tensor]) -> Predictor:
+    """The same on another map of the inputs."""
+    return lambda xs, ys: predictor(features(xs), ys)
+
+
+def _before(sums: Float[Tensor, "b n *more"]) -> Float[Tensor, "b n *more"]:
+    """Sums up to each pair as sums of those before it."""
+    return torch.cat([torch.zeros_like(sums[:, :1]), sums[:, :-1]], dim=1)
+
+
+def _seen(xs: Float[Tensor, "b n d"]) -> Bool[Tensor, "n n"]:
+    """Which pairs (second axis) are shown before each query (first)."""
+    return torch.ones(xs.shape[1], xs.shape[1]).tril(-1).bool()
+
+
+def _dot(weights: Float[Tensor, "*b d"], xs: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
+    return (weights * xs).sum(dim=-1)

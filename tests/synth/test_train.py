@@ -1,0 +1,134 @@
+"""Training of small networks: a pure function of its configuration, the same to the bit whether it was stopped or not."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from kshot.errors import KshotError, NumericError, OutputError, UnknownName
+from kshot.seeds import torch_stream
+from kshot.synth import train
+from kshot.synth.networks.linear_attention import linear_attention
+from kshot.synth.optima import one_step
+from kshot.synth.prompts import Source
+from kshot.synth.train import Curriculum, Kept, Training, squared_error, trained
+
+SOURCE = Source(width=3, pairs=6, reach=1.0)
+NETWORK = linear_attention(3)
+TRAINING = Training(steps=12, batch=32, learning_rate=1e-2, betas=(0.9, 0.98), clip=1.0)
+
+
+def loss(weights: train.Weights, step: int) -> torch.Tensor:
+    found = SOURCE.batch(0, step, TRAINING.batch)
+    return squared_error(NETWORK.says(weights, found.xs, found.ys), found.ys)
+
+
+def start() -> dict[str, torch.Tensor]:
+    return NETWORK.start(torch_stream(0, "start"))
+
+
+def same(one: train.Weights, other: train.Weights) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_same_configuration_gives_the_same_bits_and_leaves_its_start() -> None:
+    before = start()
+    one, other = trained(before, loss, TRAINING), trained(before, loss, TRAINING)
+    assert same(one.weights, other.weights)
+    assert one.losses == other.losses
+    assert same(before, start())
+    assert not same(one.weights, before)
+
+
+class _Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [1, 7, 12])
+def test_stopped_anywhere_it_goes_on_to_the_same_bits(at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "_SECONDS", 0.0)
+    monkeypatch.setattr(train, "_SHARE", 0.0)
+
+    def stops(step: int, weights: train.Weights, now: float) -> None:
+        if step == at:
+            raise _Stop
+
+    place = Kept(tmp_path / "state.safetensors", "mine")
+    with pytest.raises(_Stop):
+        trained(start(), loss, TRAINING, place=place, watch=stops)
+    seen: list[int] = []
+    rest = trained(start(), loss, TRAINING, place=place, watch=lambda step, weights, now: seen.append(step))
+    whole = trained(start(), loss, TRAINING)
+    # What was done in the step that was stopped behind is done again.
+    assert seen == list(range(at, 13))
+    assert same(rest.weights, whole.weights)
+    assert rest.losses == whole.losses
+    place.done()
+    assert not (tmp_path / "state.safetensors").exists()
+
+
+def test_the_state_of_another_training_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "_SECONDS", -1.0)
+    monkeypatch.setattr(train, "_SHARE", 0.0)
+    path = tmp_path / "state.safetensors"
+    trained(start(), loss, TRAINING, place=Kept(path, "another"))
+    assert Kept(path, "another").found() is not None
+    assert Kept(path, "mine").found() is None
+    path.write_bytes(b"no tensors")
+    assert same(
+        trained(start(), loss, TRAINING, place=Kept(path, "mine")).weights, trained(start(), loss, TRAINING).weights
+    )
+
+
+def test_a_state_that_cannot_be_kept_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "_SECONDS", -1.0)
+    monkeypatch.setattr(train, "_SHARE", 0.0)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot keep the state of training"):
+        trained(start(), loss, TRAINING, place=Kept(tmp_path / "file" / "state.safetensors", "mine"))
+
+
+def test_a_loss_that_is_no_number_is_said_with_its_step() -> None:
+    def runs_away(weights: train.Weights, step: int) -> torch.Tensor:
+        return loss(weights, step) * (float("nan") if step == 3 else 1.0)
+
+    with pytest.raises(NumericError, match="step 4 of 12 is nan"):
+        trained(start(), runs_away, TRAINING)
+
+
+def test_a_layer_learns_to_be_a_step_of_gradient_descent() -> None:
+    training = Training(steps=1000, batch=256, learning_rate=3e-2, clip=1.0, schedule="cosine")
+    done = trained(start(), lambda weights, step: _half(weights, 0, step, 256), training)
+    best = one_step(3, 5, 1.0)
+    with torch.no_grad():
+        end = float(_half(done.weights, 1, 0, 50_000))
+    assert end == pytest.approx(best.loss, rel=0.03)
+    assert end < 0.8 * best.of_nothing
+
+
+def _half(weights: train.Weights, seed: int, step: int, size: int) -> torch.Tensor:
+    found = SOURCE.batch(seed, step, size)
+    return squared_error(NETWORK.says(weights, found.xs, found.ys), found.ys) / 2
+
+
+def test_a_curriculum_grows_to_all_of_it() -> None:
+    own = Curriculum(coordinates=5, pairs=11, pairs_by=2, every=2000)
+    assert own.at(0, 20, 41) == (5, 11)
+    assert own.at(1999, 20, 41) == (5, 11)
+    assert own.at(30_000, 20, 41) == (20, 41)
+    assert own.at(0, 3, 41) == (3, 11), "no more than there are"
+
+
+def test_the_error_is_that_of_the_answers_that_were_said() -> None:
+    ys = torch.tensor([[1.0, 2.0, 4.0]])
+    assert squared_error(torch.tensor([[5.0]]), ys).item() == 1.0
+    assert squared_error(torch.zeros(1, 3), ys).item() == pytest.approx(7.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({"schedule": "linaer"}, UnknownName), ({"learning_rate": 0.0}, KshotError), ({"steps": -1}, KshotError)],
+)
+def test_wrong_configurations_are_refused(options: dict[str, object], error: type) -> None:
+    with pytest.raises(error):
+        Training(**{"steps": 3, **options})
