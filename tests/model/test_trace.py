@@ -10,6 +10,7 @@ from kshot.model import trace as trace_module
 from kshot.model.lm import LM
 from kshot.model.prefix import EMPTY
 from kshot.model.trace import Trace, traced
+from kshot.model.tree import Scored
 
 # Sinks and caps stand between score and weight.
 PLAIN = [name for name in zoo.TREE if name not in ("gemma2", "gpt-oss")]
@@ -127,3 +128,24 @@ def test_a_model_that_reads_whole_sequences_cannot_be_traced() -> None:
         ModelError, match=r"^bloom.* reads every sequence whole \(.*\): its attention cannot be traced$"
     ):
         next(traced(lm, TEXTS, AT))
+
+
+@pytest.mark.parametrize("prefix", [(), PREFIX], ids=["alone", "behind a prefix"])
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_what_is_scored_beside_texts_is_what_scoring_says(name: str, prefix: tuple[int, ...]) -> None:
+    lm = zoo.lm(name)
+    behind = lm.prefill(prefix) if prefix else EMPTY
+    beside = [
+        [Scored((*text[:-1], token, token + 1), len(text) - 1) for token in range(3 + i % 2)] if i != 1 else []
+        for i, text in enumerate(TEXTS)
+    ]
+    plain = list(traced(lm, TEXTS, AT, behind))
+    assert all(one.said == () for one in plain)
+    for one, other, own in zip(traced(lm, TEXTS, AT, behind, beside), plain, beside, strict=True):
+        assert one.outputs == pytest.approx(other.outputs, abs=1e-5)
+        assert len(one.said) == len(own)
+        if own:
+            whole = lm.score([Scored((*prefix, *s.tokens), len(prefix) + s.start) for s in own])
+            for (values, best), expected, top in zip(one.said, whole.logprobs, whole.best, strict=True):
+                assert values == pytest.approx(expected, abs=1e-5)
+                assert best.tolist() == top.tolist()

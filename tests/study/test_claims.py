@@ -12,7 +12,7 @@ from kshot.model.lm import LM
 from kshot.show.explain import answer
 from kshot.study import claims as module
 from kshot.study.claims import BAR, CLAIMS, LEAST, verdicts, widening
-from kshot.study.compared import Setting, answered_right, compared
+from kshot.study.compared import Setting, compared
 from kshot.study.implied import implied
 from kshot.study.over_seeds import over_seeds
 
@@ -303,7 +303,7 @@ def test_what_a_study_measures_is_what_claims_are_about(tiny_lm: LM) -> None:
     setting = Setting(
         lm=tiny_lm, task=task, template=task.template, demonstrations=shown, queries=task.test[:4], seed=0
     )
-    measured = compared(setting, 0.1, answered_right(setting), named=("corrected",))
+    measured, _ = compared(setting, 0.1, named=("corrected",))
     rows = [{**found, "task": "films", "seed": 0} for found in [*measured, *implied(setting)[0]]]
     for prefix in (
         "published",

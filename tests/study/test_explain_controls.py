@@ -20,6 +20,7 @@ from kshot.study.attributed import Effort
 from kshot.study.claims import CLAIMS, _found, _looked
 from kshot.study.compared import Setting, answered_right, compared, controlled, layer_causal
 from kshot.study.explain import PARTS, Study
+from kshot.study.finetuned import right_answers
 from kshot.study.likeness import _fine_tuned_maps
 from kshot.study.parts import Cell, answered
 from kshot.study.sizes import SIZES, Size
@@ -118,6 +119,33 @@ def check_answers(own: Setting) -> None:
     assert right["zero-shot"].tolist() == [best_answer(own.lm, "", q) == q.label for q in own.queries]
 
 
+@pytest.mark.parametrize("which", ["own", "another task's"])
+def test_a_comparison_reads_every_prompt_once(
+    which: str, taught: Setting, tiny_lm: LM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = taught if which != "own" else study(tiny_lm).setting(asked_task(), 0)
+    own = replace(own, queries=asked_task().test[:6])
+    done = one_pass(own.lm, *own.taught, own.demonstrations, RATE, record=True)
+
+    def again() -> tuple[list[dict], dict[str, np.ndarray]]:
+        # Steps of fine-tuning are passes of their own.
+        return compared(own, RATE, descend=lambda *given, **more: done, brief=True)
+
+    rows, right = again()
+    alone = answered_right(own)
+    assert {run: said.tolist() for run, said in right.items()} == {run: said.tolist() for run, said in alone.items()}
+    tuned = right_answers(own.lm, own.task, own.template, own.queries, done.delta)
+    (found,) = [row for row in rows if row["measure"] == "accuracy"]
+    assert found["value"] == tuned.mean()
+
+    def read(self, groups, *given, **more):
+        assert not groups, "a prompt is read twice"
+        return iter(())
+
+    monkeypatch.setattr(LM, "stream_together", read)
+    again()
+
+
 def test_answers_behind_another_task_are_those_of_whole_texts(
     tiny_lm: LM, taught: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,7 +163,7 @@ def test_fine_tuning_is_on_the_other_task(taught: Setting, monkeypatch: pytest.M
         seen.append((task.name, template, shown, rate))
         return one_pass(lm, task, template, shown, rate, **more)
 
-    rows = compared(taught, RATE, answered_right(taught), descend=passed, brief=True)
+    rows, _ = compared(taught, RATE, descend=passed, brief=True)
     assert seen == [("things", other_task().template, taught.demonstrations, RATE)]
     found = {(row["measure"], row["variant"]): row for row in rows if row["layer"] is None}
     assert found["kendall", f"{POSITIONS[0]}, scores"]["value"] is not None
@@ -211,7 +239,7 @@ def test_a_control_keeps_what_the_critique_asks(tiny_lm: LM) -> None:
     own = study(tiny_lm).setting(asked_task(), 0)
     right = answered_right(own)
     whole, brief = (
-        {(row["measure"], row["variant"], row["layer"]): row for row in compared(own, RATE, right, brief=short)}
+        {(row["measure"], row["variant"], row["layer"]): row for row in compared(own, RATE, right, brief=short)[0]}
         for short in (False, True)
     )
     assert all(whole[key] == row for key, row in brief.items())
@@ -253,7 +281,7 @@ def check_layer_causal(own: Setting) -> None:
     assert row["value"] == pytest.approx(sim_aou(icl, zsl, ft, normalised=False).values.mean(), abs=1e-6)
     assert found["learning_rate", "corrected, layer-causal", None]["value"] == RATE
     # gradient descent and in-context learning on the same two
-    beside = compared(few, RATE, answered_right(few), named=("corrected", "first 2 demonstrations"), brief=True)
+    beside, _ = compared(few, RATE, named=("corrected", "first 2 demonstrations"), brief=True)
     assert all(found[row["measure"], row["variant"], row["layer"]] == row for row in beside)
     shown = found["accuracy", "first 2 demonstrations, in-context", None]
     assert shown["value"] == answered_right(few)["in-context"].mean()

@@ -12,19 +12,24 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from kshot.errors import ModelError
 from kshot.model.attention import Attended, Before, Pass
 from kshot.model.lm import LM
 from kshot.model.prefix import EMPTY, Prefix
-from kshot.model.tree import Scored, paths, plan
+from kshot.model.said import Part
+from kshot.model.tree import Pack, Scored, paths, plan
 
 Tokens = tuple[int, ...]
 
 # Tokens of texts that are traced in one pass: keys, values and scores of all layers are held for so many.
 _TOKENS_PER_PASS = 2048
+
+
+Said = tuple[Float[np.ndarray, "_"], Int[np.ndarray, "_"]]
+"""Of every scored token of a sequence its log-probability (nats), and the most probable token in its place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,7 +39,8 @@ class Trace:
     ``queries`` are as attention uses them (after rotary positions), ``scores`` are scaled and before the softmax:
     ``to_prefix`` against the prefix, ``to_own`` against the text itself, -inf where a position does not see a token.
     ``heads`` is what attention says for every head, ``outputs`` what its module says: after the output projection,
-    before the residual. ``keys`` and ``values`` are those of the text.
+    before the residual. ``keys`` and ``values`` are those of the text. ``said`` is what the same pass says of what was
+    scored beside it (``traced``).
     """
 
     queries: Float[np.ndarray, "l h s d"]
@@ -44,6 +50,7 @@ class Trace:
     outputs: Float[np.ndarray, "l s e"]
     keys: Float[np.ndarray, "l g t d"]
     values: Float[np.ndarray, "l g t w"]
+    said: tuple[Said, ...] = ()
 
     @property
     def weights(self) -> Float[np.ndarray, "l h s pt"]:
@@ -58,23 +65,34 @@ _FOUND: WeakKeyDictionary[nn.Module, dict[int, nn.Module]] = WeakKeyDictionary()
 
 
 def traced(
-    lm: LM, texts: Sequence[Tokens], positions: Sequence[Sequence[int]], prefix: Prefix = EMPTY
+    lm: LM,
+    texts: Sequence[Tokens],
+    positions: Sequence[Sequence[int]],
+    prefix: Prefix = EMPTY,
+    beside: Sequence[Sequence[Scored]] | None = None,
 ) -> Iterator[Trace]:
     """The trace of every text behind ``prefix``, in order; ``positions[i]`` counts from the start of text i (-1 its last).
 
-    Memory is that of one pass. ModelError for a model that reads sequences whole: its attention is not ours to see.
+    ``beside[i]`` are sequences behind the prefix that are scored in the same pass: what they share with the text is read
+    once. Memory is that of one pass. ModelError for a model that reads sequences whole: its attention is not ours to see.
     """
     if lm.route.kind == "rows":
         raise ModelError(f"{lm.name} reads every sequence whole ({lm.route.reason}): its attention cannot be traced")
     modules = attention_modules(lm)
+    scored = beside or [()] * len(texts)
     begin = 0
     while begin < len(texts):
         stop, tokens = begin, 0
-        while stop < len(texts) and (stop == begin or tokens + len(texts[stop]) <= _TOKENS_PER_PASS):
-            tokens += len(texts[stop])
+        while stop < len(texts) and (stop == begin or tokens + _read(texts[stop], scored[stop]) <= _TOKENS_PER_PASS):
+            tokens += _read(texts[stop], scored[stop])
             stop += 1
-        yield from _pass(lm, modules, texts[begin:stop], positions[begin:stop], prefix)
+        yield from _pass(lm, modules, texts[begin:stop], positions[begin:stop], prefix, scored[begin:stop])
         begin = stop
+
+
+def _read(text: Tokens, scored: Sequence[Scored]) -> int:
+    """How many tokens are read for a text, where what is scored beside it begins as it does."""
+    return len(text) + sum(len(own.tokens) - own.start for own in scored)
 
 
 def attention_modules(lm: LM) -> dict[int, nn.Module]:
@@ -132,15 +150,20 @@ class _Wanted:
         for at, seen in zip(self.at, self.seen, strict=True):
             seen["outputs"].append(_plain(out[0, at]))
 
-    def traces(self) -> Iterator[Trace]:
-        for seen in self.seen:
-            yield Trace(**{name: np.stack(layers) for name, layers in seen.items()})
+    def traces(self, said: Sequence[tuple[Said, ...]]) -> Iterator[Trace]:
+        for seen, own in zip(self.seen, said, strict=True):
+            yield Trace(said=own, **{name: np.stack(layers) for name, layers in seen.items()})
 
 
 def _pass(
-    lm: LM, modules: dict[int, nn.Module], texts: Sequence[Tokens], positions: Sequence[Sequence[int]], prefix: Prefix
+    lm: LM,
+    modules: dict[int, nn.Module],
+    texts: Sequence[Tokens],
+    positions: Sequence[Sequence[int]],
+    prefix: Prefix,
+    beside: Sequence[Sequence[Scored]],
 ) -> Iterator[Trace]:
-    asked = [Scored((*tokens, 0), len(tokens)) for tokens in texts]
+    asked = [Scored((*tokens, 0), len(tokens)) for tokens in texts] + [one for own in beside for one in own]
     (pack,) = plan(asked, tokens_per_pack=1 << 30, rows_per_pack=1 << 30, trunk=False).packs
     by_text = dict(zip(pack.members.tolist(), paths(pack), strict=True))
     nodes = [by_text[i] for i in range(len(texts))]
@@ -150,8 +173,22 @@ def _pass(
         for module in modules.values():
             handle = module.register_forward_hook(lambda module, inputs, out: wanted.said(_first(out)))
             stack.callback(handle.remove)
-        lm.forward(pack.tokens, current, np.arange(0))
-    yield from wanted.traces()
+        # Without anything to score the head is not asked.
+        rows = pack.rows if len(asked) > len(texts) else np.arange(0)
+        logits = lm.forward(pack.tokens, current, rows)
+    yield from wanted.traces(_answers(pack, logits, beside) if len(rows) else [()] * len(texts))
+
+
+def _answers(pack: Pack, logits: Tensor, beside: Sequence[Sequence[Scored]]) -> list[tuple[Said, ...]]:
+    """What a pass says of the sequences beside each text, which stand behind all texts among its members."""
+    part = Part(logits, pack.row_of, pack.targets, pack.members, pack.bounds, len(pack.tokens))
+    values, best = part.logprobs().cpu().numpy(), part.best()
+    found = {
+        j: (values[begin:end], best[begin:end])
+        for j, begin, end in zip(pack.members.tolist(), pack.bounds, pack.bounds[1:], strict=False)
+    }
+    numbers = iter(range(len(beside), len(found)))
+    return [tuple(found[next(numbers)] for _ in own) for own in beside]
 
 
 def _first(out: Any) -> Tensor:

@@ -19,12 +19,14 @@ from kshot.measure.intervals import wilson
 from kshot.measure.similarity import rec2ftp, repeatability
 from kshot.model.demonstrations import demonstration_of_tokens, read_ahead
 from kshot.model.lm import LM
+from kshot.model.prefix import EMPTY
 from kshot.seeds import stream
 from kshot.study.arrays import keep_arrays
 from kshot.study.figures import EACH, figure
 from kshot.study.finetuned import Rates, right_answers
 from kshot.study.likeness import Trained, likeness, trained
-from kshot.study.three_runs import Texts, described, texts
+from kshot.study.remembered import Memory, Remembering
+from kshot.study.three_runs import RUNS, Seen, Texts, described, texts
 
 Row = dict[str, Any]
 Descend = Callable[..., Descended]
@@ -75,18 +77,31 @@ def with_shuffled_labels(setting: Setting) -> Setting:
     return replace(setting, demonstrations=dealt)
 
 
-def answered_right(setting: Setting, zero_shot: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Which queries are answered right without demonstrations (``zero_shot``, where it is known), and behind them."""
+def answered_right(
+    setting: Setting, memories: Mapping[str, Memory] | None = None, known: Mapping[str, np.ndarray] | None = None
+) -> dict[str, np.ndarray]:
+    """Which queries are answered right without demonstrations, and behind them; ``known`` runs are not asked again.
+
+    What ``memories`` hold of a run's answers is not read again either.
+    """
     lm, task, template, queries = setting.lm, setting.task, setting.template, setting.queries
-    layout, shown = template, setting.demonstrations
-    if setting.shown_in is not None:
-        # Demonstrations of an Adapted are in the layout of its queries; others are text before them.
-        layout, shown = described(template, shown, setting.shown_in), ()
-    prefix = read_ahead(lm, layout, shown)
-    keep = setting.kept
-    right = right_answers(lm, task, template, queries, keep=keep("zero-shot")) if zero_shot is None else zero_shot
-    behind = right_answers(lm, task, layout, queries, keep=keep("in-context"), demonstrations=shown, prefix=prefix)
-    return {"zero-shot": right, "in-context": behind}
+    found = dict(known or {})
+    said = memories or {}
+    if "zero-shot" not in found:
+        own = Remembering.of(lm, said.get("zero-shot", {}))
+        found["zero-shot"] = right_answers(own, task, template, queries, keep=setting.kept("zero-shot"))
+    if "in-context" not in found:
+        layout, shown = template, setting.demonstrations
+        if setting.shown_in is not None:
+            # Demonstrations of an Adapted are in the layout of its queries; others are text before them.
+            layout, shown = described(template, shown, setting.shown_in), ()
+        own = Remembering.of(lm, said.get("in-context", {}))
+        # Where all is remembered nothing is read behind them.
+        prefix = EMPTY if own.memory else read_ahead(lm, layout, shown)
+        found["in-context"] = right_answers(
+            own, task, layout, queries, keep=setting.kept("in-context"), demonstrations=shown, prefix=prefix
+        )
+    return {run: found[run] for run in ("zero-shot", "in-context")}
 
 
 def accuracy_rows(right: Mapping[str, np.ndarray], named: Sequence[str] = ()) -> list[Row]:
@@ -110,23 +125,34 @@ def rate_rows(found: Rates) -> list[Row]:
 def compared(
     setting: Setting,
     rate: float,
-    right: Mapping[str, np.ndarray],
+    known: Mapping[str, np.ndarray] | None = None,
     *,
     named: Sequence[str] = (),
     descend: Descend = one_pass,
     brief: bool = False,
     watch: Watch | None = None,
-) -> list[Row]:
+) -> tuple[list[Row], dict[str, np.ndarray]]:
     """Fine-tuned at this rate: its accuracy, Rec2FTP, and the likeness of both ways of learning inside the model.
 
-    ``right`` are the answers of the two other runs on the same queries; ``named`` words go into every variant;
-    ``descend`` is the pass over the demonstrations, ``brief`` leaves out what a control does not need (``likeness``).
+    Also which queries the two other runs answer right, but for what is ``known`` of them: every prompt is read once, and
+    traced and answered in the same pass. ``named`` words go into every variant; ``descend`` is the pass over the
+    demonstrations, ``brief`` leaves out what a control does not need (``likeness``).
     """
     lm, template, shown = setting.lm, setting.template, setting.demonstrations
     say = watch or (lambda what: None)
     say("fine-tuning on the demonstrations")
     done = descend(lm, *setting.taught, shown, rate, record=True)
-    tuned = right_answers(lm, setting.task, template, setting.queries, done.delta, keep=setting.kept("fine-tuned"))
+    say("tracing the three runs")
+    asked = setting.texts()
+    learned = _learned(setting, asked, done)
+    memories: dict[str, Memory] = {run: {} for run in RUNS}
+    keep = partial(_kept, setting, [query.id for query in asked.queries], memories)
+    found = likeness(lm, asked, learned, seed=setting.seed, named=named, brief=brief, keep=keep)
+    right = answered_right(setting, memories, known)
+    remembering = Remembering.of(lm, memories["fine-tuned"])
+    tuned = right_answers(
+        remembering, setting.task, template, setting.queries, done.delta, keep=setting.kept("fine-tuned")
+    )
     rows = accuracy_rows({"fine-tuned": tuned}, named)
     again = rec2ftp(right["zero-shot"], tuned, right["in-context"])
     rows.append(
@@ -137,13 +163,16 @@ def compared(
     )  # fmt: skip
     if not brief:
         rows.append(_repeated(setting, rate, tuned, named))
-    say("tracing the three runs")
-    asked = setting.texts()
-    learned = _learned(setting, asked, done)
-    ids = [query.id for query in asked.queries]
-    keep = partial(keep_arrays, setting.arrays, ids) if setting.arrays is not None else None
-    found = likeness(lm, asked, learned, seed=setting.seed, named=named, brief=brief, keep=keep)
-    return rows + [_by_query(row, setting, asked) for row in found]
+    return rows + [_by_query(row, setting, asked) for row in found], right
+
+
+def _kept(
+    setting: Setting, ids: Sequence[str], memories: Mapping[str, Memory], done: int, batch: tuple[Seen, ...]
+) -> None:
+    for run, memory in memories.items():
+        memory.update(batch[0].said[run])
+    if setting.arrays is not None:
+        keep_arrays(setting.arrays, ids, done, batch)
 
 
 def _repeated(setting: Setting, rate: float, tuned: np.ndarray, named: Sequence[str]) -> Row:
@@ -198,8 +227,8 @@ def controlled(
         try:
             own = control()
             same = own.lm is setting.lm
-            right = answered_right(own, zero_shot if same else None)
-            found = compared(own, rate, right, named=("corrected", word), brief=True, watch=watch)
+            known = {"zero-shot": zero_shot} if same and zero_shot is not None else {}
+            found, right = compared(own, rate, known, named=("corrected", word), brief=True, watch=watch)
         except (MethodError, NumericError, PromptError) as error:
             notes.append(f"control {word!r} is left out: {error}")
             continue
@@ -230,19 +259,19 @@ def layer_causal(
     name, every = "layer-causal gradient descent", len(setting.demonstrations)
     few = min(most, every)
     own = replace(setting, demonstrations=setting.demonstrations[:few])
-    right = answered_right(own)
+    right: dict[str, np.ndarray] = {}
     rows: list[Row] = []
     notes: list[str] = []
     if few < every:
         word = f"first {few} demonstrations"
         notes.append(f"{name} learns from the first {few} of {every} demonstrations; rows of {word!r} are of the same")
-        rows += accuracy_rows({"in-context": right["in-context"]}, (word,))
-        rows += compared(own, rate, right, named=("corrected", word), brief=True, watch=watch)
+        beside, right = compared(own, rate, named=("corrected", word), brief=True, watch=watch)
+        rows += accuracy_rows({"in-context": right["in-context"]}, (word,)) + beside
     for tried in [rate / 10**tenths for tenths in range(_TENTHS)]:
         named = ("corrected", "layer-causal") if tried == rate else ("layer-causal",)
         say(f"{name} at learning rate {tried:g}")
         try:
-            again = compared(own, tried, right, named=named, descend=layer_causal_pass, brief=True, watch=watch)
+            again, _ = compared(own, tried, right, named=named, descend=layer_causal_pass, brief=True, watch=watch)
         except Diverged as error:
             notes.append(f"{name} {error}")
             continue

@@ -19,7 +19,7 @@ from kshot.study.cells import Cell
 from kshot.study.settings import Settings
 
 # To be raised when a change of the engine, the scoring or the picking moves numbers: older folders are not gone on with.
-ENGINE = 4
+ENGINE = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -192,18 +192,17 @@ def _runs(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -
     """Accuracies, and what can be had of the comparison: not every model has keys and values that can be tuned alone."""
     samples: list[dict[str, Any]] = []
     notes: list[str] = []
-    right = answered_right(replace(setting, keep=partial(_told, setting, samples, "")))
-    rows = accuracy_rows(right)
+    rows: list[Row] = []
+    right: dict[str, Any] = {}
     try:
         for rate, words in _by_rate(_chosen(before)).items():
-            rate_words = " and ".join(words)
             folder = (
                 study.arrays / f"{safe_name(setting.task.name)}-{setting.seed}-{'-'.join(words)}"
                 if study.arrays
                 else None
             )
-            own = replace(setting, keep=partial(_told, setting, samples, f", {rate_words} rate"), arrays=folder)
-            found = compared(own, rate, right, watch=say)
+            keep = partial(_told, setting, samples, " and ".join(words))
+            found, right = compared(replace(setting, keep=keep, arrays=folder), rate, right, watch=say)
             for word in words:
                 rows += [_also(row, word) for row in found]
             notes += [
@@ -211,7 +210,8 @@ def _runs(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -
             ]
     except (MethodError, ModelError, NumericError) as error:
         notes.append(f"in-context learning is not set against fine-tuning: {error}")
-    return {"rows": rows, "samples": samples, "notes": notes}
+    right = right or answered_right(replace(setting, keep=partial(_told, setting, samples, "")))
+    return {"rows": accuracy_rows(right) + rows, "samples": samples, "notes": notes}
 
 
 def _astray(row: Row, rate: float) -> str:
@@ -221,10 +221,11 @@ def _astray(row: Row, rate: float) -> str:
     )
 
 
-def _told(setting: Setting, samples: list[dict[str, Any]], how: str, run: str, found: Predictions) -> None:
+def _told(setting: Setting, samples: list[dict[str, Any]], rate: str, run: str, found: Predictions) -> None:
     """A line for every query of a run, judged as it is here: by the mean log-probability of an answer's tokens."""
     table = token_length_normalized(found)
     assert table is not None
+    how = f", {rate} rate" if run == "fine-tuned" else ""
     shots = 0 if run == "zero-shot" else len(setting.demonstrations)
     named = {"task": setting.task.name, "method": run + how, "shots": shots, "seed": setting.seed, "order": 0}
     right = [bool(best == gold) for best, gold in zip(table.argmax(axis=1), found.gold, strict=True)]

@@ -25,8 +25,8 @@ Work = tuple[float | int, float | int]
 # So many queries and demonstrations are timed, after one of each that warms up: of fewer short queries a pass is mostly
 # what it costs whatever it reads.
 _TIMED_QUERIES, _TIMED_STEPS = 32, 4
-# One comparison asks every query three times and traces it in three runs.
-_COMPARED = 7.0
+# One comparison traces every query in three runs, which answer it, too.
+_COMPARED = 4.5
 # A step for every token of a demonstration against one for all of them.
 _TOKEN_BY_TOKEN = 10.0
 

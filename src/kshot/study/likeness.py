@@ -106,7 +106,7 @@ def likeness(
 ) -> list[dict[str, Any]]:
     """Rows of every measure (``figures.figure``), over layers and of each; ``named`` words go into every variant.
 
-    ``keep`` gets what was traced, a few queries at a time.
+    ``keep`` gets what was traced and answered, a few queries at a time.
 
     ``brief`` keeps what the critique asks of a control: SimAOU in both forms with the nulls of its lengths and of its
     part along zero-shot, SimAM before and after fine-tuning, SimAM-delta, and Kendall of scores.

@@ -18,7 +18,8 @@ from kshot.model.demonstrations import demonstration_of_tokens, shown_texts
 from kshot.model.lm import LM
 from kshot.model.prompts import Prompt, continuations
 from kshot.model.trace import Tokens, Trace, traced
-from kshot.model.tree import shared_beginning
+from kshot.model.tree import Scored, shared_beginning
+from kshot.study.remembered import Memory
 
 # Where a text is looked at. The published code records the second, and the paper says "the last token".
 POSITIONS = ("last prompt token", "appended label")
@@ -30,14 +31,17 @@ RUNS = ("zero-shot", "fine-tuned", "in-context")
 class Texts:
     """The queries as they are read alone and behind demonstrations, each with its first candidate's answer appended.
 
-    ``alone`` and ``behind`` are those of each query, ``positions`` where both are looked at, from their ends, ``shared``
-    the number of tokens with which both end: the query text. ``tokens`` are the demonstrations, ``owner`` the place of
+    ``alone`` and ``behind`` are those of each query, ``answers_alone`` and ``answers_behind`` all candidates' answers in
+    the same places, ``positions`` where both texts are looked at, from their ends, ``shared`` the number of tokens with
+    which both end: the query text. ``tokens`` are the demonstrations, ``owner`` the place of
     the demonstration that each of them belongs to. ``left_out`` queries are tokenised differently in the two.
     """
 
     queries: tuple[Example, ...]
     alone: tuple[Tokens, ...]
     behind: tuple[Tokens, ...]
+    answers_alone: tuple[tuple[Scored, ...], ...]
+    answers_behind: tuple[tuple[Scored, ...], ...]
     positions: tuple[tuple[int, int], ...]
     shared: tuple[int, ...]
     tokens: Tokens
@@ -71,25 +75,26 @@ def texts(
     else:
         tokens, layout = read_first(lm, described(template, shown, shown_in), (), queries)
         followed_by = template.description + template.render(queries[0].fields)
-    firsts = [task.candidates(query)[:1] for query in queries]
-    alone = _first_candidates(lm, template, queries, firsts)
-    behind = _first_candidates(replace(lm, codec=lm.codec.begun()), layout, queries, firsts)
+    alone = _candidates(lm, template, task, queries)
+    behind = _candidates(replace(lm, codec=lm.codec.begun()), layout, task, queries)
     kept, positions, shared = [], [], []
-    for i, ((own, start), (other, later)) in enumerate(zip(alone, behind, strict=True)):
-        same = shared_beginning([own[::-1], other[::-1]])
-        answer = len(own) - start
+    for i, ((own, *_), (other, *_)) in enumerate(zip(alone, behind, strict=True)):
+        same = shared_beginning([own.tokens[::-1], other.tokens[::-1]])
+        answer = len(own.tokens) - own.start
         # The query's last token and its answer must be the same tokens in both.
-        if answer == len(other) - later and same > answer:
+        if answer == len(other.tokens) - other.start and same > answer:
             kept.append(i)
             positions.append((-answer - 1, -1))
-            shared.append(min(same, len(own) - len(lm.codec.first)))
+            shared.append(min(same, len(own.tokens) - len(lm.codec.first)))
     if not kept:
         raise MethodError("no query is tokenised alike alone and behind the demonstrations; try another template")
     owner = demonstration_of_tokens(lm.codec, shown_in or template, shown, followed_by=followed_by)
     return Texts(
         queries=tuple(queries[i] for i in kept),
-        alone=tuple(alone[i][0] for i in kept),
-        behind=tuple(behind[i][0] for i in kept),
+        alone=tuple(alone[i][0].tokens for i in kept),
+        behind=tuple(behind[i][0].tokens for i in kept),
+        answers_alone=tuple(alone[i] for i in kept),
+        answers_behind=tuple(behind[i] for i in kept),
         positions=tuple(positions),
         shared=tuple(shared),
         tokens=tokens,
@@ -98,12 +103,9 @@ def texts(
     )
 
 
-def _first_candidates(
-    lm: LM, template: Template, queries: Sequence[Example], firsts: Sequence[tuple[str, ...]]
-) -> list[tuple[Tokens, int]]:
-    prompts = [Prompt(template.description, e.fields, own) for e, own in zip(queries, firsts, strict=True)]
-    found = continuations(lm.codec, template, prompts).sequences
-    return [(own[0].tokens, own[0].start) for own in found]
+def _candidates(lm: LM, template: Template, task: Task, queries: Sequence[Example]) -> list[tuple[Scored, ...]]:
+    prompts = [Prompt(template.description, query.fields, task.candidates(query)) for query in queries]
+    return list(continuations(lm.codec, template, prompts).sequences)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -111,33 +113,52 @@ class Seen:
     """What a few queries leave behind at one position; every list and first axis counts queries.
 
     ``outputs`` of each run; ``maps`` of each run are scores to the query text up to the position; ``to_demonstrations``
-    are the in-context run's scores to the prefix, ``last_queries`` the fine-tuned run's query vectors.
+    are the in-context run's scores to the prefix, ``last_queries`` the fine-tuned run's query vectors. ``said`` is what
+    each run says of the queries' candidates, whatever the position.
     """
 
     outputs: dict[str, Float[np.ndarray, "q l e"]]
     maps: dict[str, list[Float[np.ndarray, "l h _"]]]
     to_demonstrations: list[Float[np.ndarray, "l h p"]]
     last_queries: list[Float[np.ndarray, "l h d"]]
+    said: dict[str, Memory]
+
+
+Waiting = tuple[int, tuple[Trace, Trace, Trace]]
+"""The number of a query and its three traces."""
 
 
 def walked(lm: LM, asked: Texts, delta: Delta, *, few: int = 16) -> Iterator[tuple[Seen, ...]]:
     """``few`` queries at a time, what they leave behind at each of POSITIONS; ``delta`` is what fine-tuning changed."""
     prefix = lm.prefill(asked.tokens)
     runs = zip(
-        traced(lm, asked.alone, asked.positions),
-        traced(replace(lm, delta=delta), asked.alone, asked.positions),
-        traced(lm, asked.behind, asked.positions, prefix),
+        traced(lm, asked.alone, asked.positions, beside=asked.answers_alone),
+        traced(replace(lm, delta=delta), asked.alone, asked.positions, beside=asked.answers_alone),
+        traced(lm, asked.behind, asked.positions, prefix, beside=asked.answers_behind),
         strict=True,
     )
-    waiting: list[tuple[int, tuple[Trace, Trace, Trace]]] = []
+    waiting: list[Waiting] = []
     for i, three in enumerate(runs):
         waiting.append((i, three))
         if len(waiting) == few or i == len(asked.queries) - 1:
-            yield tuple(_seen(asked, waiting, s) for s in range(len(POSITIONS)))
+            said = {run: _said(asked, r, waiting) for r, run in enumerate(RUNS)}
+            yield tuple(_seen(asked, waiting, s, said) for s in range(len(POSITIONS)))
             waiting = []
 
 
-def _seen(asked: Texts, waiting: Sequence[tuple[int, tuple[Trace, Trace, Trace]]], s: int) -> Seen:
+def _said(asked: Texts, run: int, waiting: Sequence[Waiting]) -> Memory:
+    """What a run says of every candidate of a few queries, by all the tokens that it has read."""
+    behind = RUNS[run] == "in-context"
+    before = asked.tokens if behind else ()
+    answers = asked.answers_behind if behind else asked.answers_alone
+    return {
+        (before + answer.tokens, len(before) + answer.start): said
+        for i, three in waiting
+        for answer, said in zip(answers[i], three[run].said, strict=True)
+    }
+
+
+def _seen(asked: Texts, waiting: Sequence[Waiting], s: int, said: dict[str, Memory]) -> Seen:
     outputs = {run: np.stack([three[r].outputs[:, s] for _, three in waiting]) for r, run in enumerate(RUNS)}
     maps: dict[str, list[np.ndarray]] = {run: [] for run in RUNS}
     for i, three in waiting:
@@ -151,4 +172,5 @@ def _seen(asked: Texts, waiting: Sequence[tuple[int, tuple[Trace, Trace, Trace]]
         maps=maps,
         to_demonstrations=[three[2].to_prefix[:, :, s] for _, three in waiting],
         last_queries=[three[1].queries[:, :, s] for _, three in waiting],
+        said=said,
     )

@@ -1,0 +1,43 @@
+"""A model that has read some sequences already: what it said of them is not asked again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+
+from kshot.model.lm import LM, Group, OnProgress
+from kshot.model.said import Scores
+from kshot.model.trace import Said, Tokens
+from kshot.model.tree import Scored
+
+Memory = dict[tuple[Tokens, int], Said]
+"""What was said of sequences, by all their tokens from the first on and where what is scored of them starts."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Remembering(LM):
+    """The same model with a memory; what is not in it is read. ``tokens`` counts only what is."""
+
+    memory: Memory = field(default_factory=dict)
+
+    @staticmethod
+    def of(lm: LM, memory: Memory) -> "Remembering":
+        return Remembering(memory=memory, **{one.name: getattr(lm, one.name) for one in fields(LM)})
+
+    def score_together(self, groups: Sequence[Group], on_progress: OnProgress | None = None) -> Scores:
+        # Behind a prefix that knows no tokens a sequence does not say what stands before it.
+        known = [[prefix.tokens is not None and _key(s) in self.memory for s in own] for own, prefix in groups]
+        rest = [
+            ([s for s, there in zip(own, held, strict=True) if not there], prefix)
+            for (own, prefix), held in zip(groups, known, strict=True)
+        ]
+        read = LM.score_together(self, [group for group in rest if group[0]], on_progress)
+        new = iter(zip(read.logprobs, read.best, strict=True))
+        said = [
+            self.memory[_key(s)] if there else next(new)
+            for (own, _), held in zip(groups, known, strict=True)
+            for s, there in zip(own, held, strict=True)
+        ]
+        return Scores(tuple(values for values, _ in said), tuple(best for _, best in said), read.tokens)
+
+
+def _key(sequence: Scored) -> tuple[Tokens, int]:
+    return sequence.tokens, sequence.start
