@@ -219,6 +219,30 @@ def test_descent_is_attention_to_the_training_inputs() -> None:
     check_descent(dual)
 
 
+def check_momentum(d: ModuleType, momentum: float = 0.9) -> None:
+    inputs, targets, start, query = drawn(6, 4), drawn(6, 3), drawn(3, 4), drawn(5, 4)
+    rate, steps = 0.05, 7
+    course = d.descent(start, inputs, targets, learning_rate=rate, steps=steps, momentum=momentum)
+    leaf = start.clone().requires_grad_(True)
+    optimiser = torch.optim.SGD([leaf], lr=rate, momentum=momentum)
+    for step in range(steps):
+        optimiser.zero_grad()
+        ((inputs @ leaf.T - targets) ** 2).sum().div(2).backward()
+        optimiser.step()
+        close(course.weights[step + 1], leaf.detach())
+    found = d.as_attention(start, course.signals, inputs, query, momentum)
+    close(found, query @ course.weights[-1].T)
+    # Its second term by the double sum of momentum attention: values of a step, decayed by its distance.
+    values = [torch.einsum("tn,tm,sm->sn", own, inputs, query) for own in course.signals]
+    decayed = sum(momentum ** (j - i) * values[i] for j in range(steps) for i in range(j))
+    close(found - d.as_attention(start, course.signals, inputs, query), decayed)
+
+
+@pytest.mark.parametrize("momentum", [0.3, 0.9])
+def test_descent_with_momentum_is_attention_and_a_decayed_sum(momentum: float) -> None:
+    check_momentum(dual, momentum)
+
+
 def test_no_steps_leave_the_layer_as_it_was() -> None:
     inputs, targets, start = drawn(6, 4), drawn(6, 3), drawn(3, 4)
     course = dual.descent(start, inputs, targets, learning_rate=0.1, steps=0)
@@ -318,9 +342,12 @@ MUTANTS = {
     "sign of the error signal": ("-learning_rate * gradient", "learning_rate * gradient", [check_descent]),
     "all signals at the first weights": ("outputs = inputs @ current.T", "outputs = inputs @ weights.T",
         [check_descent]),
-    "inputs in the order of steps": ("inputs.repeat(steps, 1)", "inputs.repeat_interleave(steps, 0)",
+    "inputs in the order of steps": ("inputs.repeat(signals.shape[0], 1)", "inputs.repeat_interleave(signals.shape[0], 0)",
         [check_descent]),
-    "the layer itself forgotten": ("return query @ weights.T + ", "return ", [check_descent]),
+    "the layer itself forgotten": ("said = query @ weights.T + ", "said = ", [check_descent]),
+    "momentum without its decay": ("decayed = momentum * (decayed", "decayed = (decayed", [check_momentum]),
+    "momentum a step late": ("said = said + decayed", "said = said + momentum * decayed", [check_momentum]),
+    "the first step's speed kept": ("speed = momentum * speed +", "speed = speed +", [check_momentum]),
     "moved one position short": ("(by * frequencies", "((by - 1) * frequencies", [check_moved]),
     "turned the other way": ("first * cosine - second * sine, second * cosine + first * sine",
         "first * cosine + second * sine, second * cosine - first * sine", [check_moved]),

@@ -105,6 +105,7 @@ def descent(
     *,
     learning_rate: float,
     steps: int,
+    momentum: float = 0.0,
 ) -> Descent:
     """Steps of gradient descent on a linear layer F(x) = W x, each on all inputs: all weights and error signals.
 
@@ -112,20 +113,21 @@ def descent(
     weights grow beyond all numbers.
 
     Claim: the rival that linear attention is compared with (Dai et al. 2023, section 3; Irie et al. 2022).
-    Formula: W_(j+1) = W_j + sum_i E_ji x_i^T, E_ji = -rate dJ/dF(x_i) at W_j. The squared loss is
-        J = 1/2 sum_i |F(x_i) - y_i|^2, so that E_ji = rate (y_i - W_j x_i).
+    Formula: W_(j+1) = W_j + U_j, U_j = momentum U_(j-1) + sum_i E_ji x_i^T, E_ji = -rate dJ/dF(x_i) at W_j. The squared
+        loss is J = 1/2 sum_i |F(x_i) - y_i|^2, so that E_ji = rate (y_i - W_j x_i).
     Null: error signals are zero where the layer fits its targets already.
     Departures: the loss is a sum over inputs, not a mean: a mean over t of them has the same steps at t times the rate.
     Known problems: the squared loss diverges from a rate of 2 / (largest singular value of the inputs)^2 on.
     """
     assert steps >= 0, f"{steps} steps"
-    current, course, signals = weights, [weights], []
+    current, course, signals, speed = weights, [weights], [], torch.zeros_like(weights)
     for step in range(1, steps + 1):
         outputs = inputs @ current.T
         gradient = outputs - targets if isinstance(targets, Tensor) else targets(outputs)
         assert gradient.shape == outputs.shape, f"dJ/dF is {tuple(gradient.shape)}, outputs {tuple(outputs.shape)}"
         signals.append(-learning_rate * gradient)
-        current = current + signals[-1].T @ inputs
+        speed = momentum * speed + signals[-1].T @ inputs
+        current = current + speed
         if not current.isfinite().all():
             raise NumericError(
                 f"gradient descent at a learning rate of {learning_rate:g} left all numbers at step {step} of {steps}; "
@@ -141,6 +143,7 @@ def as_attention(
     signals: Float[Tensor, "u t n"],
     inputs: Float[Tensor, "t m"],
     query: Float[Tensor, "s m"],
+    momentum: float = 0.0,
 ) -> Float[Tensor, "s n"]:
     """What the layer says after the steps that left these error signals, as attention to its training inputs.
 
@@ -148,14 +151,22 @@ def as_attention(
 
     Claim: gradient descent on a linear layer has a dual form (Dai et al. 2023, section 3; Irie et al. 2022).
     Formula: W_u x = W_0 x + LinearAttention(E, X', x), with E the error signals of all steps one after another, each at
-        its own step's weights, and the inputs X' once for every step.
+        its own step's weights, and the inputs X' once for every step. With momentum m every step j adds, to what its own
+        tokens say, the decayed sum over those before it, sum_(i < j) m^(j - i) v_i, v_i what the tokens of step i say of
+        x: the second term of momentum attention (section 5), its values weighed by their keys.
     Null: W_0 x, where there were no steps.
-    Departures: the paper writes one step; later ones are further tokens.
+    Departures: the paper writes one step; later ones are further tokens. Its decayed sum is of values alone, which is
+        this one where every key says 1 of the query.
     Known problems: none: it is an identity, to rounding.
     """
-    steps = signals.shape[0]
-    keys = inputs.repeat(steps, 1)[None]
-    return query @ weights.T + linear_attention(signals.flatten(0, 1)[None], keys, query[None])[0]
+    keys = inputs.repeat(signals.shape[0], 1)[None]
+    said = query @ weights.T + linear_attention(signals.flatten(0, 1)[None], keys, query[None])[0]
+    if momentum:
+        decayed = torch.zeros_like(said)
+        for own in signals:
+            said = said + decayed
+            decayed = momentum * (decayed + linear_attention(own[None], inputs[None], query[None])[0])
+    return said
 
 
 @dataclass(frozen=True, slots=True, eq=False)
