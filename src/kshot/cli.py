@@ -262,14 +262,15 @@ def _models() -> dict[str, str]:
 
 
 def _measures() -> dict[str, str]:
-    from kshot.measure import MEASURES, OF_DEMONSTRATIONS
+    from kshot.measure import MEASURES, OF_DEMONSTRATIONS, OF_PREDICTORS
     from kshot.measure.calibrate import SCORES
     from kshot.measure.ensemble import ENSEMBLES
 
     rules = {name: f"scoring rule: {_first_line(rule)}" for name, rule in SCORES.items()}
     ensembles = {name: f"rule of an ensemble: {_first_line(rule)}" for name, rule in ENSEMBLES.items()}
     inner = {name: f"of demonstrations: {_first_line(measure)}" for name, measure in OF_DEMONSTRATIONS.items()}
-    return {name: _first_line(measure) for name, measure in MEASURES.items()} | inner | rules | ensembles
+    pairs = {name: f"of two predictors: {_first_line(measure)}" for name, measure in OF_PREDICTORS.items()}
+    return {name: _first_line(measure) for name, measure in MEASURES.items()} | inner | pairs | rules | ensembles
 
 
 def _first_line(thing: Any) -> str:

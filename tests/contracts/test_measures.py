@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kshot.data.predictions import Predictions
-from kshot.measure import MEASURES, OF_DEMONSTRATIONS
+from kshot.measure import MEASURES, OF_DEMONSTRATIONS, OF_PREDICTORS
 from kshot.measure.calibrate import SCORES, why_undefined
 from kshot.measure.soft_prompt import Neighbour
 from kshot.model import tiny
@@ -105,15 +105,15 @@ def frozen(p):
     return dataclasses.replace(p, **copies)
 
 
-@pytest.mark.parametrize("table", [MEASURES, OF_DEMONSTRATIONS, SCORES])
+@pytest.mark.parametrize("table", [MEASURES, OF_DEMONSTRATIONS, OF_PREDICTORS, SCORES])
 def test_names_are_sorted(table):
     assert list(table) == sorted(table)
 
 
 @pytest.mark.parametrize(
     "function",
-    [*MEASURES.values(), *OF_DEMONSTRATIONS.values(), *SCORES.values()],
-    ids=[*MEASURES, *OF_DEMONSTRATIONS, *SCORES],
+    [*MEASURES.values(), *OF_DEMONSTRATIONS.values(), *OF_PREDICTORS.values(), *SCORES.values()],
+    ids=[*MEASURES, *OF_DEMONSTRATIONS, *OF_PREDICTORS, *SCORES],
 )
 def test_the_docstring_has_five_headings(function):
     doc = function.__doc__

@@ -1,4 +1,4 @@
-"""What is measured, by name: of answers, and of what demonstrations do inside a model.
+"""What is measured, by name: of answers, of what demonstrations do inside a model, and of two predictors.
 
 Rules that turn predictions into scores are in ``kshot.measure.calibrate.SCORES``.
 """
@@ -19,6 +19,7 @@ from kshot.measure.implicit import angles, demonstration_terms, effective_rank, 
 from kshot.measure.intervals import bootstrap_mean, mcnemar, wilson
 from kshot.measure.metrics import accuracy, calibration_curve, confusion, ece, log_loss, macro_f1, tied
 from kshot.measure.order_effects import common_token_bias, majority_bias, order_scores, recency_bias
+from kshot.measure.predictors import prediction_distance, sensitivity_cosine, sensitivity_distance
 from kshot.measure.similarity import rec2ftp, repeatability, sim_am, sim_am_delta, sim_aou
 from kshot.measure.soft_prompt import (
     cluster_share,
@@ -78,4 +79,10 @@ OF_DEMONSTRATIONS: dict[str, Callable[..., Any]] = {
     "update_norm": update_norm,
     "weight_update": weight_update,
     "zero_shot_weight": zero_shot_weight,
+}
+
+OF_PREDICTORS: dict[str, Callable[..., Any]] = {
+    "prediction_distance": prediction_distance,
+    "sensitivity_cosine": sensitivity_cosine,
+    "sensitivity_distance": sensitivity_distance,
 }
