@@ -1,0 +1,192 @@
+"""Transformers of pairs: against GPT-2 and naive sums in float64, and each keeps to what it hears."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2Model
+
+from kshot.errors import KshotError, UnknownName
+from kshot.seeds import torch_stream
+from kshot.synth.networks.mixing import MIXINGS, decayed
+from kshot.synth.networks.network import Network, Weights, parameters
+from kshot.synth.networks.transformer import SIZES, Shape, transformer, turned
+from kshot.synth.prompts import Source
+
+SHAPE = Shape(layers=2, heads=2, width=16)
+KINDS: dict[str, Network] = {
+    **{f"{kind}, {positions}": transformer(3, 6, SHAPE, mixing=kind, positions=positions)
+       for kind in MIXINGS for positions in ("learned", "rotary")},
+    **{positions: transformer(3, 6, SHAPE, positions=positions)
+       for positions in ("sinusoidal", "sinusoidal-concatenated", "none")},
+    "no MLP": transformer(3, 6, SHAPE, mlp=False),
+    "RMS": transformer(3, 6, SHAPE, norm="rms"),
+    **{f"set, {kind}": transformer(3, 6, SHAPE, mixing=kind, positions="none", causal=False)
+       for kind in MIXINGS if kind != "momentum"},
+}  # fmt: skip
+CAUSAL = [name for name in KINDS if KINDS[name].causal]
+SETS = [name for name in KINDS if not KINDS[name].causal]
+
+
+def large(network: Network, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Weights at which everything is heard, in float64."""
+    rng = torch_stream(seed, "weights")
+    return {
+        name: tensor.double() + 0.4 * torch.randn(tensor.shape, generator=rng, dtype=torch.float64)
+        for name, tensor in network.start(rng).items()
+    }
+
+
+def prompts(size: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    found = Source(width=3, pairs=6).batch(0, 0, size)
+    return found.xs.double(), found.ys.double()
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_nothing_that_comes_later_changes_what_is_said(name: str) -> None:
+    network, (xs, ys) = KINDS[name], prompts()
+    weights = large(network)
+    said = network.says(weights, xs, ys)
+    assert said.shape == ys.shape
+    for k in range(6):
+        other, answers = xs.clone(), ys.clone()
+        other[:, k + 1 :] += 1.0
+        answers[:, k:] -= 2.0
+        again = network.says(weights, other, answers)
+        assert torch.allclose(again[:, : k + 1], said[:, : k + 1], atol=1e-12)
+        if k < 5:
+            assert not torch.allclose(again[:, k + 1 :], said[:, k + 1 :], atol=1e-3), "and what comes before does"
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_order_of_pairs_changes_nothing_in_a_set(name: str) -> None:
+    network, (xs, ys) = KINDS[name], prompts()
+    weights = large(network)
+    said = network.says(weights, xs, ys)
+    assert said.shape == (3, 1)
+    order = [3, 1, 0, 4, 2, 5]
+    assert torch.allclose(network.says(weights, xs[:, order], ys[:, order]), said, atol=1e-12)
+    hidden = ys.clone()
+    hidden[:, -1] += 3.0
+    assert torch.equal(network.says(weights, xs, hidden), said), "the answer itself is not seen"
+    seen = ys.clone()
+    seen[:, 0] += 3.0
+    assert not torch.allclose(network.says(weights, xs, seen), said, atol=1e-3)
+
+
+def test_without_attention_nothing_is_heard() -> None:
+    network, (xs, ys) = transformer(3, 6, SHAPE, mixing=None), prompts()
+    weights = large(network)
+    said = network.says(weights, xs, ys)
+    assert torch.allclose(network.says(weights, xs, ys + 1.0), said)
+
+
+def as_gpt2(weights: Weights) -> GPT2Model:
+    """The same weights in transformers' own model."""
+    config = GPT2Config(
+        n_layer=2, n_head=2, n_embd=16, n_positions=12, vocab_size=1, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
+    )
+    names = {
+        "norm": "ln_1",
+        "mlp_norm": "ln_2",
+        "qkv": "attn.c_attn",
+        "out": "attn.c_proj",
+        "up": "mlp.c_fc",
+        "down": "mlp.c_proj",
+    }
+    state = {"wpe.weight": weights["positions"], "wte.weight": torch.zeros(1, 16), "ln_f.weight": weights["norm.weight"],
+             "ln_f.bias": weights["norm.bias"]}  # fmt: skip
+    for i in range(2):
+        for ours, theirs in names.items():
+            matrix = weights[f"{i}.{ours}.weight"]
+            # Their layers hold matrices as inputs by outputs.
+            state[f"h.{i}.{theirs}.weight"] = matrix.T if matrix.ndim == 2 else matrix
+            state[f"h.{i}.{theirs}.bias"] = weights[f"{i}.{ours}.bias"]
+    model = GPT2Model(config).double().eval()
+    model.load_state_dict(state)
+    return model
+
+
+def test_it_is_gpt2_to_rounding() -> None:
+    network, (xs, ys) = KINDS["softmax, learned"], prompts()
+    weights = large(network)
+    tokens = []
+    for k in range(6):
+        tokens.append(xs[:, k])
+        tokens.append(torch.nn.functional.pad(ys[:, k, None], (0, 2)))
+    read = torch.stack(tokens[:-1], dim=1) @ weights["read_in.weight"].T + weights["read_in.bias"]
+    hidden = as_gpt2(weights)(inputs_embeds=read).last_hidden_state[:, ::2]
+    expected = hidden @ weights["read_out.weight"][0] + weights["read_out.bias"]
+    assert torch.allclose(network.says(weights, xs, ys), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize(("size", "millions"), [("tiny", 0.2), ("small", 1.2), ("standard", 9.5)])
+def test_sizes_have_the_published_number_of_parameters(size: str, millions: float) -> None:
+    network = transformer(20, 101, SIZES[size])
+    found = parameters(network.start(torch_stream(0, "start"))) / 1e6
+    assert round(found, 1) == millions
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("kind", [kind for kind in MIXINGS if kind != "itself"])
+def test_kinds_of_attention_are_their_sums(kind: str, causal: bool) -> None:
+    if kind == "momentum" and not causal:
+        pytest.skip("a decayed sum runs from the first token on")
+    rng = torch_stream(0, "heads")
+    q, k, v = (torch.randn(2, 3, 5, 4, generator=rng, dtype=torch.float64) for _ in range(3))
+    decay = torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64)
+    found = MIXINGS[kind].mix(q, k, v, {"decay": decay}, causal)
+    for b in range(2):
+        for h in range(3):
+            for t in range(5):
+                heard = range(t + 1) if causal else range(5)
+                one, eta = q[b, h, t], decay[h].sigmoid()
+                if kind == "linear":
+                    weights = torch.stack([one @ k[b, h, i] / len(heard) for i in heard])
+                elif kind == "kernel":
+                    weights = torch.stack([(-(one - k[b, h, i]).square().sum() / (2 * 4**0.5)).exp() for i in heard])
+                    weights = weights / weights.sum()
+                else:
+                    weights = torch.stack([one @ k[b, h, i] / 4**0.5 for i in heard]).softmax(0)
+                expected = sum(w * v[b, h, i] for w, i in zip(weights, heard, strict=True))
+                if kind == "momentum":
+                    expected = expected + sum(eta ** (t - i) * v[b, h, i] for i in range(t))
+                assert torch.allclose(found[b, h, t], expected, atol=1e-10)
+
+
+def test_a_decay_of_nothing_adds_nothing_and_is_learned() -> None:
+    values = torch.randn(1, 2, 4, 3, generator=torch_stream(0, "values"), dtype=torch.float64)
+    assert decayed(values, torch.zeros(2, 1, dtype=torch.float64)).abs().max() == 0
+    decay = torch.full((2, 1), 0.5, dtype=torch.float64, requires_grad=True)
+    decayed(values, decay).sum().backward()
+    assert decay.grad is not None
+    assert decay.grad.isfinite().all()
+    assert (decay.grad != 0).all()
+
+
+def test_rotary_scores_know_distances_alone() -> None:
+    rng = torch_stream(0, "rotary")
+    q, k = (torch.randn(1, 1, 1, 8, generator=rng, dtype=torch.float64).expand(1, 1, 9, 8) for _ in range(2))
+    scores = (turned(q) @ turned(k).transpose(2, 3))[0, 0]
+    for apart in (-3, 0, 2):
+        along = scores.diagonal(apart)
+        assert torch.allclose(along, along[0].expand_as(along), atol=1e-12)
+    assert not torch.allclose(scores[0, 0], scores[0, 3], atol=1e-3)
+
+
+def test_longer_prompts_than_places_are_refused() -> None:
+    network = KINDS["softmax, learned"]
+    found = Source(width=3, pairs=9).batch(0, 0, 2)
+    with pytest.raises(KshotError, match="9 pairs: the network has places for 6"):
+        network.says(network.start(torch_stream(0, "start")), found.xs, found.ys)
+    rotary = KINDS["softmax, rotary"]
+    assert rotary.says(rotary.start(torch_stream(0, "start")), found.xs, found.ys).shape == (2, 9)
+
+
+def test_wrong_options_are_refused_by_name() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'softmax'"):
+        transformer(3, 6, SHAPE, mixing="sofmax")
+    with pytest.raises(KshotError, match="a set has no order"):
+        transformer(3, 6, SHAPE, causal=False)
+    with pytest.raises(KshotError, match="a width of even heads"):
+        replace(SHAPE, width=10)
