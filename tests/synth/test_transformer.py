@@ -8,21 +8,23 @@ from transformers import GPT2Config, GPT2Model
 
 from kshot.errors import KshotError, UnknownName
 from kshot.seeds import torch_stream
-from kshot.synth.networks.mixing import MIXINGS, decayed
+from kshot.synth.networks import mixing
+from kshot.synth.networks.mixing import ATTENTIONS, Shape, decayed, turned
 from kshot.synth.networks.network import Network, Weights, parameters
-from kshot.synth.networks.transformer import SIZES, Shape, transformer, turned
+from kshot.synth.networks.transformer import MIXINGS, SIZES, Design, alternating, transformer
 from kshot.synth.prompts import Source
 
 SHAPE = Shape(layers=2, heads=2, width=16)
 KINDS: dict[str, Network] = {
-    **{f"{kind}, {positions}": transformer(3, 6, SHAPE, mixing=kind, positions=positions)
+    **{f"{kind}, {positions}": transformer(3, 6, SHAPE, Design(mixing=kind, positions=positions))
        for kind in MIXINGS for positions in ("learned", "rotary")},
-    **{positions: transformer(3, 6, SHAPE, positions=positions)
+    **{positions: transformer(3, 6, SHAPE, Design(positions=positions))
        for positions in ("sinusoidal", "sinusoidal-concatenated", "none")},
-    "no MLP": transformer(3, 6, SHAPE, mlp=False),
-    "RMS": transformer(3, 6, SHAPE, norm="rms"),
-    **{f"set, {kind}": transformer(3, 6, SHAPE, mixing=kind, positions="none", causal=False)
-       for kind in MIXINGS if kind != "momentum"},
+    "no MLP": transformer(3, 6, SHAPE, Design(mlp=False)),
+    "RMS": transformer(3, 6, SHAPE, Design(norm="rms")),
+    "MambaFormer": transformer(3, 6, SHAPE, Design(mixing=alternating(SHAPE), mlp=False, positions="none")),
+    **{f"set, {kind}": transformer(3, 6, SHAPE, Design(mixing=kind, positions="none", causal=False))
+       for kind in MIXINGS if not MIXINGS[kind].ordered},
 }  # fmt: skip
 CAUSAL = [name for name in KINDS if KINDS[name].causal]
 SETS = [name for name in KINDS if not KINDS[name].causal]
@@ -75,7 +77,7 @@ def test_the_order_of_pairs_changes_nothing_in_a_set(name: str) -> None:
 
 
 def test_without_attention_nothing_is_heard() -> None:
-    network, (xs, ys) = transformer(3, 6, SHAPE, mixing=None), prompts()
+    network, (xs, ys) = transformer(3, 6, SHAPE, Design(mixing=None)), prompts()
     weights = large(network)
     said = network.says(weights, xs, ys)
     assert torch.allclose(network.says(weights, xs, ys + 1.0), said)
@@ -127,15 +129,21 @@ def test_sizes_have_the_published_number_of_parameters(size: str, millions: floa
     assert round(found, 1) == millions
 
 
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("kind", [kind for kind in MIXINGS if kind != "itself"])
+@pytest.mark.parametrize(("kind", "causal"), [
+    (kind, causal) for kind in ATTENTIONS for causal in (True, False)
+    if kind != "itself" and (causal or not ATTENTIONS[kind].ordered)
+])  # fmt: skip
 def test_kinds_of_attention_are_their_sums(kind: str, causal: bool) -> None:
-    if kind == "momentum" and not causal:
-        pytest.skip("a decayed sum runs from the first token on")
     rng = torch_stream(0, "heads")
     q, k, v = (torch.randn(2, 3, 5, 4, generator=rng, dtype=torch.float64) for _ in range(3))
     decay = torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64)
-    found = MIXINGS[kind].mix(q, k, v, {"decay": decay}, causal)
+    attend = {
+        "softmax": mixing._softmax,
+        "linear": mixing._linear,
+        "kernel": mixing._kernel,
+        "momentum": mixing._momentum,
+    }
+    found = attend[kind](q, k, v, {"decay": decay}, causal)
     for b in range(2):
         for h in range(3):
             for t in range(5):
@@ -156,8 +164,8 @@ def test_kinds_of_attention_are_their_sums(kind: str, causal: bool) -> None:
 
 def test_a_decay_of_nothing_adds_nothing_and_is_learned() -> None:
     values = torch.randn(1, 2, 4, 3, generator=torch_stream(0, "values"), dtype=torch.float64)
-    assert decayed(values, torch.zeros(2, 1, dtype=torch.float64)).abs().max() == 0
-    decay = torch.full((2, 1), 0.5, dtype=torch.float64, requires_grad=True)
+    assert decayed(values, torch.zeros(2, dtype=torch.float64)).abs().max() == 0
+    decay = torch.full((2,), 0.5, dtype=torch.float64, requires_grad=True)
     decayed(values, decay).sum().backward()
     assert decay.grad is not None
     assert decay.grad.isfinite().all()
@@ -185,8 +193,26 @@ def test_longer_prompts_than_places_are_refused() -> None:
 
 def test_wrong_options_are_refused_by_name() -> None:
     with pytest.raises(UnknownName, match="did you mean 'softmax'"):
-        transformer(3, 6, SHAPE, mixing="sofmax")
+        transformer(3, 6, SHAPE, Design(mixing="sofmax"))
     with pytest.raises(KshotError, match="a set has no order"):
-        transformer(3, 6, SHAPE, causal=False)
-    with pytest.raises(KshotError, match="a width of even heads"):
-        replace(SHAPE, width=10)
+        transformer(3, 6, SHAPE, Design(causal=False))
+    with pytest.raises(KshotError, match="what works is a multiple of 2"):
+        transformer(3, 6, replace(SHAPE, width=9))
+    with pytest.raises(KshotError, match="with positions 'rotary': what works is a multiple of 4"):
+        transformer(3, 6, replace(SHAPE, width=10), Design(positions="rotary"))
+    with pytest.raises(KshotError, match="a set has no order, and mamba hears what came before"):
+        transformer(3, 6, SHAPE, Design(mixing="mamba", positions="none", causal=False))
+    with pytest.raises(KshotError, match="3 kinds of mixing for 2 layers"):
+        transformer(3, 6, SHAPE, Design(mixing=("softmax",) * 3))
+
+
+def test_batch_norm_is_over_prompts_and_no_token_hears_later_ones() -> None:
+    network, (xs, ys) = transformer(3, 6, SHAPE, Design(norm="batch")), prompts(40)
+    weights = large(network)
+    said = network.says(weights, xs, ys)
+    later = xs.clone()
+    later[:, 3:] += 1.0
+    assert torch.allclose(network.says(weights, later, ys)[:, :3], said[:, :3], atol=1e-12)
+    # It is the norm over prompts: of one prompt all is its mean, and nothing is left but biases.
+    alone = network.says(weights, xs[:1], ys[:1])
+    assert torch.allclose(alone, alone[:, :1].expand_as(alone), atol=1e-6)

@@ -1,83 +1,166 @@
-"""How tokens hear one another: kinds of attention with one signature, (b, h, t, d) queries, keys and values -> (b, h, t, d).
+"""How tokens hear one another: kinds of mixing with one signature, each with the weights that are its own.
 
-``causal`` tokens hear those up to themselves, others all. ``own`` are weights of the kind's own, by name.
+A kind maps the tokens of a layer, (b, t, e), to what is added to them. Attention has queries, keys and values of every
+head, (b, h, t, d); state spaces are in ``state_space.py``.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import sqrt
+from functools import partial
+from math import log, sqrt
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+Hidden = Float[Tensor, "b t e"]
 Heads = Float[Tensor, "b h t d"]
-Mix = Callable[[Heads, Heads, Heads, Mapping[str, Tensor], bool], Heads]
+Own = Mapping[str, Tensor]
+
+# Of a weight at the start, as in GPT-2.
+SPREAD = 0.02
+# Rotary and sinusoidal positions turn at rates from 1 down to this (Vaswani et al. 2017).
+_SLOWEST = 1e-4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Layers, heads and width of a network."""
+
+    layers: int
+    heads: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hearing:
+    """Which tokens a layer hears: those up to each (``causal``), else all; ``rotary`` turns queries and keys."""
+
+    causal: bool
+    rotary: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixing:
-    """A kind of attention. ``projects`` says whether tokens have queries, keys and values of their own; ``own`` begins
-    weights of so many heads that the kind has besides."""
+    """A kind of mixing: how its weights begin in a network of this shape, and what it adds to tokens with them.
+
+    ``ordered`` kinds know where a token stands without positions, and need a mask.
+    """
 
     about: str
-    mix: Mix
-    projects: bool = True
-    own: Callable[[Generator, int], dict[str, Tensor]] = lambda rng, heads: {}
+    start: Callable[[Generator, Shape], dict[str, Tensor]]
+    mix: Callable[[Own, Hidden, Shape, Hearing], Hidden]
+    ordered: bool = False
 
 
-def _softmax(q: Heads, k: Heads, v: Heads, own: Mapping[str, Tensor], causal: bool) -> Heads:
+def linear(own: Own, name: str, hidden: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
+    """A linear layer by its name; its bias where it has one."""
+    return nn.functional.linear(hidden, own[f"{name}.weight"], own.get(f"{name}.bias"))
+
+
+def linear_start(
+    rng: Generator, name: str, inputs: int, outputs: int, spread: float = SPREAD, *, bias: bool = True
+) -> dict[str, Tensor]:
+    """Its weights at the start: normal, biases 0."""
+    weight = {f"{name}.weight": spread * torch.randn(outputs, inputs, generator=rng)}
+    return weight | ({f"{name}.bias": torch.zeros(outputs)} if bias else {})
+
+
+def inner_spread(shape: Shape) -> float:
+    """Of what is added to tokens: less in deeper networks, as in GPT-2."""
+    return SPREAD / sqrt(2 * shape.layers)
+
+
+# --- attention
+
+Attend = Callable[[Heads, Heads, Heads, Own, bool], Heads]
+
+
+def _attention(about: str, attend: Attend, *, projects: bool = True, decays: bool = False) -> Mixing:
+    return Mixing(
+        about=about,
+        start=partial(_attention_start, projects=projects, decays=decays),
+        mix=partial(_attended, attend=attend, projects=projects),
+        ordered=decays,
+    )
+
+
+def _attention_start(rng: Generator, shape: Shape, *, projects: bool, decays: bool) -> dict[str, Tensor]:
+    e = shape.width
+    found = {}
+    if projects:
+        found = linear_start(rng, "qkv", e, 3 * e) | linear_start(rng, "out", e, e, inner_spread(shape))
+    # A decay of a half in the beginning.
+    return found | ({"decay": torch.zeros(shape.heads)} if decays else {})
+
+
+def _attended(own: Own, hidden: Hidden, shape: Shape, hearing: Hearing, *, attend: Attend, projects: bool) -> Hidden:
+    b, t, e = hidden.shape
+    if projects:
+        q, k, v = linear(own, "qkv", hidden).view(b, t, 3, shape.heads, e // shape.heads).permute(2, 0, 3, 1, 4)
+    else:
+        q = k = v = hidden.view(b, t, shape.heads, e // shape.heads).transpose(1, 2)
+    if hearing.rotary:
+        q, k = turned(q), turned(k)
+    said = attend(q, k, v, own, hearing.causal).transpose(1, 2).reshape(b, t, e)
+    return linear(own, "out", said) if projects else said
+
+
+def _softmax(q: Heads, k: Heads, v: Heads, own: Own, causal: bool) -> Heads:
     return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
 
 
-def _linear(q: Heads, k: Heads, v: Heads, own: Mapping[str, Tensor], causal: bool) -> Heads:
+def _linear(q: Heads, k: Heads, v: Heads, own: Own, causal: bool) -> Heads:
     scores = q @ k.transpose(2, 3)
-    scores = scores.tril() if causal else scores
+    t = q.shape[2]
     # As many tokens as are heard: sums over long texts stay as large as over short ones.
-    return scores @ v / _heard(q, causal)
+    heard = torch.arange(1, t + 1).to(q)[:, None] if causal else float(t)
+    return (scores.tril() if causal else scores) @ v / heard
 
 
-def _kernel(q: Heads, k: Heads, v: Heads, own: Mapping[str, Tensor], causal: bool) -> Heads:
+def _kernel(q: Heads, k: Heads, v: Heads, own: Own, causal: bool) -> Heads:
     # exp(-|q - k|^2 / (2 sqrt d)), and the part of |q|^2 is the same for all keys.
     scores = (q @ k.transpose(2, 3) - k.square().sum(-1)[:, :, None] / 2) / sqrt(q.shape[-1])
-    return _weights(scores, causal) @ v
+    if causal:
+        later = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).triu(1)
+        scores = scores.masked_fill(later, -torch.inf)
+    return scores.softmax(dim=-1) @ v
 
 
-def _momentum(q: Heads, k: Heads, v: Heads, own: Mapping[str, Tensor], causal: bool) -> Heads:
-    assert causal, "a decayed sum runs from the first token on"
-    return _softmax(q, k, v, own, causal) + decayed(v, own["decay"].sigmoid()[:, None])
+def _momentum(q: Heads, k: Heads, v: Heads, own: Own, causal: bool) -> Heads:
+    return _softmax(q, k, v, own, causal) + decayed(v, own["decay"].sigmoid())
 
 
-def decayed(values: Heads, decay: Float[Tensor, "h 1"]) -> Heads:
-    """sum_(i < t) decay^(t - i) v_i of every head and token t, the second term of momentum attention."""
-    t = values.shape[2]
-    steps = torch.arange(t, device=values.device)
-    apart = (steps[:, None] - steps).clamp(min=0)
-    weights = torch.where(apart > 0, decay[..., None] ** apart, torch.zeros((), dtype=values.dtype))
+def decayed(values: Heads, decay: Float[Tensor, "h"]) -> Heads:
+    """sum_(i < t) decay^(t - i) v_i of every head and token t: the second term of momentum attention (Dai et al. 2023)."""
+    steps = torch.arange(values.shape[2], device=values.device)
+    apart = steps[:, None] - steps
+    weights = torch.where(apart > 0, decay[:, None, None] ** apart.clamp(min=1), 0.0)
     return weights.to(values.dtype) @ values
 
 
-def _weights(scores: Float[Tensor, "b h t t"], causal: bool) -> Float[Tensor, "b h t t"]:
-    if causal:
-        t = scores.shape[-1]
-        scores = scores.masked_fill(torch.ones(t, t, dtype=torch.bool, device=scores.device).triu(1), -torch.inf)
-    return scores.softmax(dim=-1)
+def angles(t: int, width: int) -> Float[Tensor, "t f"]:
+    """How far each pair of coordinates is turned at every position, in radians."""
+    rates = torch.exp(torch.arange(width // 2, dtype=torch.float64) * (log(_SLOWEST) / (width // 2)))
+    return torch.arange(t, dtype=torch.float64)[:, None] * rates
 
 
-def _heard(q: Heads, causal: bool) -> Tensor:
-    t = q.shape[2]
-    return torch.arange(1, t + 1).to(q)[:, None] if causal else torch.full((1, 1), float(t)).to(q)
+def turned(vectors: Heads) -> Heads:
+    """Queries or keys turned by their positions (Su et al. 2021), coordinate i with i + d / 2."""
+    by = angles(vectors.shape[2], vectors.shape[3])
+    cosine, sine = by.cos().to(vectors), by.sin().to(vectors)
+    first, second = vectors.chunk(2, dim=-1)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
 
 
-MIXINGS: Mapping[str, Mixing] = {
-    "softmax": Mixing(about="softmax(Q K') V (Vaswani et al. 2017)", mix=_softmax),
-    "linear": Mixing(about="Q K' V, a mean over what is heard", mix=_linear),
-    "momentum": Mixing(
-        about="softmax attention and a decayed sum of values, the decay learned for each head (Dai et al. 2023)",
-        mix=_momentum,
-        # A decay of 0.5 in the beginning.
-        own=lambda rng, heads: {"decay": torch.zeros(heads)},
+ATTENTIONS: Mapping[str, Mixing] = {
+    "softmax": _attention("softmax(Q K') V (Vaswani et al. 2017)", _softmax),
+    "linear": _attention("Q K' V, a mean over what is heard", _linear),
+    "momentum": _attention(
+        "softmax attention and a decayed sum of values, the decay learned for each head (Dai et al. 2023)",
+        _momentum,
+        decays=True,
     ),
-    "itself": Mixing(about="softmax(X X') X: no queries, keys or values of its own", mix=_softmax, projects=False),
-    "kernel": Mixing(about="a Gaussian kernel of queries and keys (Nadaraya 1964, Watson 1964)", mix=_kernel),
+    "itself": _attention("softmax(X X') X: no queries, keys or values of its own", _softmax, projects=False),
+    "kernel": _attention("a Gaussian kernel of queries and keys (Nadaraya 1964, Watson 1964)", _kernel),
 }
