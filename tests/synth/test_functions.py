@@ -97,6 +97,10 @@ def _obvious(name: str, own: dict[str, np.ndarray], x: np.ndarray) -> float:
         return float(own["amplitude"] * np.sin(x[0] + own["phase"]))
     if name == "logistic":
         return float(2 / (1 + np.exp(-x @ own["w"])) - 1)
+    if name == "sparse-parity":
+        return float(np.prod([x[int(i)] for i in own["subset"]]))
+    if name == "recall":
+        return float(own["values"][int(np.abs(own["keys"] - x).sum(axis=1).argmin())])
     if name == "random-features":
         x = features(torch.tensor(x)[None, None])[0, 0].numpy()
     return float(x @ own["w"])
@@ -104,6 +108,19 @@ def _obvious(name: str, own: dict[str, np.ndarray], x: np.ndarray) -> float:
 
 def test_sparse_functions_have_three_weights() -> None:
     assert ((batch("sparse-linear", 500).drawn["w"] != 0).sum(1) == 3).all()
+
+
+def test_parity_has_sides_and_recall_shows_keys_again() -> None:
+    found = batch("sparse-parity", 200)
+    assert set(found.xs.unique().tolist()) == set(found.ys.unique().tolist()) == {-1.0, 1.0}
+    assert (found.drawn["subset"][:, 0] != found.drawn["subset"][:, 1]).all()
+    found = batch("recall", 200)
+    assert (found.xs[:, :, None] == found.drawn["keys"][:, None]).all(-1).any(-1).all(), "every input is a key"
+    again = (found.xs[:, -1:] == found.xs[:, :-1]).all(-1)
+    assert 0.4 < again.any(1).float().mean() < 0.7, "of 8 keys 6 pairs have shown the last one in 1 - (7/8)^6"
+    seen = again.any(1)
+    first = again.float().argmax(1)
+    assert torch.equal(found.ys[seen, -1], found.ys[seen, first[seen]])
 
 
 def test_the_map_of_features_is_one_for_all() -> None:

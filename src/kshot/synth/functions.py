@@ -21,6 +21,8 @@ Drawn = Mapping[str, Tensor]
 _NONZERO, _HIDDEN, _DEPTH = 3, 100, 4
 # von Oswald et al. 2023 as their paper has it; their code draws amplitudes up to 0.5.
 _AMPLITUDES = (0.1, 5.0)
+# Park et al. 2024.
+_PARITY, _KEYS = 2, 8
 # The map of ``random-features`` is one for all prompts and seeds.
 _FEATURES = 20
 
@@ -39,7 +41,8 @@ class FunctionClass:
     """How functions of d inputs are drawn, what they answer, and by what a squared error is divided to be comparable.
 
     ``answer`` gives every input of a prompt the mean of its y; ``show`` is that mean as it is seen, given a variance of
-    noise. ``variance`` is that of the means over functions and standard normal inputs, None where it has no simple form.
+    noise. ``variance`` is that of the means over functions and inputs, None where it has no simple form. ``inputs`` are
+    those of so many pairs of drawn functions, where a class has inputs of its own.
     """
 
     about: str
@@ -48,6 +51,7 @@ class FunctionClass:
     show: Callable[[Generator, Float[Tensor, "b n"], float], Float[Tensor, "b n"]] = _with_noise
     unit: Callable[[int], float] = lambda width: 1.0
     variance: Callable[[int], float | None] = lambda width: None
+    inputs: Callable[[Generator, Drawn, int], Float[Tensor, "b n d"]] | None = None
 
 
 def _linear(rng: Generator, b: int, d: int) -> Drawn:
@@ -115,6 +119,36 @@ def features(xs: Float[Tensor, "b n d"]) -> Float[Tensor, "b n m"]:
     return torch.tanh(xs @ fixed.to(xs))
 
 
+def _parity(rng: Generator, b: int, d: int) -> Drawn:
+    return {
+        "subset": torch.rand(b, d, generator=rng).argsort(dim=1)[:, : min(_PARITY, d)],
+        "width": torch.full((b,), d),
+    }
+
+
+def _sides(rng: Generator, drawn: Drawn, n: int) -> Float[Tensor, "b n d"]:
+    b, d = len(drawn["width"]), int(drawn["width"][0])
+    return torch.randint(2, (b, n, d), generator=rng) * 2.0 - 1.0
+
+
+def _product(drawn: Drawn, xs: Float[Tensor, "b n d"]) -> Float[Tensor, "b n"]:
+    return xs.gather(2, drawn["subset"][:, None].expand(-1, xs.shape[1], -1)).prod(dim=2)
+
+
+def _memory(rng: Generator, b: int, d: int) -> Drawn:
+    return {"keys": torch.randn(b, _KEYS, d, generator=rng), "values": torch.randn(b, _KEYS, generator=rng)}
+
+
+def _shown_keys(rng: Generator, drawn: Drawn, n: int) -> Float[Tensor, "b n d"]:
+    keys = drawn["keys"]
+    which = torch.randint(keys.shape[1], (len(keys), n), generator=rng)
+    return keys.gather(1, which[..., None].expand(-1, -1, keys.shape[2]))
+
+
+def _value_of_nearest(drawn: Drawn, xs: Float[Tensor, "b n d"]) -> Float[Tensor, "b n"]:
+    return drawn["values"].to(xs).gather(1, torch.cdist(xs, drawn["keys"].to(xs)).argmin(dim=2))
+
+
 FUNCTIONS: Mapping[str, FunctionClass] = {
     "linear": FunctionClass(
         about="y = w x, w ~ N(0, I)", draw=_linear, answer=_dot, unit=float, variance=float,
@@ -138,5 +172,14 @@ FUNCTIONS: Mapping[str, FunctionClass] = {
         about="y = w f(x), f a fixed map to 20 features", draw=_of_features,
         answer=lambda drawn, xs: _dot(drawn, features(xs)), unit=lambda width: float(_FEATURES),
     ),
+    "sparse-parity": FunctionClass(
+        about="the product of 2 coordinates, all of them 1 or -1", draw=_parity, answer=_product, inputs=_sides,
+        variance=lambda width: 1.0,
+    ),
+    "recall": FunctionClass(
+        about="the value of a key that may have been shown: 8 keys a prompt, drawn again and again", draw=_memory,
+        answer=_value_of_nearest, inputs=_shown_keys, variance=lambda width: 1.0,
+    ),
 }  # fmt: skip
-"""Garg et al. 2022 (the first four), von Oswald et al. 2023 (sine), Bai et al. 2023 (logistic), Guo et al. 2024 (features)."""
+"""Garg et al. 2022 (the first four), von Oswald et al. 2023 (sine), Bai et al. 2023 (logistic), Guo et al. 2024 (features),
+Park et al. 2024 (parity; recall is theirs with numbers for values, and keys that come again in place of a last query)."""

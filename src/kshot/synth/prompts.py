@@ -27,7 +27,7 @@ class Prompts:
 class Source:
     """Where prompts come from: a class of functions, the width of inputs, pairs, and the variance of noise.
 
-    Inputs are standard normal, or uniform between ``-reach`` and ``reach``. ``pool`` functions are drawn once, by
+    Inputs are standard normal, or uniform between ``-reach`` and ``reach``, or those of the class. ``pool`` functions are drawn once, by
     ``pool_seed``, and every prompt has one of them; None draws a new one for each. Raises UnknownName.
     """
 
@@ -53,13 +53,16 @@ class Source:
         Source: Garg et al. 2022 for both, which grow in the course of training there.
         """
         rng = torch_stream(seed, "prompts", self.function, step)
-        xs = self.inputs(rng, size, pairs or self.pairs)
+        drawn = self.drawn(rng, size)
+        xs = self.inputs(rng, drawn, size, pairs or self.pairs)
         if active is not None:
             xs[..., active:] = 0.0
-        return self.answered(rng, self.drawn(rng, size), xs)
+        return self.answered(rng, drawn, xs)
 
-    def inputs(self, rng: Generator, size: int, pairs: int) -> Float[Tensor, "b n d"]:
-        """So many inputs of so many prompts."""
+    def inputs(self, rng: Generator, drawn: Drawn, size: int, pairs: int) -> Float[Tensor, "b n d"]:
+        """So many inputs of so many prompts of these functions."""
+        if self.functions.inputs is not None:
+            return self.functions.inputs(rng, drawn, pairs)
         shape = (size, pairs, self.width)
         if self.reach is None:
             return torch.randn(shape, generator=rng)
