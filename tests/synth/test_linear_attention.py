@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kshot.seeds import torch_stream
-from kshot.synth.networks.linear_attention import as_descent, linear_attention, matrices
+from kshot.synth.networks.linear_attention import as_descent, at_one_scale, halfway, linear_attention, matrices
 from kshot.synth.networks.network import parameters
-from kshot.synth.optima import one_step
+from kshot.synth.optima import one_step, tuned
 from kshot.synth.oracles import descended
 from kshot.synth.prompts import Source
 
@@ -117,3 +117,37 @@ def test_optima_are_those_of_prompts(reach: float | None) -> None:
     assert loss(best.rate) == pytest.approx(best.loss, rel=0.02)
     assert loss(0.0) == pytest.approx(best.of_nothing, rel=0.02)
     assert loss(best.rate) < min(loss(0.9 * best.rate), loss(1.1 * best.rate))
+
+
+def test_one_scale_changes_no_answer_and_halfway_is_between() -> None:
+    found = Source(width=3, pairs=6).batch(0, 0, 5)
+    xs, ys = found.xs.double(), found.ys.double()
+    network = linear_attention(3)
+    weights = {name: 40 * tensor.double() for name, tensor in network.start(torch_stream(3, "start")).items()}
+    descent = as_descent(3, 5, 0.7)
+    assert torch.allclose(network.says(at_one_scale(weights), xs, ys), network.says(weights, xs, ys), atol=1e-10)
+    assert matrices(at_one_scale(weights))[0][0][:-1, :-1].diagonal().mean().item() == pytest.approx(1.0)
+    for share, expected in ((1.0, weights), (0.0, descent)):
+        said = network.says(halfway(weights, descent, share), xs, ys)
+        assert torch.allclose(said, network.says(expected, xs, ys), atol=1e-10)
+    stretched = {**descent, "keys": 4 * descent["keys"], "values": descent["values"] / 4}
+    assert torch.allclose(network.says(halfway(stretched, descent), xs, ys), network.says(descent, xs, ys), atol=1e-10)
+
+
+def test_tuned_steps_are_the_best_there_are() -> None:
+    found = Source(width=4, pairs=7, reach=0.5).batch(0, 0, 4000)
+    best = one_step(4, 6, 0.5)
+    one = tuned(found, 1, 1.0)
+    assert one.rate == pytest.approx(best.rate, rel=0.05)
+    assert one.loss == pytest.approx(best.loss, rel=0.1)
+    two, plus, heavy = (
+        tuned(found, 2, best.rate, momentum=heavy, shrink=shrink)
+        for heavy, shrink in ((False, False), (False, True), (True, False))
+    )
+    assert two.loss < one.loss
+    assert plus.loss < two.loss, "GD++ reaches further with as many steps"
+    assert heavy.loss <= two.loss + 1e-9
+    assert heavy.momentum != 0
+    for around in (0.9, 1.1):
+        said = descended(two.rate * around, 2)(found.xs.double(), found.ys.double())[:, -1]
+        assert float((said - found.ys[:, -1]).square().mean() / 2) > two.loss

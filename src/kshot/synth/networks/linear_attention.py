@@ -66,6 +66,34 @@ def matrices(weights: Weights, layer: int = 0) -> tuple[Float[Tensor, "h w w"], 
     return asks, weights["out"][layer] @ weights["values"][layer]
 
 
+def at_one_scale(weights: Weights) -> dict[str, Tensor]:
+    """A layer of one head with the same answers, scaled so that K'Q is on average 1 on the inputs.
+
+    What is said depends on the product of K'Q and P V alone, so trained weights are compared with others at one scale.
+    """
+    (asks,), (adds,) = matrices(weights)
+    size = asks[:-1, :-1].diagonal().mean()
+    return from_matrices(asks / size, adds * size)
+
+
+def from_matrices(asks: Float[Tensor, "w w"], adds: Float[Tensor, "w w"]) -> dict[str, Tensor]:
+    """A layer of one head with this K'Q and P V."""
+    same = torch.eye(len(asks)).to(asks)
+    found = {"keys": same, "queries": asks, "values": adds, "out": same}
+    return {name: matrix[None, None] for name, matrix in found.items()}
+
+
+def halfway(one: Weights, other: Weights, share: float = 0.5) -> dict[str, Tensor]:
+    """A layer of one head between two others, both at one scale (``at_one_scale``): ``share`` 1 is ``one``.
+
+    Source: von Oswald et al. 2023, section 3: where the loss between trained weights and those of descent is no higher
+    than at either, they are the same solution.
+    """
+    pairs = [matrices(at_one_scale(weights)) for weights in (one, other)]
+    asks, adds = (share * a[0] + (1 - share) * b[0].to(a[0]) for a, b in zip(*pairs, strict=True))
+    return from_matrices(asks, adds)
+
+
 def as_descent(
     width: int, pairs: int, rate: float, *, steps: int = 1, shrink: float = 0.0
 ) -> dict[str, Float[Tensor, "l 1 w w"]]:
