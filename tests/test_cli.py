@@ -161,7 +161,7 @@ def test_lists_name_everything_there_is(kind: str, capsys: pytest.CaptureFixture
         (["run", "--model"], 'kshot: Command "run" parameter --model requires an argument.'),
         (
             ["list", "task"],
-            "kshot: unknown kind of name 'task'; did you mean 'tasks'? known: measures, methods, models, parts, tasks",
+            "kshot: unknown kind of name 'task'; did you mean 'tasks'? known: experiments, measures, methods, models, parts, tasks",
         ),
         (["list"], 'kshot: Command "list" parameter'),
         (["report", "nowhere"], "kshot: cannot read the records of 'nowhere': there is no results.json"),

@@ -22,6 +22,7 @@ from kshot.errors import DataError, KshotError, UnknownName
 from kshot.study.explain_settings import ExplainSettings, make_explain_settings
 from kshot.study.hypotheses_settings import HypothesesSettings, make_hypotheses_settings
 from kshot.study.settings import Settings, make_settings
+from kshot.study.synth_settings import SynthSettings, make_synth_settings
 
 RESULTS_FOLDER = "kshot-results"
 
@@ -70,6 +71,7 @@ def application() -> App:
     app.command(as_command(run, Settings), name="run")
     app.command(as_command(explain, ExplainSettings), name="explain")
     app.command(as_command(hypotheses, HypothesesSettings), name="hypotheses")
+    app.command(as_command(synth, SynthSettings), name="synth")
     app.command(predict)
     app.command(list_names, name="list")
     app.command(report)
@@ -121,6 +123,23 @@ def hypotheses(*tasks: str, config: str | None = None, json: bool = False, **opt
     _reported(find_out, asked, _in_words(text), json)
 
 
+def synth(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
+    """Grow small models whose whole training is known, and check what was published of them. Writes a report.
+
+    EXPERIMENT is a name, or list, which shows them. The records go to --output-path; an experiment that was stopped goes
+    on from there with the same command.
+    """
+    if tasks == ("list",):
+        list_names("experiments")
+        return
+    asked = make_synth_settings(**({"tasks": tasks} if tasks else {}), **options)
+    # as above
+    from kshot.show.synth import text
+    from kshot.study.synthesizing import synthesize
+
+    _reported(synthesize, asked, _in_words(text), json)
+
+
 def _in_words(text: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any], Path], None]:
     """Who tells what is on record, and where the report lies."""
     return lambda results, page: print(text(results["kshot"]), f"Report: {page}", sep="\n")
@@ -147,7 +166,8 @@ def _reported(
 
 def _asked_by(argv: Sequence[str]) -> type:
     """The settings that belong to the command of these words."""
-    return {"explain": ExplainSettings, "hypotheses": HypothesesSettings}.get(argv[0] if argv else "", Settings)
+    kinds = {"explain": ExplainSettings, "hypotheses": HypothesesSettings, "synth": SynthSettings}
+    return kinds.get(argv[0] if argv else "", Settings)
 
 
 @contextmanager
@@ -205,8 +225,10 @@ def predict(
         raise DataError(f"{bad} of {good + bad} lines could not be answered; each says why in its place")
 
 
-def list_names(kind: Annotated[str, Parameter(help="One of tasks, methods, models, measures, parts.")], /) -> None:
-    """What there is: tasks, methods, models, measures, or parts of an explanation."""
+def list_names(
+    kind: Annotated[str, Parameter(help="One of tasks, methods, models, measures, parts, experiments.")], /
+) -> None:
+    """What there is: tasks, methods, models, measures, parts of an explanation, or experiments."""
     if kind not in KINDS:
         raise UnknownName("kind of name", kind, KINDS)
     rows = KINDS[kind]()
@@ -285,6 +307,12 @@ def _parts() -> dict[str, str]:
     return {name: f"{word}: {part.name}" for word, parts in both.items() for name, part in parts.items()}
 
 
+def _experiments() -> dict[str, str]:
+    from kshot.study.synth.catalogue import EXPERIMENTS
+
+    return {name: f"{one.about} ({one.source})" for name, one in EXPERIMENTS.items()}
+
+
 def _transforms() -> dict[str, str]:
     from kshot.transform import TRANSFORMS
 
@@ -297,5 +325,6 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "models": _models,
     "measures": _measures,
     "parts": _parts,
+    "experiments": _experiments,
     "transforms": _transforms,
 }

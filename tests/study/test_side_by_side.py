@@ -175,17 +175,18 @@ def test_whoever_kills_the_run_kills_its_processes() -> None:
     pytest.fail("processes of a run that was killed go on")
 
 
-def test_room_is_the_same_whenever_it_is_asked(tiny_lm: LM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_is_the_same_whenever_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.get_num_threads", lambda: 8)
-    assert room_for(tiny_lm, CELLS) == Room(3, 2), "one more than tasks and seeds"
-    assert room_for(tiny_lm, CELLS[:1]) == Room(1, 8)
+    assert room_for(1000, "cpu", CELLS) == Room(3, 2), "one more than tasks and seeds"
+    assert room_for(1000, "cpu", CELLS[:1]) == Room(1, 8)
+    assert room_for(1000, "cuda", CELLS) == Room(1, 8)
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("All", (), {"total": 5 * 2**30})())
-    assert room_for(tiny_lm, CELLS) == Room(2, 4), "as many as fit"
+    assert room_for(1000, "cpu", CELLS) == Room(2, 4), "as many as fit"
     monkeypatch.setattr("torch.get_num_threads", lambda: 1)
-    assert room_for(tiny_lm, CELLS) == Room(1, 1)
+    assert room_for(1000, "cpu", CELLS) == Room(1, 1)
     monkeypatch.setattr("sys.platform", "darwin")
     monkeypatch.setattr("torch.get_num_threads", lambda: 8)
-    assert room_for(tiny_lm, CELLS) == Room(1, 8)
+    assert room_for(1000, "cpu", CELLS) == Room(1, 8)
 
 
 def test_a_run_in_processes_is_the_same_to_the_bit(
@@ -197,7 +198,7 @@ def test_a_run_in_processes_is_the_same_to_the_bit(
     )
 
     def run(room: Room, out: Path) -> dict[str, Any]:
-        monkeypatch.setattr("kshot.study.inquiry.room_for", lambda lm, cells: room)
+        monkeypatch.setattr("kshot.study.inquiry.room_for", lambda *given: room)
         own = replace(asked, output_path=str(out))
         return explain(own, model=tiny_lm, tasks=(films(20),)).results["kshot"]
 

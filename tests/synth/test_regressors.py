@@ -7,6 +7,7 @@ import torch
 from kshot.synth.oracles import Predictor, least_squares, on_features
 from kshot.synth.prompts import Source
 from kshot.synth.regressors import boosted_trees, greedy_tree, lasso, small_network
+from kshot.synth.train import Training
 
 AT = (0, 1, 5, 9)
 EVERY: dict[str, Predictor] = {
@@ -14,7 +15,7 @@ EVERY: dict[str, Predictor] = {
     "tree": greedy_tree(4, AT),
     "signs": on_features(greedy_tree(4, AT), torch.sign),
     "boosted": boosted_trees(AT),
-    "network": small_network(AT, hidden=8, steps=20),
+    "network": small_network(AT, hidden=8, training=Training(steps=20, batch=10, learning_rate=5e-3)),
 }
 
 
@@ -64,7 +65,7 @@ def test_a_deep_tree_knows_what_it_was_shown() -> None:
 
 def test_a_small_network_fits_each_prompt_by_itself() -> None:
     xs, ys = prompts("relu-network")
-    says = small_network((9,), hidden=40, steps=1500, batch=9)
+    says = small_network((9,), hidden=40, training=Training(steps=1500, batch=9, learning_rate=5e-3))
     seen = torch.cat([xs[:, :9], xs[:, 3:4]], dim=1)
     assert torch.allclose(says(seen, ys)[:, 9], ys[:, 3], atol=0.3)
     # Prompts side by side are fitted as they are alone: only what is drawn for them depends on their place.

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from kshot.errors import DataError, OutputError
-from kshot.show import explain, hypotheses, words
+from kshot.show import explain, hypotheses, synth, words
 from kshot.show.sections import task_view
 from kshot.show.templates import PAGES, templates
 from kshot.show.words import Row
@@ -27,6 +27,8 @@ def write_report(directory: Path) -> Path:
     # Each command's record has a key that no other has; ways of teaching have cells with samples.
     if "hypotheses" in results["kshot"]:
         html = hypotheses.page(results["kshot"])
+    elif "experiments" in results["kshot"]:
+        html = synth.page(results["kshot"])
     elif "measures" in results["kshot"]:
         html = explain.page(results["kshot"])
     else:

@@ -21,7 +21,7 @@ from kshot.study.explain import PARTS, Study, layout_of
 from kshot.study.explain_settings import ExplainSettings
 from kshot.study.figures import EACH
 from kshot.study.forecast import seconds_to_go
-from kshot.study.inquiry import Inquiry, on_record, record, task_record
+from kshot.study.inquiry import Inquiry, on_record, record, task_record, with_packing
 from kshot.study.over_seeds import of_best_seed, over_seeds
 from kshot.study.parts import Cell, Say, answered
 from kshot.study.place import Finished, OnProgress, limit_notes, silent
@@ -179,8 +179,9 @@ def _pictures(task: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _ready(study: Study, directory: Path | None, missing: bool) -> Study:
+def _ready(study: Study, run: Mapping[str, Any], directory: Path | None, missing: bool) -> Study:
     """With its arrays in the folder of the run."""
+    study = with_packing(study, run, directory, missing)
     return study if study.arrays is None or directory is None else replace(study, arrays=directory / ARRAYS)
 
 

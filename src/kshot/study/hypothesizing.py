@@ -20,7 +20,7 @@ from kshot.study.hypotheses.forecast import seconds_to_go
 from kshot.study.hypotheses.protocols import between_protocols
 from kshot.study.hypotheses.scale import SCALES, Scale
 from kshot.study.hypotheses_settings import HypothesesSettings
-from kshot.study.inquiry import Inquiry, on_record, record, task_record
+from kshot.study.inquiry import Inquiry, on_record, record, task_record, with_packing
 from kshot.study.over_seeds import over_seeds
 from kshot.study.parts import answered
 from kshot.study.place import Finished, OnProgress, silent
@@ -167,8 +167,9 @@ def _over_seeds(battery: Battery, rows: Sequence[Mapping[str, Any]]) -> list[dic
     )
 
 
-def _ready(battery: Battery, directory: Path | None, missing: bool) -> Battery:
+def _ready(battery: Battery, run: Mapping[str, Any], directory: Path | None, missing: bool) -> Battery:
     """With the words of one token, which take seconds to find, where there is something left to ask."""
+    battery = with_packing(battery, run, directory, missing)
     return battery.with_words() if missing else battery
 
 

@@ -13,25 +13,53 @@ from kshot.data.template import Template
 from kshot.study.environment import environment
 from kshot.study.experiment import layout_facts, standing
 from kshot.study.parts import Cell, Line, Say, duration, notes_of
-from kshot.study.place import Finished, OnProgress, begun, folder, opened, stopped
+from kshot.study.place import Finished, OnProgress, begun, folder, opened, packing, stopped
 from kshot.study.results import model_facts
-from kshot.study.side_by_side import answers, room_for
+from kshot.study.side_by_side import Room, answers, room_for
 from kshot.study.store import RESULTS, Memory, Store
 
 log = logging.getLogger("kshot")
 
 
-def _as_it_is(study: Any, directory: Path | None, missing: bool) -> Any:
-    return study
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a run is of: what its figures depend on besides its cells, what else run.json says of it, the words of which its
+    folder has its name, and the bytes and the device of what answers."""
+
+    facts: dict[str, Any]
+    more: dict[str, Any]
+    names: tuple[str, ...]
+    of: str
+    weights: int
+    device: str
+
+
+def of_model(study: Any) -> About:
+    """A study of a model on tasks."""
+    lm = study.lm
+    return About(
+        facts={**standing(lm), "tasks": {task.name: {"hash": task_hash(task)} for task in study.tasks}},
+        more={"packing": packing(lm)},
+        names=tuple(task.name for task in study.tasks),
+        of=lm.name,
+        weights=sum(p.numel() * p.element_size() for p in lm.model.parameters()),
+        device=lm.device.type,
+    )
+
+
+def with_packing(study: Any, run: Mapping[str, Any], directory: Path | None, missing: bool) -> Any:
+    """A study of a model whose packs are those of the run that is gone on with."""
+    tokens, rows = run["packing"]
+    return replace(study, lm=replace(study.lm, tokens_per_pack=tokens, rows_per_pack=rows))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inquiry:
     """What a command that answers in parts does of its own.
 
-    ``line`` answers a cell of a study, ``forecast`` says how many seconds each of some takes (None: nobody knows), ``results`` makes
-    results.json of run.json, the study and its lines. ``ready`` makes the study ready once its folder is known, and
-    whether any cell is missing.
+    ``line`` answers a cell of a study, ``forecast`` says how many seconds each of some takes (None: nobody knows),
+    ``results`` makes results.json of run.json, the study and its lines. ``about`` says what a study is of, and ``ready``
+    makes it ready once run.json and its folder are known, and whether any cell is missing.
     """
 
     word: str
@@ -40,7 +68,8 @@ class Inquiry:
     forecast: Callable[[Any, Sequence[Cell]], Sequence[float] | None] = field(
         repr=False, default=lambda study, missing: None
     )
-    ready: Callable[[Any, Path | None, bool], Any] = field(repr=False, default=_as_it_is)
+    about: Callable[[Any], About] = field(repr=False, default=of_model)
+    ready: Callable[[Any, Mapping[str, Any], Path | None, bool], Any] = field(repr=False, default=with_packing)
 
 
 def on_record(
@@ -55,32 +84,28 @@ def on_record(
 ) -> Finished:
     """Every cell of the study answered and kept: in ``asked.output_path``, else in a folder ``beneath``, else nowhere.
 
-    ``study`` has a model, tasks, cells and an identity. Its packs are those of the run that is gone on with.
+    ``study`` has cells and an identity.
     """
-    cells = study.cells()
-    about = {**standing(study.lm), "tasks": {task.name: {"hash": task_hash(task)} for task in study.tasks}}
-    names = [inquiry.word, *(task.name for task in study.tasks)]
-    directory = folder(asked.output_path, beneath, names, study.lm.name, study.identity)
-    run = begun(
-        inquiry.word, asked, study.lm, {"identity": study.identity, "facts": about}, notes, repeatable=repeatable
-    )
-    with opened(directory, run) as store:
-        tokens, rows = store.run["packing"]
-        study = replace(study, lm=replace(study.lm, tokens_per_pack=tokens, rows_per_pack=rows))
+    cells, about = study.cells(), inquiry.about(study)
+    names = [inquiry.word, *about.names]
+    directory = folder(asked.output_path, beneath, names, about.of, study.identity)
+    facts = {"identity": study.identity, "facts": about.facts, **about.more}
+    with opened(directory, begun(inquiry.word, asked, facts, notes, repeatable=repeatable)) as store:
         held = {line["id"] for line in store.lines}
-        study = inquiry.ready(study, directory, any(cell.id not in held for cell in cells))
-        lines = _answer_missing(inquiry, study, cells, store, say)
+        study = inquiry.ready(study, store.run, directory, any(cell.id not in held for cell in cells))
+        room = room_for(about.weights, about.device, cells)
+        lines = _answer_missing(inquiry, study, (cells, room), store, say)
         value = inquiry.results(store.run, study, lines)
         store.write(RESULTS, value)
         return Finished(results=value, directory=directory)
 
 
 def _answer_missing(
-    inquiry: Inquiry, study: Any, cells: Sequence[Cell], store: Store | Memory, say: OnProgress
+    inquiry: Inquiry, study: Any, asked: tuple[Sequence[Cell], Room], store: Store | Memory, say: OnProgress
 ) -> list[Line]:
     """The lines of all cells in their order; those that the store does not hold yet are answered and kept."""
+    cells, room = asked
     held: dict[str, Line] = {found["id"]: found for found in store.lines}
-    room = room_for(study.lm, cells)
     if missing := [cell for cell in cells if cell.id not in held]:
         seconds = _forecast(inquiry, study, missing, len(held), len(cells), say)
         missing = _longest_first(missing, seconds) if room.processes > 1 else missing

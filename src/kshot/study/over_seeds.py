@@ -22,6 +22,9 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "macro_f1": _SHARE,
     **dict.fromkeys(("relaxed_r2", "relaxed_r2_centred"), (-math.inf, 1.0)),
     **dict.fromkeys(("learning_rate", "update_norm", "effective_rank"), _POSITIVE),
+    **dict.fromkeys(("loss", "loss_apart", "loss_ratio", "greatest_difference", "best_rate"), _POSITIVE),
+    **dict.fromkeys(("prediction_distance", "sensitivity_distance"), _POSITIVE),
+    "sensitivity_cosine": _COSINE,
 }
 
 

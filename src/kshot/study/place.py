@@ -25,22 +25,24 @@ class Finished:
     samples: Sequence[dict[str, Any]] = field(default=(), repr=False)
 
 
-def begun(
-    word: str, asked: Any, lm: LM, facts: dict[str, Any], notes: Sequence[str], *, repeatable: bool
-) -> dict[str, Any]:
+def begun(word: str, asked: Any, facts: dict[str, Any], notes: Sequence[str], *, repeatable: bool) -> dict[str, Any]:
     """What run.json says of the command ``word``; ``facts`` are its identity and all that its figures depend on.
 
     A run that got models or tasks from memory is not ``repeatable`` by a command line.
     """
     return {
         **facts,
-        "packing": [lm.tokens_per_pack, lm.rows_per_pack],
         "version": _version(),
         "date": time.time(),
         "argv": command(word, asked) if repeatable else None,
         "settings": plain(asked),
         "notes": list(notes),
     }
+
+
+def packing(lm: LM) -> list[int]:
+    """How much of a model's input goes into a pass, which rounds its figures: a run that is gone on with keeps to it."""
+    return [lm.tokens_per_pack, lm.rows_per_pack]
 
 
 def opened(directory: Path | None, run: dict[str, Any]) -> Store | Memory:

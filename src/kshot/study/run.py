@@ -15,7 +15,7 @@ from kshot.model.load import load_model
 from kshot.study.answering import Known, Question, answered, fitted
 from kshot.study.cells import Cell, cells_of, recipe
 from kshot.study.experiment import check_pool, experiment, queries
-from kshot.study.place import Finished, OnProgress, begun, folder, limit_notes, opened, silent, stopped
+from kshot.study.place import Finished, OnProgress, begun, folder, limit_notes, opened, packing, silent, stopped
 from kshot.study.results import results
 from kshot.study.settings import Settings
 from kshot.study.store import RESULTS, Memory, Store
@@ -53,9 +53,13 @@ def run(
     question = experiment(asked, lm, tasks, cells)
     directory = folder(asked.output_path, beneath, [task.name for task in tasks], lm.name, question.identity)
     # Without samples some of the folder's files would be there for some cells only.
-    facts = {"identity": question.identity, "facts": {**question.facts, "log_samples": asked.log_samples}}
+    facts = {
+        "identity": question.identity,
+        "facts": {**question.facts, "log_samples": asked.log_samples},
+        "packing": packing(lm),
+    }
     told = [*notes, *kept_apart, *limit_notes(asked.limit, tasks)]
-    with opened(directory, begun("run", asked, lm, facts, told, repeatable=repeatable)) as store:
+    with opened(directory, begun("run", asked, facts, told, repeatable=repeatable)) as store:
         # The packing of the run's first start: memory that is free now and was not then would round otherwise.
         tokens, rows = store.run["packing"]
         lm = replace(lm, tokens_per_pack=tokens, rows_per_pack=rows)

@@ -25,7 +25,6 @@ import torch
 
 import kshot.errors
 from kshot.errors import KshotError
-from kshot.model.lm import LM
 from kshot.study.parts import Cell, Line, Say
 
 log = logging.getLogger("kshot")
@@ -43,16 +42,15 @@ class Room:
     threads: int
 
 
-def room_for(lm: LM, cells: Sequence[Cell]) -> Room:
+def room_for(weights: int, device: str, cells: Sequence[Cell]) -> Room:
     """What suits all cells of a run on this machine: the same whenever it is asked, so that a run gone on with keeps its bits.
 
-    A process more than there are tasks and seeds, since one part may take half of the time of its task; one in all where
-    the system cannot fork, the model is not on the CPU, or memory is short.
+    ``weights`` are the bytes of what answers. A process more than there are tasks and seeds, since one part may take half
+    of the time of its task; one in all where the system cannot fork, nothing is on the CPU, or memory is short.
     """
     threads = torch.get_num_threads()
-    if sys.platform != "linux" or lm.device.type != "cpu":
+    if sys.platform != "linux" or device != "cpu":
         return Room(1, threads)
-    weights = sum(p.numel() * p.element_size() for p in lm.model.parameters())
     fitting = (psutil.virtual_memory().total - weights) // (weights + _OWN_BYTES)
     groups = len({(cell.task, cell.seed) for cell in cells})
     processes = max(1, min(threads, len(cells), groups + 1, fitting))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from kshot.seeds import torch_stream
 from kshot.synth.oracles import Predictor
+from kshot.synth.train import Training
 
 # Baselines of Garg et al. 2022.
 _TREES, _BOOSTED_DEPTH, _BOOSTED_RATE = 50, 4, 0.1
@@ -57,23 +58,16 @@ def _fitted(make: Callable[[], Any], at: Sequence[int]) -> Predictor:
     return says
 
 
-def small_network(
-    at: Sequence[int],
-    *,
-    hidden: int = 100,
-    steps: int = 5000,
-    learning_rate: float = 5e-3,
-    batch: int = 10,
-    seed: int = 0,
-) -> Predictor:
+# Garg et al. 2022, appendix; their code takes 100 steps of 100 pairs instead.
+_ADAM = Training(steps=5000, batch=10, learning_rate=5e-3)
+
+
+def small_network(at: Sequence[int], *, hidden: int = 100, training: Training = _ADAM, seed: int = 0) -> Predictor:
     """A network of one hidden layer of ReLUs, sqrt(2 / hidden) v . relu(U x), fitted to each prompt by Adam.
 
-    Every step takes ``batch`` of the pairs, drawn with replacement. Source: Garg et al. 2022, appendix; their code
-    takes 100 steps of 100 pairs instead.
+    Every step takes a batch of the pairs, drawn with replacement; of ``training`` steps, batch and rate count.
     """
-    return partial(
-        _by_adam, at=tuple(at), hidden=hidden, steps=steps, learning_rate=learning_rate, batch=batch, seed=seed
-    )
+    return partial(_by_adam, at=tuple(at), hidden=hidden, training=training, seed=seed)
 
 
 def _by_adam(
@@ -82,9 +76,7 @@ def _by_adam(
     *,
     at: tuple[int, ...],
     hidden: int,
-    steps: int,
-    learning_rate: float,
-    batch: int,
+    training: Training,
     seed: int,
 ) -> Float[Tensor, "b n"]:
     said = torch.full_like(ys, torch.nan)
@@ -93,10 +85,10 @@ def _by_adam(
         inner = torch.randn(len(xs), xs.shape[-1], hidden, generator=rng).to(xs).requires_grad_(True)
         outer = torch.randn(len(xs), hidden, generator=rng).to(xs).requires_grad_(True)
         # Every number is moved by its own moments, so that prompts are fitted side by side as they would be alone.
-        optimiser = torch.optim.Adam([inner, outer], lr=learning_rate)
-        for _ in range(steps if k else 0):
+        optimiser = torch.optim.Adam([inner, outer], lr=training.learning_rate)
+        for _ in range(training.steps if k else 0):
             with torch.enable_grad():
-                drawn = torch.randint(k, (len(xs), min(batch, k)), generator=rng)
+                drawn = torch.randint(k, (len(xs), min(training.batch, k)), generator=rng)
                 shown = xs.gather(1, drawn[..., None].expand(-1, -1, xs.shape[-1]))
                 loss = (_network(inner, outer, shown) - ys.gather(1, drawn)).square().mean(dim=1).sum()
                 inner.grad, outer.grad = torch.autograd.grad(loss, (inner, outer))

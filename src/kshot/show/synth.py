@@ -1,0 +1,173 @@
+"""The page and the terminal's text of ``kshot synth``. It reads records and computes nothing."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kshot.show import words
+from kshot.show.explain_rows import finite, overall
+from kshot.show.plots import COLOURS, SERIES, blank, styled
+from kshot.show.svg import svg
+from kshot.show.templates import templates
+from kshot.show.words import Row
+
+_WIDTH = 100
+MARKS = {"holds": "✓", "undecided": "○", "fails": "✗"}
+_AXES = {
+    "loss": "loss over that of the best step",
+    "sensitivity_cosine": "cosine of sensitivities",
+    "prediction_distance": "distance of predictions",
+}
+
+
+def page(kshot: Mapping[str, Any]) -> str:
+    """The page as HTML text, one self-contained file, the same for the same record (the value of ``kshot`` in results.json)."""
+    return templates().get_template("synth.html.j2").render(_view(finite(words.clean(kshot))))
+
+
+def text(kshot: Mapping[str, Any]) -> str:
+    """Every published claim with its bound and what came, in lines of at most 100 columns."""
+    ours = finite(words.clean(kshot))
+    file = io.StringIO()
+    console = Console(file=file, width=_WIDTH, color_system=None, highlight=False)
+    console.print(Text(answer(ours)))
+    for name in _names(ours):
+        console.print()
+        console.print(Text(name))
+        table = Table.grid(padding=(0, 1))
+        for width in (1, 1, 58, 36):
+            table.add_column(width=width)
+        for own in _claims(ours, name):
+            table.add_row("", MARKS[own["verdict"]], Text(own["claim"]), Text(f"{observed(own)} ({own['prediction']})"))
+        console.print(table)
+    return "".join(row.rstrip() + "\n" for row in file.getvalue().splitlines())
+
+
+def answer(kshot: Row) -> str:
+    """How many published claims hold, and which that must hold at this size do not."""
+    said = []
+    for name in _names(kshot):
+        own = _claims(kshot, name)
+        kept = [row for row in own if row["verdict"] == "holds"]
+        said.append(f"{name}: {len(kept)} of {len(own)} published claims hold.")
+        if broken := [row["claim"] for row in own if row["must"] and row["verdict"] != "holds"]:
+            said.append(f"Not shown, where it has to be: {words.listed(broken)}.")
+        if open_ := sum(not row["must"] for row in own):
+            said.append(f"{open_} of them have to hold at larger sizes only.")
+    return " ".join(said) or "The record holds no claim."
+
+
+def observed(own: Row) -> str:
+    """What came of a claim, with its interval."""
+    if own["observed"] is None:
+        return str(own["reason"] or "not measured")
+    interval = "" if own["low"] is None else f", {_short(own['low'])} to {_short(own['high'])}"
+    return _short(own["observed"]) + interval
+
+
+def _short(value: words.Number) -> str:
+    return f"{value:.3g}".replace("-", "−")
+
+
+def _names(kshot: Row) -> list[str]:
+    return list(kshot.get("experiments") or {})
+
+
+def _claims(kshot: Row, name: str) -> list[Row]:
+    return [row for row in kshot.get("verdicts") or () if row["task"] == name]
+
+
+def _view(kshot: Row) -> dict[str, Any]:
+    """What the template needs: plain values, every text still to be escaped, figures as SVG."""
+    names, version = _names(kshot), str(kshot.get("version") or "")
+    settings = kshot.get("settings") or {}
+    asked = [
+        ("experiments", words.listed(names)),
+        ("size", str(settings.get("size") or "")),
+        ("seeds", words.listed(settings.get("seed") or [])),
+    ]
+    return {
+        "version": version,
+        "kicker": f"kshot synth {version}".strip(),
+        "title": "Small models grown to learn in context",
+        "asked": [(name, said) for name, said in asked if said],
+        "answer": answer(kshot),
+        "experiments": [_experiment(kshot, name, f"experiment-{place}") for place, name in enumerate(names, 1)],
+        "notes": [str(note) for note in kshot.get("notes") or ()],
+        "command": words.command(kshot.get("argv")),
+        "model": [],
+        "environment": words.facts(kshot.get("environment") or {}),
+        "settings": words.facts(settings),
+    }
+
+
+def _experiment(kshot: Row, name: str, anchor: str) -> dict[str, Any]:
+    facts = (kshot.get("experiments") or {})[name]
+    rows = [row for row in overall(kshot.get("measures") or []) if row["task"] == name]
+    drawn = [row for row in kshot.get("pictures") or () if row["task"] == name]
+    return {
+        "anchor": anchor,
+        "name": name,
+        "about": f"{facts['about']} ({facts['source']})",
+        "claims": [
+            {
+                "mark": MARKS[row["verdict"]],
+                "kind": row["verdict"],
+                "claim": row["claim"],
+                "source": row["source"],
+                "statistic": row["statistic"],
+                "prediction": row["prediction"],
+                "observed": observed(row),
+                "must": row["must"],
+            }
+            for row in _claims(kshot, name)
+        ],
+        "figures": _figures(drawn, anchor),
+        "rows": [_row(row) for row in rows],
+    }
+
+
+def _row(row: Row) -> dict[str, str]:
+    value = "" if row["value"] is None else _short(row["value"])
+    interval = "" if row["low"] is None else f"{_short(row['low'])} to {_short(row['high'])}"
+    return {
+        "measure": str(row["measure"]).replace("_", " "),
+        "variant": str(row["variant"]),
+        "value": value or str(row["reason"] or "not measured"),
+        "interval": interval,
+        "null": "" if row.get("null") is None else _short(row["null"]),
+    }
+
+
+def _figures(drawn: Sequence[Row], anchor: str) -> list[dict[str, Any]]:
+    """Curves along training, a line for every seed."""
+    found: dict[str, list[Sequence[Sequence[words.Number]]]] = {}
+    for one in drawn:
+        for measure, points in (one.get("along training") or {}).items():
+            found.setdefault(measure, []).append(points)
+    shown = []
+    for measure, lines in found.items():
+        told = "; ".join(", ".join(f"step {at:g}: {_short(value)}" for at, value in points) for points in lines)
+        label = _AXES.get(measure, measure)
+        figure = svg(_along(lines, label), key=f"{anchor.replace('-', '')}{measure}", title=label, description=told)
+        shown.append({"heading": f"{label[0].upper()}{label[1:]}, along training", "figure": figure})
+    return shown
+
+
+def _along(lines: Sequence[Sequence[Sequence[words.Number]]], label: str) -> Figure:
+    with styled():
+        figure, (axes,) = blank(340, 260)
+        for place, points in enumerate(lines):
+            role, marker, dashes = SERIES[place % len(SERIES)]
+            x, y = zip(*points, strict=True)
+            axes.plot(x, y, color=COLOURS[role], marker=marker, linestyle=dashes)
+        axes.set_xscale("log")
+        axes.set_xlabel("steps of training")
+        axes.set_ylabel(label)
+        axes.grid(axis="y")
+    return figure

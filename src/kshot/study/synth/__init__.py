@@ -1,0 +1,1 @@
+"""Experiments with small models whose whole training is known."""

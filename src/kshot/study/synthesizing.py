@@ -1,0 +1,131 @@
+"""``kshot synth``: parts of experiments become records, and the records claims that hold or do not."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kshot.errors import MethodError, NumericError, UnknownName
+from kshot.study.environment import environment
+from kshot.study.experiment import ENGINE
+from kshot.study.inquiry import About, Inquiry, on_record
+from kshot.study.over_seeds import over_seeds
+from kshot.study.parts import Cell, Line, Say, digest_of, notes_of
+from kshot.study.place import Finished, OnProgress, silent
+from kshot.study.synth.catalogue import EXPERIMENTS
+from kshot.study.synth.experiment import Given, Size, judged
+from kshot.study.synth_settings import SynthSettings
+
+# The folder in a run's own where training stands.
+STATE = "state"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grown:
+    """Experiments of one size with their seeds; ``parts`` leaves out others, ``place`` is where training stands."""
+
+    names: tuple[str, ...]
+    size: Size
+    seeds: tuple[int, ...]
+    parts: tuple[str, ...] = ()
+    place: Path | None = None
+
+    @property
+    def identity(self) -> str:
+        """The SHA-256 of all that the figures depend on, in hexadecimal."""
+        return digest_of([cell.id for cell in self.cells()])
+
+    def cells(self) -> tuple[Cell, ...]:
+        """Every part of every experiment with every seed."""
+        return tuple(
+            Cell(
+                task=name,
+                seed=seed,
+                part=part,
+                asks=own.asks,
+                id=digest_of([ENGINE, name, self.size, seed, part])[:12],
+            )
+            for name in self.names
+            for seed in self.seeds
+            for part, own in EXPERIMENTS[name].parts.items()
+            if not self.parts or part in self.parts
+        )
+
+
+def synthesize(asked: SynthSettings, *, beneath: Path | None = None, on_progress: OnProgress | None = None) -> Finished:
+    """Experiments with models that are trained here, or what is still missing of them, on record.
+
+    The records go to ``asked.output_path``, else to a folder of their own ``beneath`` the one given, else nowhere.
+    Raises KshotError before anything is written; parts that were finished are kept whatever happens, and training goes
+    on from its last state.
+    """
+    known = [part for name in asked.tasks for part in EXPERIMENTS[name].parts]
+    for part in asked.parts:
+        if part not in known:
+            raise UnknownName("part", part, known)
+    study = Grown(names=asked.tasks, size=asked.size, seeds=asked.seed, parts=asked.parts)
+    return on_record(_INQUIRY, asked, study, [], repeatable=True, beneath=beneath, say=on_progress or silent)
+
+
+def _line(study: Grown, cell: Cell, before: Mapping[str, Line], say: Say) -> Line:
+    began = time.perf_counter()
+    found: Line = {}
+    failed = None
+    try:
+        given = Given(size=study.size, seed=cell.seed, say=say, place=study.place)
+        found = EXPERIMENTS[cell.task].parts[cell.part].answer(given)
+    except (MethodError, NumericError) as error:
+        failed = str(error)
+    rows = [{"task": cell.task, "model": "", "seed": cell.seed, **row} for row in found.pop("rows", [])]
+    line = {"id": cell.id, "task": cell.task, "seed": cell.seed, "part": cell.part, "rows": rows, "notes": [], **found}
+    return {**line, "seconds": time.perf_counter() - began, "failed": failed}
+
+
+def _results(run: Mapping[str, Any], study: Grown, lines: Sequence[Line]) -> dict[str, Any]:
+    own = [row for line in lines for row in line["rows"]]
+    measures = [*over_seeds(own), *own]
+    kept = [{name: value for name, value in line.items() if name not in ("rows", "pictures")} for line in lines]
+    return {
+        "results": {name: {"alias": name} for name in study.names},
+        "date": run["date"],
+        "total_evaluation_time_seconds": str(sum(line["seconds"] for line in lines)),
+        "kshot": {
+            **{name: run[name] for name in ("version", "argv", "settings", "identity")},
+            "environment": environment(),
+            "experiments": {
+                name: {"about": EXPERIMENTS[name].about, "source": EXPERIMENTS[name].source} for name in study.names
+            },
+            "measures": measures,
+            "verdicts": [row for name in study.names for row in judged(name, EXPERIMENTS[name], measures, study.size)],
+            "pictures": [
+                {"task": line["task"], "seed": line["seed"], "part": line["part"], **line["pictures"]}
+                for line in lines
+                if line.get("pictures")
+            ],
+            "cells": kept,
+            "notes": [*run["notes"], *notes_of(lines)],
+        },
+    }
+
+
+def _about(study: Grown) -> About:
+    facts = {
+        "engine": ENGINE,
+        "size": study.size,
+        "torch": torch.__version__,
+        # Sums are split among threads and vector units: another number of either rounds otherwise.
+        "threads": torch.get_num_threads(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+    }
+    return About(facts=facts, more={}, names=study.names, of=study.size, weights=0, device="cpu")
+
+
+def _ready(study: Grown, run: Mapping[str, Any], directory: Path | None, missing: bool) -> Grown:
+    """With its states of training in the folder of the run."""
+    return study if directory is None else replace(study, place=directory / STATE)
+
+
+_INQUIRY = Inquiry(word="synth", line=_line, results=_results, about=_about, ready=_ready)

@@ -1,0 +1,107 @@
+"""The page and the text of ``kshot synth``: what stands where, and what is never let through."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reader import PHONE, Reader, check_sound, needs_chromium, undefined, width_on_a_phone
+from rich.cells import cell_len
+
+from kshot.show.synth import answer, page, text
+from kshot.study.figures import figure
+
+EVIL = "<script>alert(1)</script>{{ 7 * 7 }}"
+NAME = "linear-attention"
+
+
+def record(**more: Any) -> dict[str, Any]:
+    rows = [
+        {**figure("sensitivity_cosine", ("one layer",), value=0.9951, low=0.994, high=0.996, null=0.0, n=900), "task": NAME,
+         "model": "", "seed": 0},
+        {**figure("loss", ("two layers",), value=None, reason="it diverged"), "task": NAME, "model": "", "seed": 0},
+    ]  # fmt: skip
+    verdicts = [
+        {"task": NAME, "claim": "it is the same step", "source": "somebody 2023", "statistic": "sensitivity_cosine, one layer",
+         "prediction": "at least 0.99", "observed": 0.9951, "low": 0.994, "high": 0.996, "must": True, "verdict": "holds",
+         "reason": None},
+        {"task": NAME, "claim": "two are better", "source": "somebody 2023", "statistic": "loss, two layers",
+         "prediction": "at most 1", "observed": None, "low": None, "high": None, "must": True, "verdict": "undecided",
+         "reason": "it diverged"},
+        {"task": NAME, "claim": "five are better", "source": "somebody 2023", "statistic": "loss, five layers",
+         "prediction": "at most 1", "observed": 1.5e-12, "low": None, "high": None, "must": False, "verdict": "fails",
+         "reason": None},
+    ]  # fmt: skip
+    return {
+        "version": "0.1.0",
+        "argv": ["kshot", "synth", NAME],
+        "settings": {"size": "smoke", "seed": [0, 1]},
+        "environment": {"torch": "2.13.0"},
+        "experiments": {NAME: {"about": "a layer against a step", "source": "somebody 2023"}},
+        "measures": rows,
+        "verdicts": verdicts,
+        "pictures": [
+            {
+                "task": NAME,
+                "seed": seed,
+                "part": "one",
+                "along training": {"loss": [[1, 2.0], [10, 1.5], [100, 1.01 + seed]]},
+            }
+            for seed in (0, 1)
+        ],
+        "notes": [f"{NAME}, seed 0, two: it diverged"],
+        **more,
+    }
+
+
+def seen(html: str) -> str:
+    return " ".join("".join(Reader(html).said).split())
+
+
+def test_the_page_is_sound_and_answers_on_its_first_screen() -> None:
+    html = page(record())
+    check_sound(html)
+    assert undefined(html) == []
+    first = html[: html.index('<nav aria-label="Contents"')]
+    assert f"{NAME}: 1 of 3 published claims hold. Not shown, where it has to be: two are better." in seen(html)
+    assert answer(record())[:40] in first
+    assert page(record()) == html, "the same for the same record"
+
+
+def test_every_claim_has_its_bound_and_what_came() -> None:
+    said = seen(page(record()))
+    assert "sensitivity_cosine, one layer: at least 0.99. Observed: 0.995, 0.994 to 0.996" in said
+    assert "Observed: it diverged" in said
+    assert "five are better (has to hold at larger sizes)" in said
+    assert "Observed: 1.5e−12" in said
+    for mark in "✓○✗":
+        assert mark in said
+
+
+def test_every_figure_is_there_with_interval_and_null() -> None:
+    html = page(record())
+    cells = '<th scope="row">{}</th><td class="left">{}</td><td>{}</td>'
+    assert cells.format("sensitivity cosine", "one layer", "0.995") + "<td>0.994 to 0.996</td><td>0</td>" in html
+    assert cells.format("loss", "two layers", "it diverged") in html
+    said = seen(html)
+    assert "Loss over that of the best step, along training" in said
+    assert "step 100: 2.01" in html, "the picture in words"
+
+
+def test_nothing_of_a_record_is_let_through() -> None:
+    html = page(record(notes=[EVIL], experiments={NAME: {"about": EVIL, "source": EVIL}}))
+    check_sound(html)
+    assert "<script" not in html
+    assert "49" not in "".join(Reader(html).said)
+
+
+def test_the_text_fits_a_terminal() -> None:
+    lines = text(record()).splitlines()
+    assert max(cell_len(line) for line in lines) <= 100
+    assert any("✓ it is the same step" in line and "0.995, 0.994 to 0.996 (at least" in line for line in lines)
+    assert answer({"experiments": {}}) == "The record holds no claim."
+
+
+@needs_chromium
+@pytest.mark.timeout(120)
+def test_it_fits_a_phone(tmp_path: Path) -> None:
+    assert width_on_a_phone(page(record()), tmp_path) <= PHONE

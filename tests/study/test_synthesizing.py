@@ -1,0 +1,131 @@
+"""Experiments as runs: on record part by part, the same whether they were stopped or not, claims judged as they are bound."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small import calm
+
+from kshot.errors import NumericError, OutputError, UnknownName
+from kshot.study import synthesizing
+from kshot.study.figures import figure
+from kshot.study.place import Finished
+from kshot.study.synth import linear_attention as module
+from kshot.study.synth.catalogue import EXPERIMENTS
+from kshot.study.synth.experiment import Claim, Experiment, Given, Part, judged
+from kshot.study.synth_settings import NAMES, make_synth_settings
+from kshot.study.synthesizing import synthesize
+from kshot.synth.train import Training
+
+NAME = "linear-attention-is-gradient-descent"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundredth of the smallest size."""
+    few = Training(steps=8, batch=16, learning_rate=1e-2)
+    monkeypatch.setattr(module, "_MUCH", {"smoke": module._Much(one=few, many=few, asked=60, looks=3)})
+
+
+def asked(**options: Any) -> Finished:
+    return synthesize(make_synth_settings(tasks=(NAME,), **options))
+
+
+def test_names_of_settings_are_those_of_the_catalogue() -> None:
+    assert tuple(EXPERIMENTS) == NAMES
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_record_says_everything_and_is_the_same_again(tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    ours = asked(output_path=out, seed=(0, 1)).results["kshot"]
+    assert set(ours) >= {"experiments", "measures", "verdicts", "pictures", "cells", "environment", "settings", "notes"}
+    parts = list(EXPERIMENTS[NAME].parts)
+    assert [(cell["seed"], cell["part"]) for cell in ours["cells"]] == [
+        (seed, part) for seed in (0, 1) for part in parts
+    ]
+    assert len(ours["verdicts"]) == len(EXPERIMENTS[NAME].claims)
+    assert {row["seed"] for row in ours["measures"]} == {None, 0, 1}
+    kept = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["kshot"]
+    assert kept == json.loads(json.dumps(ours))
+    records = (tmp_path / "out" / "records.jsonl").read_bytes()
+    again = asked(output_path=out, seed=(0, 1)).results["kshot"]
+    assert (tmp_path / "out" / "records.jsonl").read_bytes() == records, "nothing was left to do"
+    assert calm(again["measures"]) == calm(ours["measures"])
+    assert calm(asked(seed=(0, 1)).results["kshot"]["measures"]) == calm(ours["measures"])
+    with pytest.raises(OutputError, match="belongs to a different run"):
+        asked(output_path=out, seed=(0,))
+
+
+@pytest.mark.usefixtures("quick")
+def test_every_claim_is_about_a_figure_that_is_there() -> None:
+    verdicts = asked().results["kshot"]["verdicts"]
+    assert all(row["observed"] is not None for row in verdicts)
+    identities = [row for row in verdicts if row["statistic"].startswith("greatest_difference")]
+    assert len(identities) == 4
+    assert all(row["verdict"] == "holds" and row["must"] and row["observed"] <= 1e-10 for row in identities)
+
+
+@pytest.mark.usefixtures("quick")
+def test_one_part_alone_and_parts_that_come_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = asked(parts=("optima",)).results["kshot"]
+    assert [cell["part"] for cell in ours["cells"]] == ["optima"]
+    by_name = {(row["measure"], row["variant"]): row["value"] for row in ours["measures"]}
+    assert by_name["best_rate", "the text's inputs, algebra"] == pytest.approx(1.515, abs=5e-3)
+    assert by_name["loss", "the code's inputs, one step, algebra"] == pytest.approx(0.2062, abs=5e-5)
+    left = [row for row in ours["verdicts"] if row["verdict"] == "undecided"]
+    assert len(left) == len(ours["verdicts"])
+    assert {row["reason"] for row in left} == {"not measured"}
+
+    def diverges(given: Given) -> dict[str, Any]:
+        raise NumericError("the loss of step 3 of 8 is nan; try a smaller learning rate than 0.01")
+
+    experiment = EXPERIMENTS[NAME]
+    broken = replace(experiment, parts={**experiment.parts, "one-layer": Part(asks="x", answer=diverges)})
+    monkeypatch.setattr(synthesizing, "EXPERIMENTS", {NAME: broken})
+    notes = asked(parts=("one-layer",)).results["kshot"]["notes"]
+    assert notes == [
+        f"{NAME}, seed 0, one-layer: the loss of step 3 of 8 is nan; try a smaller learning rate than 0.01"
+    ]
+
+
+@pytest.mark.usefixtures("quick")
+def test_states_of_training_are_gone_when_it_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kshot.synth.train._SECONDS", -1.0)
+    monkeypatch.setattr("kshot.synth.train._SHARE", 0.0)
+    asked(output_path=str(tmp_path / "out"), parts=("one-layer",))
+    assert list((tmp_path / "out" / "state").iterdir()) == []
+
+
+def test_unknown_names_are_refused_with_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'linear-attention-is-gradient-descent'"):
+        make_synth_settings(tasks=("linear-attention",))
+    with pytest.raises(UnknownName, match="did you mean 'one-layer'"):
+        synthesize(make_synth_settings(parts=("one-layers",)))
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "least", "most", "verdict"),
+    [
+        (0.995, None, None, 0.99, None, "holds"), (0.98, None, None, 0.99, None, "fails"),
+        (0.995, 0.991, 0.999, 0.99, None, "holds"), (0.995, 0.985, 0.999, 0.99, None, "undecided"),
+        (0.98, 0.97, 0.985, 0.99, None, "fails"), (0.5, 0.4, 0.6, None, 0.7, "holds"),
+        (0.5, 0.4, 0.6, 0.45, 0.7, "undecided"), (None, None, None, 0.1, None, "undecided"),
+    ],
+)  # fmt: skip
+def test_claims_are_judged_by_their_bounds(
+    value: float | None, low: float | None, high: float | None, least: float | None, most: float | None, verdict: str
+) -> None:
+    claim = Claim(text="it is so", source="us", measure="loss", variant="end", least=least, most=most)
+    experiment = Experiment(about="", source="", parts={}, claims=(claim,))
+    row = {**figure("loss", ("end",), value=value, low=low, high=high, reason=None if value else "nobody knows"),
+           "task": "x", "seed": 0}  # fmt: skip
+    other = {**row, "variant": "begin", "value": 0.0}
+    (found,) = judged("x", experiment, [other, row], "full")
+    assert (found["verdict"], found["observed"], found["must"]) == (verdict, value, True)
+    (whole,) = judged("x", experiment, [row, {**row, "seed": None, "value": 7.0, "low": None, "high": None}], "smoke")
+    assert whole["observed"] == 7.0, "over seeds where there are several"
+    assert not whole["must"]
+    assert judged("x", experiment, [], "full")[0]["reason"] == "not measured"
