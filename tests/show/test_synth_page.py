@@ -69,7 +69,7 @@ def test_the_page_is_sound_and_answers_on_its_first_screen() -> None:
 
 def test_every_claim_has_its_bound_and_what_came() -> None:
     said = seen(page(record()))
-    assert "sensitivity_cosine, one layer: at least 0.99. Observed: 0.995, 0.994 to 0.996" in said
+    assert "sensitivity cosine, one layer: at least 0.99. Observed: 0.995, 0.994 to 0.996" in said
     assert "Observed: it diverged" in said
     assert "five are better (has to hold at larger sizes)" in said
     assert "Observed: 1.5e−12" in said

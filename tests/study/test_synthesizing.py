@@ -26,7 +26,9 @@ NAME = "linear-attention-is-gradient-descent"
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundredth of the smallest size."""
     few = Training(steps=8, batch=16, learning_rate=1e-2)
-    monkeypatch.setattr(module, "_MUCH", {"smoke": module._Much(one=few, many=few, asked=60, looks=3)})
+    monkeypatch.setattr(
+        module, "_MUCH", {"smoke": module._Much(training=dict.fromkeys((1, 2, 5), few), asked=60, looks=3)}
+    )
 
 
 def asked(**options: Any) -> Finished:

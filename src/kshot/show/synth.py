@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -120,7 +121,7 @@ def _experiment(kshot: Row, name: str, anchor: str) -> dict[str, Any]:
                 "kind": row["verdict"],
                 "claim": row["claim"],
                 "source": row["source"],
-                "statistic": row["statistic"],
+                "statistic": str(row["statistic"]).replace("_", " "),
                 "prediction": row["prediction"],
                 "observed": observed(row),
                 "must": row["must"],
@@ -167,6 +168,8 @@ def _along(lines: Sequence[Sequence[Sequence[words.Number]]], label: str) -> Fig
             x, y = zip(*points, strict=True)
             axes.plot(x, y, color=COLOURS[role], marker=marker, linestyle=dashes)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda at, place: f"{at:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("steps of training")
         axes.set_ylabel(label)
         axes.grid(axis="y")

@@ -5,7 +5,7 @@ delimiter. A concept is a way from slot to slot; how entities change is the same
 concept. In a prompt examples of one concept stand one after another, each with an entity of its own, where a document
 would not have gone from one to the next: that mismatch is the point of the paper.
 
-Source: Xie et al. 2022, section 4 and appendix F, and their data release.
+Source: Xie et al. 2022, appendix F, and their data release.
 """
 
 from dataclasses import dataclass
@@ -188,7 +188,7 @@ def inferred(mixture: Ginc, tokens: Int[np.ndarray, "b t"], *, concepts: int | N
     The prior is even over the known concepts (or the first so many ``concepts``). Where a text is impossible under all
     of them, as a prompt may be, the concept stays as it was and the state is one of those that emit the token.
 
-    Claim: in-context learning is inference of the latent concept of the documents (Xie et al. 2022, section 2).
+    Claim: in-context learning is inference of the latent concept of the documents (Xie et al. 2022).
     """
     transitions = mixture.transitions()[: concepts or mixture.known]
     c, z = transitions.shape[:2]

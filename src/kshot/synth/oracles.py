@@ -97,7 +97,7 @@ def _descended(
 def bayes_over_pool(tasks: Float[Tensor, "m d"], noise: float, *, at_once: int = 4096) -> Predictor:
     """dMMSE: the mean of linear functions of a pool under the posterior of a uniform prior and noise of this variance > 0.
 
-    Source: Raventos et al. 2023, equation 3. ``at_once`` functions are gone through at a time, so memory does not grow
+    Source: Raventos et al. 2023. ``at_once`` functions are gone through at a time, so memory does not grow
     with the pool.
     """
     return partial(_bayes, tasks=tasks, noise=noise, at_once=at_once)

@@ -155,4 +155,4 @@ SHIFTS: Mapping[str, Shift] = {
     "query-is-an-example": _seen,
     **{f"x-times-{name}": _times(factor) for name, factor in (("1/3", 1 / 3), ("1/2", 0.5), ("2", 2.0), ("3", 3.0))},
 }
-"""Garg et al. 2022, section 4.1; ``random-orthants`` is theirs, ``opposite-orthants`` the hardest case of it."""
+"""Garg et al. 2022; ``random-orthants`` is theirs, ``opposite-orthants`` the hardest case of it."""

@@ -31,31 +31,45 @@ _OF = "von Oswald et al. 2023"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Much:
-    """How much is trained and asked: a run of one layer, one of many, and prompts that neither has seen."""
+    """How much is trained and asked: training by the number of layers, prompts that no training has seen, and looks."""
 
-    one: Training
-    many: Training
+    training: Mapping[int, Training]
     asked: int
     looks: int
 
 
-_ADAM: dict[str, Any] = {"betas": (0.9, 0.98)}
+def _adam(steps: int, batch: int, learning_rate: float, clip: float, schedule: str = "constant") -> Training:
+    return Training(
+        steps=steps, batch=batch, learning_rate=learning_rate, clip=clip, schedule=schedule, betas=(0.9, 0.98)
+    )
+
+
 _MUCH: Mapping[Size, _Much] = {
     "smoke": _Much(
-        one=Training(steps=800, batch=512, learning_rate=1e-2, schedule="cosine", clip=1.0, **_ADAM),
-        many=Training(steps=800, batch=512, learning_rate=1e-2, schedule="cosine", clip=1.0, **_ADAM),
+        training={
+            1: _adam(800, 512, 1e-2, 1.0, "cosine"),
+            2: _adam(2_000, 512, 3e-3, 1.0, "cosine"),
+            5: _adam(1_000, 512, 3e-3, 1.0, "cosine"),
+        },
         asked=2_000,
         looks=8,
     ),
+    # As published, but for fewer steps of more layers.
     "full": _Much(
-        one=Training(steps=5_000, batch=2_048, learning_rate=1e-3, clip=1e-3, **_ADAM),
-        many=Training(steps=20_000, batch=2_048, learning_rate=1e-3, clip=10.0, **_ADAM),
+        training={
+            1: _adam(5_000, 2_048, 1e-3, 1e-3),
+            2: _adam(20_000, 2_048, 1e-3, 1e-3),
+            5: _adam(20_000, 2_048, 5e-4, 10.0),
+        },
         asked=10_000,
         looks=20,
     ),
     "paper": _Much(
-        one=Training(steps=5_000, batch=2_048, learning_rate=1e-3, clip=1e-3, **_ADAM),
-        many=Training(steps=50_000, batch=2_048, learning_rate=5e-4, clip=10.0, **_ADAM),
+        training={
+            1: _adam(5_000, 2_048, 1e-3, 1e-3),
+            2: _adam(50_000, 2_048, 1e-3, 1e-3),
+            5: _adam(50_000, 2_048, 5e-4, 10.0),
+        },
         asked=10_000,
         looks=20,
     ),
@@ -173,7 +187,7 @@ def _one_layer(given: Given) -> dict[str, Any]:
         for name in ("sensitivity_cosine", "prediction_distance"):
             along[name].append([step, float(np.nanmean(alike[name]))])
 
-    weights = _trained(given, network, _MUCH[given.size].one, "one layer", look)
+    weights = _trained(given, network, _MUCH[given.size].training[1], "one layer", look)
     says = partial(network.says, weights)
     own = _loss(says, asked)
     between = _loss(partial(network.says, halfway(weights, as_descent(10, 10, best.rate))), asked)
@@ -191,7 +205,7 @@ def _layers(layers: int, shared: bool, given: Given) -> dict[str, Any]:
     asked, much = _prompts(_SOURCE, given), _MUCH[given.size]
     word = f"{layers} layers"
     network = linear_attention(10, layers=layers, shared=shared, bound=10.0 if layers > 2 else None)
-    says = partial(network.says, _trained(given, network, much.many, word))
+    says = partial(network.says, _trained(given, network, much.training[layers], word))
     searched = _SOURCE.batch(digest(given.seed, "searched") >> 2, 0, min(2_000, much.asked))
     rate = one_step(10, 10, 0.5).rate
     rivals: dict[str, Tuned] = {
@@ -243,42 +257,42 @@ LINEAR_ATTENTION = Experiment(
         ),
         Claim(
             text="a trained layer reaches the loss of the best step",
-            source=f"{_OF}, figure 2",
+            source=_OF,
             measure="loss_apart",
             variant="one layer",
             most=0.01,
         ),
         Claim(
             text="it depends on the query as the best step does",
-            source=f"{_OF}, figure 2",
+            source=_OF,
             measure="sensitivity_cosine",
             variant="one layer",
             least=0.99,
         ),
         Claim(
             text="weights halfway between both are no worse than the worse of them",
-            source=f"{_OF}, figure 2",
+            source=_OF,
             measure="loss_over",
             variant="halfway to descent",
             most=0.0,
         ),
         Claim(
             text="two layers do better than two steps of gradient descent",
-            source=f"{_OF}, figure 3",
+            source=_OF,
             measure="loss_ratio",
             variant="2 layers, over gradient descent",
             most=1.0,
         ),
         Claim(
             text="two layers are like GD++",
-            source=f"{_OF}, figure 3",
+            source=_OF,
             measure="sensitivity_cosine",
             variant="2 layers, GD++",
             least=0.99,
         ),
         Claim(
             text="five layers do better than five steps of gradient descent",
-            source=f"{_OF}, figure 3",
+            source=_OF,
             measure="loss_ratio",
             variant="5 layers, over gradient descent",
             most=1.0,

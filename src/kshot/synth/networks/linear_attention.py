@@ -6,7 +6,7 @@ A token is an input with its answer, e = (x, y), width d + 1; that of the query 
 
 j over the pairs alone, and what is said is minus the query's last coordinate.
 
-Source: von Oswald et al. 2023, section 2 and proposition 1. A step that begins at weights that are not 0 would begin at
+Source: von Oswald et al. 2023, proposition 1. A step that begins at weights that are not 0 would begin at
 a query token (x, -W x); here all begin at 0.
 """
 
@@ -101,7 +101,7 @@ def as_descent(
 
     ``shrink`` is gamma of GD++: inputs become (I - gamma X'X / pairs) x in the same layer. In float64.
 
-    Source: von Oswald et al. 2023, proposition 1 and appendix A.10 (GD++).
+    Source: von Oswald et al. 2023, proposition 1; GD++ is theirs, too.
     """
     inputs = torch.eye(width + 1, dtype=torch.float64)
     inputs[-1, -1] = 0.0
