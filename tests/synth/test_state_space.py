@@ -20,7 +20,7 @@ def recurrence(decay: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
     return torch.stack(states, dim=1)
 
 
-@pytest.mark.parametrize("t", [1, 2, 3, 7, 8, 9, 100])
+@pytest.mark.parametrize("t", [1, 2, 3, 7, 15, 16, 17, 100, 272, 300])
 def test_the_scan_is_the_recurrence(t: int) -> None:
     rng = torch_stream(0, "scan", t)
     decay = torch.rand(2, t, 3, 4, generator=rng, dtype=torch.float64).requires_grad_(True)
@@ -40,6 +40,11 @@ def test_a_state_that_forgets_at_once_or_never() -> None:
     added = torch.randn(1, 6, 2, generator=torch_stream(0, "added"), dtype=torch.float64)
     assert torch.equal(scan(torch.zeros_like(added), added), added)
     assert torch.allclose(scan(torch.ones_like(added), added), added.cumsum(1), atol=1e-12)
+
+
+def test_a_state_that_never_forgets_over_many_stretches() -> None:
+    added = torch.randn(1, 70, 2, generator=torch_stream(0, "added"), dtype=torch.float64)
+    assert torch.allclose(scan(torch.full_like(added, 1.0), added), added.cumsum(1), atol=1e-12)
 
 
 def start(kind: str) -> dict[str, torch.Tensor]:

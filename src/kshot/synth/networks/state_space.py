@@ -24,21 +24,41 @@ from kshot.synth.networks.mixing import (
 # As published: Gu and Dao 2023 (Mamba), Gu et al. 2022 (S4D, complex states counted once of each pair).
 _STATES, _WIDER, _BEHIND = 16, 2, 4
 _S4D_STATES = 32
+# Tokens of a stretch of the scan: twice as many are a round more over all tokens, half as many a longer way between.
+_STRETCH = 16
 _STEPS = (1e-3, 1e-1)
 
 
 def scan(decay: Float[Tensor, "b t *s"], added: Float[Tensor, "b t *s"]) -> Float[Tensor, "b t *s"]:
-    """h_t = decay_t h_(t-1) + added_t from h = 0, for all t: log2(t) rounds, each over all tokens at once.
+    """h_t = decay_t h_(t-1) + added_t from h = 0, for all t: in stretches side by side, then from stretch to stretch.
 
-    Round r joins what 2^r tokens do to a state with what the 2^r before them do (Hillis and Steele 1986); decays are
-    multiplied and never divided by, so it is as exact as the recurrence.
+    Decays are multiplied and never divided by, so it is as exact as the recurrence.
+    """
+    b, t = decay.shape[:2]
+    if t <= _STRETCH:
+        return _doubled(decay, added)[1]
+    short = -t % _STRETCH
+    if short:
+        # What is padded behind the end is cut off again.
+        decay, added = (torch.cat([one, one.new_zeros(b, short, *one.shape[2:])], dim=1) for one in (decay, added))
+    cut = (b * (t + short) // _STRETCH, _STRETCH, *decay.shape[2:])
+    through, within = (one.view(b, -1, *cut[1:]) for one in _doubled(decay.reshape(cut), added.reshape(cut)))
+    ends = scan(through[:, :, -1], within[:, :, -1])
+    before = torch.cat([torch.zeros_like(ends[:, :1]), ends[:, :-1]], dim=1)
+    return (within + through * before[:, :, None]).flatten(1, 2)[:, :t]
+
+
+def _doubled(decay: Float[Tensor, "b t *s"], added: Float[Tensor, "b t *s"]) -> tuple[Tensor, Tensor]:
+    """What the tokens up to each do to a state, in log2(t) rounds over all of them at once: its factor, and what it adds.
+
+    Round r joins 2^r tokens with the 2^r before them (Hillis and Steele 1986).
     """
     reach = 1
     while reach < decay.shape[1]:
         added = torch.cat([added[:, :reach], added[:, reach:] + decay[:, reach:] * added[:, :-reach]], dim=1)
         decay = torch.cat([decay[:, :reach], decay[:, reach:] * decay[:, :-reach]], dim=1)
         reach *= 2
-    return added
+    return decay, added
 
 
 def _steps(rng: Generator, channels: int) -> Float[Tensor, "m"]:

@@ -1,0 +1,111 @@
+"""Faults planted in prompts, networks, rivals and exact inference of small models."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import pytest
+import torch
+from planting import Plant, caught, suite
+
+from kshot.synth import grammar, oracles, prompts
+from kshot.synth.networks import state_space
+from kshot.synth.networks.mixing import Hearing
+
+# The package has functions of these names.
+recurrent = import_module("kshot.synth.networks.recurrent")
+transformer = import_module("kshot.synth.networks.transformer")
+
+
+def _answer_in_its_query(patch: pytest.MonkeyPatch) -> None:
+    written = transformer._two_a_pair
+    patch.setattr(transformer, "_two_a_pair", lambda xs, ys: written(xs + ys[..., None], ys))
+
+
+def _answers_read_off_answers(patch: pytest.MonkeyPatch) -> None:
+    def behind(xs: torch.Tensor, ys: torch.Tensor) -> torch.Tensor:
+        wide = torch.cat([ys[..., None], torch.zeros_like(xs[..., 1:])], dim=-1)
+        return torch.stack([wide, xs], dim=2).flatten(1, 2)[:, :-1]
+
+    patch.setattr(transformer, "_two_a_pair", behind)
+
+
+def _without_a_mask(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(transformer, "Hearing", lambda causal, rotary: Hearing(causal=False, rotary=rotary))
+
+
+def _last_answer_in_the_set(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(transformer, "_one_a_pair", lambda xs, ys: torch.cat([xs, ys[..., None]], dim=-1))
+
+
+def _past_as_it_is(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        recurrent, "linear", lambda own, name, hidden: hidden if name == "past" else _linear(own, name, hidden)
+    )
+
+
+def _linear(own: Any, name: str, hidden: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.linear(hidden, own[f"{name}.weight"], own.get(f"{name}.bias"))
+
+
+def _nothing_forgotten_between_stretches(patch: pytest.MonkeyPatch) -> None:
+    doubled = state_space._doubled
+
+    def kept(decay: torch.Tensor, added: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        through, within = doubled(decay, added)
+        return torch.ones_like(through), within
+
+    patch.setattr(state_space, "_doubled", kept)
+
+
+def _own_pair_among_those_before(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(oracles, "_before", lambda sums: sums)
+
+
+def _steps_alike(patch: pytest.MonkeyPatch) -> None:
+    stream = prompts.torch_stream
+    patch.setattr(prompts, "torch_stream", lambda seed, *purpose: stream(seed, "prompts"))
+
+
+def _columns_for_rows(patch: pytest.MonkeyPatch) -> None:
+    whole = grammar.Ginc.transitions
+    patch.setattr(grammar.Ginc, "transitions", lambda self: whole(self).transpose(0, 2, 1))
+
+
+NETWORKS, ORACLES = "contracts/test_networks.py", "synth/test_oracles.py"
+FAULTS: dict[str, tuple[str, Callable[[Any], None], Plant]] = {
+    "the answer in its query": (
+        NETWORKS, lambda tests: tests.test_it_is_causal_or_a_set_as_it_declares("transformer"), _answer_in_its_query,
+    ),
+    "answers read off answers": (
+        NETWORKS, lambda tests: tests.test_it_is_causal_or_a_set_as_it_declares("transformer"), _answers_read_off_answers,
+    ),
+    "without a mask": (
+        NETWORKS, lambda tests: tests.test_it_is_causal_or_a_set_as_it_declares("transformer"), _without_a_mask,
+    ),
+    "the last answer in the set": (
+        NETWORKS, lambda tests: tests.test_it_is_causal_or_a_set_as_it_declares("encoder"), _last_answer_in_the_set,
+    ),
+    "attention to the past as it is": (
+        "synth/test_recurrent.py", lambda tests: tests.test_attention_to_the_past_by_hand(), _past_as_it_is,
+    ),
+    "nothing forgotten between stretches": (
+        "synth/test_state_space.py", lambda tests: tests.test_the_scan_is_the_recurrence(100),
+        _nothing_forgotten_between_stretches,
+    ),
+    "a pair among those before it": (ORACLES, lambda tests: tests.test_ridge(), _own_pair_among_those_before),
+    "all steps alike": (
+        "synth/test_functions.py",
+        lambda tests: tests.test_the_same_seed_and_step_is_the_same_batch_in_any_order("linear"), _steps_alike,
+    ),
+    "columns for rows": (
+        "synth/test_grammar.py", lambda tests: tests.test_posteriors_add_up_and_sharpen(), _columns_for_rows,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_caught(fault: str) -> None:
+    file, check, plant = FAULTS[fault]
+    tests = suite(file)
+    caught(lambda: check(tests), plant)
