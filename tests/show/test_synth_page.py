@@ -44,7 +44,12 @@ def record(**more: Any) -> dict[str, Any]:
                 "task": NAME,
                 "seed": seed,
                 "part": "one",
-                "along training": {"loss": [[1, 2.0], [10, 1.5], [100, 1.01 + seed]]},
+                "name": "loss over that of the best step, along training",
+                "x": "steps of training",
+                "y": "loss over that of the best step",
+                "log_x": True,
+                "log_y": False,
+                "lines": {"one layer": [[1, 2.0], [10, 1.5], [100, 1.01 + seed]], EVIL: [[1, None], [10, 0.5]]},
             }
             for seed in (0, 1)
         ],
@@ -84,7 +89,7 @@ def test_every_figure_is_there_with_interval_and_null() -> None:
     assert cells.format("loss", "two layers", "it diverged") in html
     said = seen(html)
     assert "Loss over that of the best step, along training" in said
-    assert "step 100: 2.01" in html, "the picture in words"
+    assert "one layer: 1 2, 10 1.5, 100 1.51" in html, "the picture in words, a mean over seeds"
 
 
 def test_nothing_of_a_record_is_let_through() -> None:

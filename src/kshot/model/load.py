@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from kshot.devices import Device, device_of
 from kshot.errors import KshotError, ModelError
 from kshot.model.attention import install
 from kshot.model.lm import LM, Route, keeps_rows
@@ -24,7 +25,6 @@ from kshot.model.tree import Scored
 from kshot.seeds import stream
 
 DType = Literal["auto", "float32", "bfloat16", "float64"]
-Device = Literal["auto", "cpu", "cuda"]
 
 MODEL = "smollm2-135m"
 
@@ -49,7 +49,7 @@ def load_model(name: str = MODEL, *, dtype: DType = "auto", device: Device = "au
 def open_model(source: Source, *, dtype: DType = "auto", device: Device = "auto") -> LM:
     """The same from a folder that is already here."""
     _silence()
-    place = _device(device)
+    place = device_of(device)
     number = _dtype(dtype, place)
     _refuse_foreign_code(source)
     try:
@@ -111,14 +111,6 @@ def _refuse_foreign_code(source: Source) -> None:
         raise ModelError(f"model {source.name!r}: {config} cannot be read as JSON: {error}") from error
     if "auto_map" in settings and "model_type" not in settings:
         raise ModelError(f"model {source.name!r} needs code of its own; kshot runs only models that transformers knows")
-
-
-def _device(asked: Device) -> torch.device:
-    if asked == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise ModelError("device cuda was asked for and torch finds none; use --device cpu")
-    return torch.device(asked)
 
 
 def _dtype(asked: DType, device: torch.device) -> torch.dtype:

@@ -19,11 +19,6 @@ from kshot.show.words import Row
 
 _WIDTH = 100
 MARKS = {"holds": "✓", "undecided": "○", "fails": "✗"}
-_AXES = {
-    "loss": "loss over that of the best step",
-    "sensitivity_cosine": "cosine of sensitivities",
-    "prediction_distance": "distance of predictions",
-}
 
 
 def page(kshot: Mapping[str, Any]) -> str:
@@ -146,31 +141,58 @@ def _row(row: Row) -> dict[str, str]:
 
 
 def _figures(drawn: Sequence[Row], anchor: str) -> list[dict[str, Any]]:
-    """Curves along training, a line for every seed."""
-    found: dict[str, list[Sequence[Sequence[words.Number]]]] = {}
+    """Every picture, its lines as means over seeds, with what it shows in words."""
+    by_name: dict[str, list[Row]] = {}
     for one in drawn:
-        for measure, points in (one.get("along training") or {}).items():
-            found.setdefault(measure, []).append(points)
+        by_name.setdefault(str(one["name"]), []).append(one)
     shown = []
-    for measure, lines in found.items():
-        told = "; ".join(", ".join(f"step {at:g}: {_short(value)}" for at, value in points) for points in lines)
-        label = _AXES.get(measure, measure)
-        figure = svg(_along(lines, label), key=f"{anchor.replace('-', '')}{measure}", title=label, description=told)
-        shown.append({"heading": f"{label[0].upper()}{label[1:]}, along training", "figure": figure})
+    for place, (name, own) in enumerate(by_name.items()):
+        lines = _means(own)
+        told = "; ".join(
+            f"{line}: " + ", ".join(f"{at:g} {_short(value)}" for at, value in points) for line, points in lines.items()
+        )
+        key = f"{anchor.replace('-', '')}p{place}"
+        figure = svg(_drawn(lines, own[0]), key=key, title=name, description=f"{own[0]['x']}, {own[0]['y']}: {told}")
+        shown.append({"heading": f"{name[0].upper()}{name[1:]}", "figure": figure})
     return shown
 
 
-def _along(lines: Sequence[Sequence[Sequence[words.Number]]], label: str) -> Figure:
+Points = list[tuple[words.Number, words.Number]]
+
+
+def _means(pictures: Sequence[Row]) -> dict[str, Points]:
+    """Lines by name, at every place the mean over the pictures that have one there."""
+    found: dict[str, dict[words.Number, list[words.Number]]] = {}
+    for one in pictures:
+        for line, points in one["lines"].items():
+            for at, value in points:
+                if value is not None:
+                    found.setdefault(line, {}).setdefault(at, []).append(value)
+    return {line: [(at, sum(own) / len(own)) for at, own in sorted(places.items())] for line, places in found.items()}
+
+
+def _drawn(lines: Mapping[str, Points], axis: Row) -> Figure:
+    many = len(lines) > 1
     with styled():
-        figure, (axes,) = blank(340, 260)
-        for place, points in enumerate(lines):
+        figure, (axes,) = blank(340, 260 + (19 * len(lines) if many else 0))
+        for place, (name, points) in enumerate(lines.items()):
             role, marker, dashes = SERIES[place % len(SERIES)]
             x, y = zip(*points, strict=True)
-            axes.plot(x, y, color=COLOURS[role], marker=marker, linestyle=dashes)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda at, place: f"{at:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("steps of training")
-        axes.set_ylabel(label)
+            # A second round of colours has hollow marks, and long lines have marks at some places only.
+            face = COLOURS[role] if place < len(SERIES) else COLOURS["paper"]
+            axes.plot(
+                x, y, color=COLOURS[role], marker=marker, linestyle=dashes, label=name, markerfacecolor=face,
+                markevery=max(1, len(points) // 8),
+            )  # fmt: skip
+        for on, scaled in (("x", axis["log_x"]), ("y", axis["log_y"])):
+            if scaled:
+                getattr(axes, f"set_{on}scale")("log")
+                own = getattr(axes, f"{on}axis")
+                own.set_major_formatter(FuncFormatter(lambda at, place: f"{at:g}"))
+                own.set_minor_formatter(NullFormatter())
+        axes.set_xlabel(axis["x"])
+        axes.set_ylabel(axis["y"])
         axes.grid(axis="y")
+        if many:
+            figure.legend(loc="outside lower left", ncols=1, frameon=False)
     return figure

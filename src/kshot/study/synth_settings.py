@@ -20,6 +20,7 @@ class SynthSettings:
     )
     seed: tuple[int, ...] = option((0,), "Seeds; each draws its own functions, weights and prompts.")
     parts: tuple[str, ...] = option((), "What is asked of each experiment, by default all of it.")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "Where networks are grown; prompts are drawn on the CPU.")
     output_path: str | None = option(None, "Folder of the records; the same command goes on where it stopped.")
 
 

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from kshot.devices import device_of
 from kshot.errors import MethodError, NumericError, UnknownName
 from kshot.study.environment import environment
 from kshot.study.experiment import ENGINE
@@ -31,6 +32,7 @@ class Grown:
     size: Size
     seeds: tuple[int, ...]
     parts: tuple[str, ...] = ()
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     place: Path | None = None
 
     @property
@@ -66,7 +68,9 @@ def synthesize(asked: SynthSettings, *, beneath: Path | None = None, on_progress
     for part in asked.parts:
         if part not in known:
             raise UnknownName("part", part, known)
-    study = Grown(names=asked.tasks, size=asked.size, seeds=asked.seed, parts=asked.parts)
+    study = Grown(
+        names=asked.tasks, size=asked.size, seeds=asked.seed, parts=asked.parts, device=device_of(asked.device)
+    )
     return on_record(_INQUIRY, asked, study, [], repeatable=True, beneath=beneath, say=on_progress or silent)
 
 
@@ -75,7 +79,8 @@ def _line(study: Grown, cell: Cell, before: Mapping[str, Line], say: Say) -> Lin
     found: Line = {}
     failed = None
     try:
-        given = Given(size=study.size, seed=cell.seed, say=say, place=study.place)
+        place = study.place / cell.task / cell.part if study.place is not None else None
+        given = Given(size=study.size, seed=cell.seed, say=say, device=study.device, place=place)
         found = EXPERIMENTS[cell.task].parts[cell.part].answer(given)
     except (MethodError, NumericError) as error:
         failed = str(error)
@@ -101,9 +106,9 @@ def _results(run: Mapping[str, Any], study: Grown, lines: Sequence[Line]) -> dic
             "measures": measures,
             "verdicts": [row for name in study.names for row in judged(name, EXPERIMENTS[name], measures, study.size)],
             "pictures": [
-                {"task": line["task"], "seed": line["seed"], "part": line["part"], **line["pictures"]}
+                {"task": line["task"], "seed": line["seed"], "part": line["part"], **drawn}
                 for line in lines
-                if line.get("pictures")
+                for drawn in line.get("pictures", ())
             ],
             "cells": kept,
             "notes": [*run["notes"], *notes_of(lines)],
@@ -118,9 +123,10 @@ def _about(study: Grown) -> About:
         "torch": torch.__version__,
         # Sums are split among threads and vector units: another number of either rounds otherwise.
         "threads": torch.get_num_threads(),
+        "device": study.device.type,
         "processor": torch.backends.cpu.get_cpu_capability(),
     }
-    return About(facts=facts, more={}, names=study.names, of=study.size, weights=0, device="cpu")
+    return About(facts=facts, more={}, names=study.names, of=study.size, weights=0, device=study.device.type)
 
 
 def _ready(study: Grown, run: Mapping[str, Any], directory: Path | None, missing: bool) -> Grown:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 Row = dict[str, Any]
 Say = Callable[[str], None]
 Size = Literal["smoke", "full", "paper"]
@@ -13,17 +15,19 @@ SIZES: tuple[Size, ...] = ("smoke", "full", "paper")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What a part is answered with: its size and seed, whom to tell, and a folder for states of training, if any."""
+    """What a part is answered with: its size and seed, whom to tell, where networks run, and a folder of its own for
+    states of training, if any."""
 
     size: Size
     seed: int
     say: Say
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     place: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A part by what it asks; ``answer`` gives ``rows`` (figures.figure) and ``pictures`` (``Curves`` by name)."""
+    """A part by what it asks; ``answer`` gives ``rows`` (figures.figure) and may give ``pictures`` (growing.picture)."""
 
     asks: str
     answer: Callable[[Given], dict[str, Any]] = field(repr=False)

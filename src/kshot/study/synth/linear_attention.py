@@ -4,7 +4,7 @@ Ten coordinates, ten pairs, functions w ~ N(0, I) without noise, inputs uniform 
 paper's text says 1). Losses are half the mean square of the last answer, as there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,20 +13,28 @@ import numpy as np
 import torch
 
 from kshot.measure import dual
-from kshot.measure.intervals import bootstrap_mean
 from kshot.measure.predictors import prediction_distance, sensitivities, sensitivity_cosine, sensitivity_distance
-from kshot.seeds import digest, torch_stream
+from kshot.seeds import torch_stream
 from kshot.study.figures import figure
 from kshot.study.synth.experiment import Claim, Experiment, Given, Part, Row, Size
+from kshot.study.synth.growing import Look, asked_prompts, grown, mean_rows, on_prompts, picture, unseen
 from kshot.synth.networks.linear_attention import as_descent, halfway, linear_attention
 from kshot.synth.networks.network import Network, Weights
 from kshot.synth.optima import Tuned, one_step, tuned
 from kshot.synth.oracles import Predictor, descended
 from kshot.synth.prompts import Prompts, Source
-from kshot.synth.train import Kept, Training, squared_error, trained
+from kshot.synth.train import Training
 
 _SOURCE = Source(width=10, pairs=11, reach=0.5)
 _OF = "von Oswald et al. 2023"
+
+
+# What is looked at along training, and how it is called.
+_ALONG = {
+    "loss": "loss over that of the best step",
+    "sensitivity_cosine": "cosine of sensitivities",
+    "prediction_distance": "distance of predictions",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,32 +125,16 @@ def _optima(given: Given) -> dict[str, Any]:
 
 
 def _prompts(source: Source, given: Given) -> Prompts:
-    """Prompts that no training sees, for their seed is no other's."""
-    return source.batch(digest(given.seed, "asked") >> 2, 0, _MUCH[given.size].asked)
+    return asked_prompts(given, source, _MUCH[given.size].asked)
 
 
-def _trained(
-    given: Given, network: Network, training: Training, word: str, look: Callable[[int, Weights], None] | None = None
-) -> Weights:
-    """The network's weights after training on prompts of the seed."""
-    looks = {round(training.steps ** (i / _MUCH[given.size].looks)) for i in range(_MUCH[given.size].looks + 1)}
-
-    def loss(weights: Weights, step: int) -> torch.Tensor:
-        found = _SOURCE.batch(given.seed, step, training.batch)
-        return squared_error(network.says(weights, found.xs, found.ys), found.ys) / 2
-
-    def watch(step: int, weights: Weights, now: float) -> None:
-        if step in looks:
-            given.say(f"{word}, step {step} of {training.steps}, loss {now:.4f}")
-            if look is not None:
-                look(step, {name: tensor.detach() for name, tensor in weights.items()})
-
-    key = f"{word} {given.seed} {training}"
-    place = Kept(given.place / f"{word.replace(' ', '-')}-{given.seed}.safetensors", key) if given.place else None
-    done = trained(network.start(torch_stream(given.seed, "start", word)), loss, training, place=place, watch=watch)
-    if place is not None:
-        place.done()
-    return done.weights
+def _trained(given: Given, network: Network, training: Training, word: str, look: Look | None = None) -> Weights:
+    """The network's weights after training on prompts of the seed, on half the mean square as published."""
+    squares = on_prompts(given, network, _SOURCE, training)
+    looks = _MUCH[given.size].looks
+    return grown(
+        given, word, network, lambda weights, step: squares(weights, step) / 2, training, looks=looks, look=look
+    )
 
 
 def _loss(says: Predictor, asked: Prompts) -> float:
@@ -161,14 +153,7 @@ def _alike(says: Predictor, rival: Predictor, asked: Prompts) -> dict[str, np.nd
 
 
 def _rows(found: Mapping[str, np.ndarray], variant: tuple[str, ...], seed: int) -> list[Row]:
-    rows = []
-    for measure, values in found.items():
-        known = values[np.isfinite(values)]
-        low, high = bootstrap_mean(known, seed) or (None, None)
-        value = float(known.mean()) if len(known) else None
-        reason = None if len(known) else "nothing depends on the query"
-        rows.append(figure(measure, variant, value=value, low=low, high=high, n=len(known), reason=reason))
-    return rows
+    return [mean_rows(measure, variant, values, seed) for measure, values in found.items()]
 
 
 def _one_layer(given: Given) -> dict[str, Any]:
@@ -178,14 +163,14 @@ def _one_layer(given: Given) -> dict[str, Any]:
     rival = descended(best.rate, 1)
     least = _loss(rival, asked)
     few = Prompts(asked.xs[:1000], asked.ys[:1000], asked.means[:1000], {})
-    along: dict[str, list[list[float]]] = {"loss": [], "sensitivity_cosine": [], "prediction_distance": []}
+    along: dict[str, list[tuple[float, float]]] = {name: [] for name in _ALONG}
 
     def look(step: int, weights: Weights) -> None:
         says = partial(network.says, weights)
-        along["loss"].append([step, _loss(says, asked) / least])
+        along["loss"].append((step, _loss(says, asked) / least))
         alike = _alike(says, rival, few)
         for name in ("sensitivity_cosine", "prediction_distance"):
-            along[name].append([step, float(np.nanmean(alike[name]))])
+            along[name].append((step, float(np.nanmean(alike[name]))))
 
     weights = _trained(given, network, _MUCH[given.size].training[1], "one layer", look)
     says = partial(network.says, weights)
@@ -197,7 +182,11 @@ def _one_layer(given: Given) -> dict[str, Any]:
         figure("loss_over", ("halfway to descent",), value=between / max(own, least) - 1, null=0.0),
         *_rows(_alike(says, rival, asked), ("one layer",), given.seed),
     ]
-    return {"rows": rows, "pictures": {"along training": along}}
+    drawn = [
+        picture(f"{said}, along training", x="steps of training", y=said, lines={"one layer": along[name]}, log_x=True)
+        for name, said in _ALONG.items()
+    ]
+    return {"rows": rows, "pictures": drawn}
 
 
 def _layers(layers: int, shared: bool, given: Given) -> dict[str, Any]:
@@ -206,7 +195,7 @@ def _layers(layers: int, shared: bool, given: Given) -> dict[str, Any]:
     word = f"{layers} layers"
     network = linear_attention(10, layers=layers, shared=shared, bound=10.0 if layers > 2 else None)
     says = partial(network.says, _trained(given, network, much.training[layers], word))
-    searched = _SOURCE.batch(digest(given.seed, "searched") >> 2, 0, min(2_000, much.asked))
+    searched = _SOURCE.batch(unseen(given, "searched"), 0, min(2_000, much.asked))
     rate = one_step(10, 10, 0.5).rate
     rivals: dict[str, Tuned] = {
         "gradient descent": tuned(searched, layers, rate / layers),

@@ -1,0 +1,146 @@
+"""What experiments share: a network is grown on prompts, and it and its rivals are held against the truth pair by pair."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kshot.measure.intervals import bootstrap_mean
+from kshot.seeds import digest, torch_stream
+from kshot.study.figures import figure
+from kshot.study.synth.experiment import Given, Row
+from kshot.synth.networks.network import Network, Weights
+from kshot.synth.prompts import Prompts, Source
+from kshot.synth.train import Curriculum, Kept, Loss, Training, squared_error, trained
+
+Batch = tuple[Tensor, ...]
+Line = Sequence[tuple[int | float, float]]
+Look = Callable[[int, Weights], None]
+
+# Prompts go through a network so many at a time where nothing is learned from them.
+_AT_ONCE = 1024
+
+
+def grown(
+    given: Given,
+    word: str,
+    network: Network,
+    loss: Loss,
+    training: Training,
+    *,
+    looks: int = 8,
+    look: Look | None = None,
+) -> dict[str, Tensor]:
+    """The network's weights after training from a start of the seed; ``word`` names it among those of a part.
+
+    ``look`` is shown the weights behind the first step, the last, and as many more as make ``looks``, ever farther
+    apart. Training that was stopped goes on from its last state. Raises NumericError.
+    """
+    at = {round(training.steps ** (i / looks)) for i in range(looks + 1)}
+
+    def watch(step: int, weights: Weights, now: float) -> None:
+        if step in at:
+            given.say(f"{word}, step {step} of {training.steps}, loss {now:.4g}")
+            if look is not None:
+                look(step, {name: tensor.detach() for name, tensor in weights.items()})
+
+    key = f"{word} {given.seed} {training}"
+    place = Kept(given.place / f"{word.replace(' ', '-')}-{given.seed}.safetensors", key) if given.place else None
+    start = network.start(torch_stream(given.seed, "start", word))
+    start = {name: tensor.to(given.device) for name, tensor in start.items()}
+    with torch.enable_grad():
+        done = trained(start, loss, training, place=place, watch=watch)
+    if place is not None:
+        place.done()
+    return done.weights
+
+
+def on_prompts(
+    given: Given, network: Network, source: Source, training: Training, *, curriculum: Curriculum | None = None
+) -> Loss:
+    """The mean squared error of what a network says of the prompts of a step."""
+
+    def make(step: int) -> Batch:
+        width, pairs = source.width, source.pairs
+        active, shown = curriculum.at(step, width, pairs) if curriculum is not None else (width, pairs)
+        few = {} if curriculum is None else {"pairs": shown, "active": active}
+        found = source.batch(given.seed, step, training.batch, **few)
+        return found.xs, found.ys
+
+    return on_batches(given, make, training, lambda weights, xs, ys: squared_error(network.says(weights, xs, ys), ys))
+
+
+def on_batches(given: Given, make: Callable[[int], Batch], training: Training, loss: Callable[..., Tensor]) -> Loss:
+    """``loss(weights, *batch)`` with the batch of the step, which is drawn in a thread while the step before is taken."""
+    ahead: dict[int, Any] = {}
+    thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+
+    def taken(weights: Weights, step: int) -> Tensor:
+        batch = ahead.pop(step).result() if step in ahead else make(step)
+        ahead.clear()
+        if step + 1 < training.steps:
+            ahead[step + 1] = thread.submit(make, step + 1)
+        else:
+            thread.shutdown(wait=False)
+        return loss(weights, *(tensor.to(given.device) for tensor in batch))
+
+    return taken
+
+
+def unseen(given: Given, purpose: str = "asked") -> int:
+    """A seed that no training has, for prompts of a purpose."""
+    return digest(given.seed, purpose) >> 2
+
+
+def answers(network: Network, weights: Weights, xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"]) -> Tensor:
+    """What a network says of prompts, (b, s), without a graph, on the CPU in float64; any number of them."""
+    place = next(iter(weights.values())).device
+    with torch.no_grad():
+        parts = [
+            network.says(weights, some.to(place), shown.to(place)).double().cpu()
+            for some, shown in zip(xs.split(_AT_ONCE), ys.split(_AT_ONCE), strict=True)
+        ]
+    return torch.cat(parts)
+
+
+def predictor(network: Network, weights: Weights) -> Callable[[Tensor, Tensor], Tensor]:
+    """A network with weights as a rival is: inputs and answers -> what is said of every answer."""
+    return partial(answers, network, weights)
+
+
+def errors(said: Float[Tensor, "b n"], truth: Float[Tensor, "b n"], unit: float = 1.0) -> Float[np.ndarray, "b n"]:
+    """Squared errors behind 0, 1, 2 ... pairs, in units of ``unit``; float64."""
+    return ((said.double() - truth.double()).square() / unit).numpy()
+
+
+def line(values: Float[np.ndarray, "b n"], *, begin: int = 0) -> Line:
+    """Means by the number of pairs before, for a picture; places where nothing was said are left out."""
+    means = values.mean(axis=0)
+    return [(float(k + begin), float(mean)) for k, mean in enumerate(means) if np.isfinite(mean)]
+
+
+def mean_rows(measure: str, variant: Sequence[str], values: Float[np.ndarray, "b"], seed: int, **more: Any) -> Row:
+    """A row of a mean over prompts with its bootstrap interval; values that are no numbers do not count."""
+    known = values[np.isfinite(values)]
+    low, high = bootstrap_mean(known, seed) or (None, None)
+    reason = None if len(known) else "there is no such value"
+    value = float(known.mean()) if len(known) else None
+    return figure(measure, variant, value=value, low=low, high=high, n=len(known), reason=reason, **more)
+
+
+def picture(
+    name: str, *, x: str, y: str, lines: Mapping[str, Line], log_x: bool = False, log_y: bool = False
+) -> dict[str, Any]:
+    """A picture of lines by their names, as it goes into a record; ``x`` and ``y`` say what the axes are."""
+    plain = {own: [[float(at), float(value)] for at, value in points] for own, points in lines.items()}
+    return {"name": name, "x": x, "y": y, "log_x": log_x, "log_y": log_y, "lines": plain}
+
+
+def asked_prompts(given: Given, source: Source, count: int) -> Prompts:
+    """Prompts that no training sees."""
+    return source.batch(unseen(given), 0, count)
