@@ -17,9 +17,10 @@ from multiprocessing.connection import Connection
 import torch
 
 from kshot.seeds import torch_stream
+from kshot.synth.networks.layers import SIZES
 from kshot.synth.networks.mixing import Shape
 from kshot.synth.networks.state_space import scan
-from kshot.synth.networks.transformer import SIZES, transformer
+from kshot.synth.networks.transformer import transformer
 from kshot.synth.prompts import Source
 from scoring import spread, start
 

@@ -14,6 +14,7 @@ from kshot.synth.networks.mixing import Hearing
 
 # The package has functions of these names.
 recurrent = import_module("kshot.synth.networks.recurrent")
+layers = import_module("kshot.synth.networks.layers")
 transformer = import_module("kshot.synth.networks.transformer")
 
 
@@ -31,7 +32,7 @@ def _answers_read_off_answers(patch: pytest.MonkeyPatch) -> None:
 
 
 def _without_a_mask(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(transformer, "Hearing", lambda causal, rotary: Hearing(causal=False, rotary=rotary))
+    patch.setattr(layers, "Hearing", lambda causal, rotary: Hearing(causal=False, rotary=rotary))
 
 
 def _last_answer_in_the_set(patch: pytest.MonkeyPatch) -> None:

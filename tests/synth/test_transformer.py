@@ -9,9 +9,10 @@ from transformers import GPT2Config, GPT2Model
 from kshot.errors import KshotError, UnknownName
 from kshot.seeds import torch_stream
 from kshot.synth.networks import mixing
+from kshot.synth.networks.layers import MIXINGS, SIZES, Design
 from kshot.synth.networks.mixing import ATTENTIONS, Shape, decayed, turned
 from kshot.synth.networks.network import Network, Weights, parameters
-from kshot.synth.networks.transformer import MIXINGS, SIZES, Design, alternating, transformer
+from kshot.synth.networks.transformer import alternating, transformer
 from kshot.synth.prompts import Source
 
 SHAPE = Shape(layers=2, heads=2, width=16)
@@ -185,7 +186,7 @@ def test_rotary_scores_know_distances_alone() -> None:
 def test_longer_prompts_than_places_are_refused() -> None:
     network = KINDS["softmax, learned"]
     found = Source(width=3, pairs=9).batch(0, 0, 2)
-    with pytest.raises(KshotError, match="9 pairs: the network has places for 6"):
+    with pytest.raises(KshotError, match="17 tokens: the network has places for 12"):
         network.says(network.start(torch_stream(0, "start")), found.xs, found.ys)
     rotary = KINDS["softmax, rotary"]
     assert rotary.says(rotary.start(torch_stream(0, "start")), found.xs, found.ys).shape == (2, 9)

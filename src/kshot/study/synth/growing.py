@@ -133,6 +133,23 @@ def mean_rows(measure: str, variant: Sequence[str], values: Float[np.ndarray, "b
     return figure(measure, variant, value=value, low=low, high=high, n=len(known), reason=reason, **more)
 
 
+def ratio_row(
+    measure: str,
+    variant: Sequence[str],
+    over: Float[np.ndarray, "b"],
+    under: Float[np.ndarray, "b"],
+    seed: int,
+    **more: Any,
+) -> Row:
+    """A row of a ratio of two means over the same prompts; what one prompt adds to either is seen by the interval.
+
+    The interval is that of the mean of r + (over - r under) / mean(under), r the ratio, which they average to (the delta
+    method).
+    """
+    value, mean = over.mean() / under.mean(), under.mean()
+    return mean_rows(measure, variant, value + (over - value * under) / mean, seed, **more)
+
+
 def picture(
     name: str, *, x: str, y: str, lines: Mapping[str, Line], log_x: bool = False, log_y: bool = False
 ) -> dict[str, Any]:

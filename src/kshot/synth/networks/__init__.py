@@ -8,11 +8,12 @@ from typing import Any
 from torch import Generator
 
 from kshot.errors import KshotError
+from kshot.synth.networks.layers import Design
 from kshot.synth.networks.linear_attention import linear_attention
 from kshot.synth.networks.mixing import Shape
 from kshot.synth.networks.network import Network, parameters
 from kshot.synth.networks.recurrent import flattened, recurrent
-from kshot.synth.networks.transformer import Design, alternating, transformer
+from kshot.synth.networks.transformer import alternating, transformer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

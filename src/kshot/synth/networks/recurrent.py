@@ -26,6 +26,8 @@ def _run(kind: Callable[..., tuple[Tensor, ...]], states: int, hidden: Cells, fl
     return kind(hidden, begin, flat, True, layers, 0.0, False, False, True)[0]
 
 
+# The weights of a layer.
+_CELL = ("in", "state", "in_bias", "state_bias")
 # The gates of a cell, and how it runs.
 CELLS: Mapping[str, tuple[int, Run]] = {
     "rnn": (1, partial(_run, torch.rnn_tanh, 1)),
@@ -51,22 +53,31 @@ def recurrent(width: int, shape: Shape, *, cell: str = "lstm", attends: bool = F
 
 
 def _start(rng: Generator, *, width: int, shape: Shape, gates: int, attends: bool) -> dict[str, Tensor]:
-    e = shape.width
-    # As torch begins its recurrent layers, but normal; half of the uniform's range is sqrt(3) standard deviations.
-    spread = 1 / sqrt(3 * e)
-    found = linear_start(rng, "read_in", width + 1, e, 1 / sqrt(width + 1))
-    for i in range(shape.layers):
-        for name, size in (
-            ("in", (gates * e, e)),
-            ("state", (gates * e, e)),
-            ("in_bias", (gates * e,)),
-            ("state_bias", (gates * e,)),
-        ):
-            found[f"{i}.{name}"] = spread * torch.randn(size, generator=rng)
+    e, spread = shape.width, _spread(shape)
+    found = linear_start(rng, "read_in", width + 1, e, 1 / sqrt(width + 1)) | cells_start(rng, shape, gates)
     if attends:
         found |= linear_start(rng, "asks", e, e, spread) | linear_start(rng, "past", e, e, spread, bias=False)
         found |= linear_start(rng, "scores", e, 1, spread, bias=False)
     return found | linear_start(rng, "read_out", 2 * e if attends else e, 1, spread)
+
+
+def _spread(shape: Shape) -> float:
+    # As torch begins its recurrent layers, but normal; half of the uniform's range is sqrt(3) standard deviations.
+    return 1 / sqrt(3 * shape.width)
+
+
+def cells_start(rng: Generator, shape: Shape, gates: int) -> dict[str, Tensor]:
+    """Weights of layers of a cell with so many gates at the start."""
+    e, found = shape.width, {}
+    for i in range(shape.layers):
+        for name, size in zip(_CELL, ((gates * e, e), (gates * e, e), (gates * e,), (gates * e,)), strict=True):
+            found[f"{i}.{name}"] = _spread(shape) * torch.randn(size, generator=rng)
+    return found
+
+
+def states(weights: Weights, hidden: Cells, shape: Shape, run: Run) -> Cells:
+    """The state of the last layer behind every token."""
+    return run(hidden, [weights[f"{i}.{name}"] for i in range(shape.layers) for name in _CELL], shape.layers)
 
 
 def _says(
@@ -74,11 +85,10 @@ def _says(
 ) -> Float[Tensor, "b n"]:
     before = torch.cat([torch.zeros_like(ys[:, :1]), ys[:, :-1]], dim=1)
     hidden = linear(weights, "read_in", torch.cat([xs, before[..., None]], dim=-1))
-    names = ("in", "state", "in_bias", "state_bias")
-    states = run(hidden, [weights[f"{i}.{name}"] for i in range(shape.layers) for name in names], shape.layers)
+    found = states(weights, hidden, shape, run)
     if attends:
-        states = torch.cat([states, attended(weights, states)], dim=-1)
-    return linear(weights, "read_out", states)[..., 0]
+        found = torch.cat([found, attended(weights, found)], dim=-1)
+    return linear(weights, "read_out", found)[..., 0]
 
 
 def attended(weights: Weights, states: Cells) -> Cells:

@@ -1,0 +1,162 @@
+"""Layers over tokens: what is mixed among them and within each, where they stand, and how layers are put together.
+
+Layers are pre-norm residual blocks as GPT-2's: h + mixing(norm h), then h + MLP(norm h), and a norm behind the last.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+
+from kshot.errors import KshotError, UnknownName
+from kshot.synth.networks.mixing import (
+    ATTENTIONS,
+    SPREAD,
+    Hearing,
+    Hidden,
+    Mixing,
+    Own,
+    Shape,
+    angles,
+    inner_spread,
+    linear,
+    linear_start,
+)
+from kshot.synth.networks.network import Weights
+from kshot.synth.networks.state_space import STATE_SPACES
+
+Positions = Literal["learned", "sinusoidal", "sinusoidal-concatenated", "rotary", "none"]
+Norm = Literal["layer", "rms", "batch"]
+
+MIXINGS: Mapping[str, Mixing] = {**ATTENTIONS, **STATE_SPACES}
+
+SIZES: Mapping[str, Shape] = {
+    "tiny": Shape(layers=3, heads=2, width=64),
+    "small": Shape(layers=6, heads=4, width=128),
+    "standard": Shape(layers=12, heads=8, width=256),
+}
+"""As published by Garg et al. 2022: 0.2, 1.2 and 9.5 million parameters with softmax attention and MLPs."""
+
+_NORM_FLOOR = 1e-5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Design:
+    """What layers are made of: ``mixing`` is one of MIXINGS for all of them, one for each, or None.
+
+    Without a mask (``causal`` False) all tokens hear all.
+    """
+
+    mixing: str | tuple[str, ...] | None = "softmax"
+    mlp: bool = True
+    positions: Positions = "learned"
+    norm: Norm = "layer"
+    causal: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """All that a pass through layers depends on besides weights and tokens; ``mixings`` has one a layer, None for none."""
+
+    shape: Shape
+    design: Design
+    mixings: tuple[Mixing | None, ...]
+    hearing: Hearing
+
+
+def layers(shape: Shape, design: Design) -> Layers:
+    """Layers of a shape and design; UnknownName, and KshotError for parts that do not go together."""
+    kinds = design.mixing if isinstance(design.mixing, tuple) else (design.mixing,) * shape.layers
+    for kind in kinds:
+        if kind is not None and kind not in MIXINGS:
+            raise UnknownName("kind of mixing", kind, MIXINGS)
+    if len(kinds) != shape.layers:
+        raise KshotError(f"{len(kinds)} kinds of mixing for {shape.layers} layers; what works is one, or one for each")
+    positions = design.positions
+    a_head = shape.heads * (1 if positions in ("learned", "none") else 2)
+    if shape.width % a_head:
+        raise KshotError(
+            f"width {shape.width} of {shape.heads} heads with positions {positions!r}: what works is a multiple of {a_head}"
+        )
+    mixings = tuple(None if kind is None else MIXINGS[kind] for kind in kinds)
+    ordered = [kind for kind, own in zip(kinds, mixings, strict=True) if own is not None and own.ordered]
+    if not design.causal and (ordered or positions != "none"):
+        found = f"{ordered[0]} hears what came before" if ordered else f"positions are {positions}"
+        raise KshotError(f"a set has no order, and {found}; what works is positions='none' and attention without decay")
+    return Layers(shape, design, mixings, Hearing(causal=design.causal, rotary=positions == "rotary"))
+
+
+def layers_start(plan: Layers, places: int, rng: Generator) -> dict[str, Tensor]:
+    """Their weights at the start; learned positions for so many tokens."""
+    e = plan.shape.width
+    found: dict[str, Tensor] = {}
+    if plan.design.positions == "sinusoidal-concatenated":
+        found |= linear_start(rng, "join", 2 * e, e)
+    if plan.design.positions == "learned":
+        found["positions"] = SPREAD * torch.randn(places, e, generator=rng)
+    for i, mixing in enumerate(plan.mixings):
+        own: dict[str, Tensor] = {}
+        if mixing is not None:
+            own |= _norm_start(plan, "norm") | mixing.start(rng, plan.shape)
+        if plan.design.mlp:
+            own |= _norm_start(plan, "mlp_norm")
+            own |= linear_start(rng, "up", e, 4 * e) | linear_start(rng, "down", 4 * e, e, inner_spread(plan.shape))
+        found |= {f"{i}.{name}": tensor for name, tensor in own.items()}
+    return found | _norm_start(plan, "norm")
+
+
+def passed(plan: Layers, weights: Weights, hidden: Hidden) -> Hidden:
+    """Tokens behind all layers, before the last norm (``normed``). KshotError for more tokens than there are places."""
+    hidden = _placed(plan, weights, hidden)
+    for own, mixing in zip(_by_layer(weights, plan.shape.layers), plan.mixings, strict=True):
+        if mixing is not None:
+            hidden = hidden + mixing.mix(own, normed(plan, own, hidden), plan.shape, plan.hearing)
+        if plan.design.mlp:
+            up = linear(own, "up", normed(plan, own, hidden, "mlp_norm"))
+            hidden = hidden + linear(own, "down", nn.functional.gelu(up, approximate="tanh"))
+    return hidden
+
+
+def _norm_start(plan: Layers, name: str) -> dict[str, Tensor]:
+    e = plan.shape.width
+    return {f"{name}.weight": torch.ones(e)} | ({} if plan.design.norm == "rms" else {f"{name}.bias": torch.zeros(e)})
+
+
+def _by_layer(weights: Weights, layers: int) -> list[dict[str, Tensor]]:
+    found: list[dict[str, Tensor]] = [{} for _ in range(layers)]
+    for name, tensor in weights.items():
+        number, _, own = name.partition(".")
+        if number.isdigit():
+            found[int(number)][own] = tensor
+    return found
+
+
+def _placed(plan: Layers, weights: Weights, hidden: Hidden) -> Hidden:
+    """Tokens that know where they stand, where that is not for attention to tell."""
+    t, e = hidden.shape[1:]
+    if plan.design.positions == "learned":
+        if t > len(weights["positions"]):
+            raise KshotError(f"{t} tokens: the network has places for {len(weights['positions'])}")
+        return hidden + weights["positions"][:t]
+    if plan.design.positions in ("sinusoidal", "sinusoidal-concatenated"):
+        by = angles(t, e)
+        waves = torch.cat([by.sin(), by.cos()], dim=1).to(hidden)
+        if plan.design.positions == "sinusoidal":
+            return hidden + waves
+        return linear(weights, "join", torch.cat([hidden, waves.expand_as(hidden)], dim=-1))
+    return hidden
+
+
+def normed(plan: Layers, own: Own, hidden: Hidden, name: str = "norm") -> Hidden:
+    """Tokens behind a norm: the last one, where ``own`` are the weights of all."""
+    weight, width = own[f"{name}.weight"], hidden.shape[-1:]
+    if plan.design.norm == "rms":
+        return nn.functional.rms_norm(hidden, width, weight, eps=_NORM_FLOOR)
+    bias = own[f"{name}.bias"]
+    if plan.design.norm == "batch":
+        # Over the prompts of a batch, at every token by itself: what comes later in a prompt is not heard through it.
+        mean, variance = hidden.mean(dim=0), hidden.var(dim=0, correction=0)
+        return (hidden - mean) * torch.rsqrt(variance + _NORM_FLOOR) * weight + bias
+    return nn.functional.layer_norm(hidden, width, weight, bias, eps=_NORM_FLOOR)
