@@ -24,6 +24,9 @@ Look = Callable[[int, Weights], None]
 
 # Prompts go through a network so many at a time where nothing is learned from them.
 _AT_ONCE = 1024
+# Training tells so many times how it goes.
+_TELLS = 200
+_BARS = "▁▂▃▄▅▆▇█"
 
 
 def grown(
@@ -42,12 +45,14 @@ def grown(
     apart. Training that was stopped goes on from its last state. Raises NumericError.
     """
     at = {round(training.steps ** (i / looks)) for i in range(looks + 1)}
+    told, losses = max(1, training.steps // _TELLS), []
 
     def watch(step: int, weights: Weights, now: float) -> None:
-        if step in at:
-            given.say(f"{word}, step {step} of {training.steps}, loss {now:.4g}")
-            if look is not None:
-                look(step, {name: tensor.detach() for name, tensor in weights.items()})
+        losses.append(now)
+        if step % told == 0 or step == training.steps:
+            given.say(f"{word}, step {step:,} of {training.steps:,}, loss {now:.4g} {curve(losses)}")
+        if step in at and look is not None:
+            look(step, {name: tensor.detach() for name, tensor in weights.items()})
 
     key = f"{word} {given.seed} {training}"
     place = Kept(given.place / f"{word.replace(' ', '-')}-{given.seed}.safetensors", key) if given.place else None
@@ -58,6 +63,19 @@ def grown(
     if place is not None:
         place.done()
     return done.weights
+
+
+def curve(losses: Sequence[float], width: int = 16) -> str:
+    """Losses as a line of text: means of stretches of equal length, from the greatest to the least on a log scale.
+
+    >>> curve([8.0, 4.0, 2.0, 1.0])
+    '█▆▃▁'
+    """
+    stretches = np.array_split(np.asarray(losses, dtype=np.float64), min(width, len(losses)))
+    heights = np.log(np.maximum([stretch.mean() for stretch in stretches], 1e-30))
+    reach = heights.max() - heights.min()
+    levels = np.round((heights - heights.min()) / reach * (len(_BARS) - 1)) if reach > 0 else np.zeros(len(heights))
+    return "".join(_BARS[int(level)] for level in levels)
 
 
 def on_prompts(
