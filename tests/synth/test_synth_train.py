@@ -1,5 +1,6 @@
 """Training of small networks: a pure function of its configuration, the same to the bit whether it was stopped or not."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,21 @@ def test_the_same_configuration_gives_the_same_bits_and_leaves_its_start() -> No
     assert one.losses == other.losses
     assert same(before, start())
     assert not same(one.weights, before)
+
+
+def test_products_in_short_numbers_learn_alike_and_weights_stay_long() -> None:
+    formats = []
+
+    def told(weights: train.Weights, step: int) -> torch.Tensor:
+        formats.append(torch.nn.functional.linear(torch.ones(2, 2), torch.ones(2, 2)).dtype)
+        return loss(weights, step)
+
+    short = trained(start(), told, replace(TRAINING, precision="bfloat16"))
+    long = trained(start(), told, TRAINING)
+    assert formats == [torch.bfloat16] * 12 + [torch.float32] * 12
+    assert {tensor.dtype for tensor in short.weights.values()} == {torch.float32}
+    assert short.losses != long.losses
+    assert short.losses == pytest.approx(long.losses, rel=0.02)
 
 
 class _Stop(Exception):

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,7 +26,10 @@ _SECONDS, _SHARE = 15.0, 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """How long and how fast: AdamW with these betas, ``clip`` the greatest norm of a gradient (None: any)."""
+    """How long and how fast: AdamW with these betas, ``clip`` the greatest norm of a gradient (None: any).
+
+    With ``precision`` bfloat16 products are taken in it (torch.autocast); weights, moments and sums stay in float32.
+    """
 
     steps: int
     batch: int = 64
@@ -36,6 +39,7 @@ class Training:
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
@@ -114,11 +118,13 @@ def trained(
     before, moments, facts = found or (dict(start), {}, {"losses": [], "seconds": 0.0})
     weights = {name: tensor.detach().clone().requires_grad_(True) for name, tensor in before.items()}
     optimiser = adamw(weights, training.weight_decay, moments, training.betas)
+    device = next((tensor.device.type for tensor in weights.values()), "cpu")
     losses, seconds, began = list(facts["losses"]), float(facts["seconds"]), time.perf_counter()
     for step in range(len(losses), training.steps):
         for tensor in weights.values():
             tensor.grad = None
-        value = loss(weights, step)
+        with torch.autocast(device, torch.bfloat16, enabled=training.precision == "bfloat16"):
+            value = loss(weights, step)
         if not math.isfinite(now := float(value.detach())):
             raise NumericError(
                 f"the loss of step {step + 1} of {training.steps} is {now}; try a smaller learning rate than "
