@@ -134,4 +134,12 @@ def _ready(study: Grown, run: Mapping[str, Any], directory: Path | None, missing
     return study if directory is None else replace(study, place=directory / STATE)
 
 
-_INQUIRY = Inquiry(word="synth", line=_line, results=_results, about=_about, ready=_ready)
+def _forecast(study: Grown, missing: Sequence[Cell]) -> list[float] | None:
+    """Seconds of each cell with this machine's cores; None where one has no figure for this size."""
+    minutes = [EXPERIMENTS[cell.task].parts[cell.part].minutes.get(study.size) for cell in missing]
+    cores = torch.get_num_threads()
+    known = [60 * one / cores for one in minutes if one is not None]
+    return known if len(known) == len(minutes) else None
+
+
+_INQUIRY = Inquiry(word="synth", line=_line, results=_results, forecast=_forecast, about=_about, ready=_ready)

@@ -27,10 +27,15 @@ class Given:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A part by what it asks; ``answer`` gives ``rows`` (figures.figure) and may give ``pictures`` (growing.picture)."""
+    """A part by what it asks; ``answer`` gives ``rows`` (figures.figure) and may give ``pictures`` (growing.picture).
+
+    ``minutes`` are those that one core takes of each size, measured or counted from measured steps (docs/LOG.md): they
+    say how long to wait, and nothing else rests on them.
+    """
 
     asks: str
     answer: Callable[[Given], dict[str, Any]] = field(repr=False)
+    minutes: Mapping[Size, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
