@@ -212,7 +212,7 @@ def test_settings_that_make_no_sense(options: dict[str, Any], error: type[Except
 def test_a_size_says_how_much_and_numbers_stand_instead() -> None:
     assert scaled(make_hypotheses_settings(size="medium")) == SCALES["medium"]
     own = scaled(make_hypotheses_settings(size="medium", num_fewshot=3, limit=7, seed=(4,)))
-    assert own == replace(SCALES["medium"], shots=3, limit=7, seeds=(4,), beside=None)
+    assert own == replace(SCALES["medium"], shots=3, limit=7, seeds=(4,), redrawn=None, beside=None)
 
 
 def test_what_no_verdict_rests_on_is_asked_of_fewer_seeds(worded: LM) -> None:
@@ -232,9 +232,22 @@ def test_what_no_verdict_rests_on_is_asked_of_fewer_seeds(worded: LM) -> None:
         "chat, shots: the first 2 of 3 seeds, since no verdict rests on them; --seed names seeds for all parts"
     ]
     assert not _of_few_seeds(SCALES["smoke"])
-    assert len(_of_few_seeds(SCALES["medium"])) == 1
+    published, rest = _of_few_seeds(SCALES["medium"])
+    assert published.startswith("published: the first 10 of 20 seeds, and so its own verdicts rest on fewer")
+    assert "the first 3 of 20 seeds" in rest
+    assert "published" not in rest
     # Every claim has its rows in a part that is asked of all seeds.
     assert set(JUDGED) < set(PARTS)
+
+
+def test_the_published_protocol_with_fewer_seeds_than_the_rest(worded: LM, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = ("published", "fast")
+    monkeypatch.setitem(SCALES, "smoke", replace(SCALES["smoke"], seeds=(0, 1, 2), parts=parts, redrawn=2))
+    ours = asked(worded, (letters.films(80),), seed=(), parts=parts).results["kshot"]
+    assert [cell["seed"] for cell in ours["cells"] if cell["part"] == "published"] == [0, 1]
+    assert [cell["seed"] for cell in ours["cells"] if cell["part"] == "fast"] == [0, 1, 2]
+    both = {row["seed"] for row in ours["measures"] if row["measure"] == "protocol"}
+    assert both == {None, 0, 1}, "a difference of protocols has both"
 
 
 def test_the_same_from_python(worded: LM, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from kshot.study.hypotheses.battery import PARTS, Battery
 from kshot.study.hypotheses.claims import HYPOTHESES, verdicts
 from kshot.study.hypotheses.forecast import seconds_to_go
 from kshot.study.hypotheses.protocols import between_protocols
-from kshot.study.hypotheses.scale import SCALES, Scale
+from kshot.study.hypotheses.scale import REDRAWN, SCALES, Scale
 from kshot.study.hypotheses_settings import HypothesesSettings
 from kshot.study.inquiry import Inquiry, on_record, record, task_record, with_packing
 from kshot.study.over_seeds import over_seeds
@@ -72,14 +72,22 @@ def scaled(asked: HypothesesSettings) -> Scale:
         scale = replace(scale, limit=asked.limit)
     if asked.parts:
         scale = replace(scale, parts=asked.parts)
-    return replace(scale, seeds=asked.seed, beside=None) if asked.seed else scale
+    return replace(scale, seeds=asked.seed, redrawn=None, beside=None) if asked.seed else scale
 
 
 def _of_few_seeds(scale: Scale) -> list[str]:
-    """A note about the parts that are not asked of all seeds."""
-    few = [part for part in scale.parts if len(scale.seeds_of(part)) < len(scale.seeds)]
-    said = f"the first {scale.beside} of {len(scale.seeds)} seeds, since no verdict rests on them"
-    return [f"{', '.join(few)}: {said}; --seed names seeds for all parts"] if few else []
+    """Notes about parts that are not asked of all seeds."""
+    every = len(scale.seeds)
+    few = [part for part in scale.parts if len(scale.seeds_of(part)) < every]
+    beside = [part for part in few if part != REDRAWN]
+    notes = []
+    if REDRAWN in few:
+        said = f"the first {scale.redrawn} of {every} seeds, and so its own verdicts rest on fewer"
+        notes.append(f"{REDRAWN}: {said}; --seed names seeds for all parts")
+    if beside:
+        said = f"the first {scale.beside} of {every} seeds, since no verdict rests on them"
+        notes.append(f"{', '.join(beside)}: {said}; --seed names seeds for all parts")
+    return notes
 
 
 def _with_labels(task: Task) -> Task:

@@ -33,7 +33,7 @@ SIZES = {
         shots=8, limit=30, validation=0, grid=(0.005,), effort=Effort(queries=2, pairs=2, orders=12), layer_causal=2
     ),
     "medium": Size(
-        shots=32, limit=100, validation=100, grid=GRID, effort=Effort(queries=10, pairs=2, orders=16), controls=32
+        shots=32, limit=100, validation=100, grid=GRID, effort=Effort(queries=6, pairs=2, orders=16), controls=24
     ),
     "full": Size(shots=32, limit="all", validation=200, grid=GRID, effort=Effort(queries=100, pairs=16, orders=120)),
 }

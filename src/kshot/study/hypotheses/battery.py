@@ -25,7 +25,7 @@ from kshot.study.hypotheses.labels import ablated, by_share_permuted, by_share_r
 from kshot.study.hypotheses.orders import by_order
 from kshot.study.hypotheses.pool import selected
 from kshot.study.hypotheses.relations import composed
-from kshot.study.hypotheses.scale import Scale
+from kshot.study.hypotheses.scale import OF_SEEDS, Scale
 from kshot.study.parts import Cell, Line, Part, Say, digest_of, with_needed
 from kshot.transform.lexicon import Lexicon, lexicon
 from kshot.transform.written import Tokens, written
@@ -48,7 +48,7 @@ class Battery:
 
     def cells(self) -> tuple[Cell, ...]:
         """Every part, named by all that its figures depend on."""
-        asked = {name: value for name, value in asdict(self.scale).items() if name not in ("seeds", "parts", "beside")}
+        asked = {name: value for name, value in asdict(self.scale).items() if name not in OF_SEEDS}
         about = {task.name: [task_facts(task, task.template), self.elsewhere.get(task.name)] for task in self.tasks}
         return tuple(
             Cell(

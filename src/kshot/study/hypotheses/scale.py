@@ -5,8 +5,11 @@ from typing import Literal
 
 from kshot.study.hypotheses_settings import BATTERY
 
-# The parts that verdicts rest on.
-JUDGED = ("published", "fast", "functions", "synonyms")
+# The parts that verdicts rest on; those of the published protocol also on the one that is dearest of all.
+JUDGED = ("fast", "functions", "synonyms")
+REDRAWN = "published"
+# What of a scale says which parts and seeds are asked, and changes nothing about any of them.
+OF_SEEDS = ("seeds", "parts", "redrawn", "beside")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,8 +17,9 @@ class Scale:
     """How much the battery asks: parts, demonstrations, queries, seeds, and functions g, each with ``draws`` sets of
     demonstrations of label words.
 
-    ``pool`` training examples are drawn for a seed, and demonstrations from these. ``beside``: what no verdict rests on
-    is asked of so many seeds, the first ones (None: of all).
+    ``pool`` training examples are drawn for a seed, and demonstrations from these. ``redrawn``: demonstrations are redrawn
+    for every query with so many seeds, the first ones (None: with all); ``beside``: what no verdict rests on is asked of
+    so many.
     """
 
     parts: tuple[str, ...] = BATTERY
@@ -25,11 +29,14 @@ class Scale:
     functions: int
     draws: int
     pool: int = 512
+    redrawn: int | None = None
     beside: int | None = None
 
     def seeds_of(self, part: str) -> tuple[int, ...]:
         """The seeds of which this part is asked."""
-        return self.seeds if part in JUDGED else self.seeds[: self.beside]
+        if part in JUDGED:
+            return self.seeds
+        return self.seeds[: self.redrawn if part == REDRAWN else self.beside]
 
 
 SCALES = {
@@ -40,7 +47,7 @@ SCALES = {
     ),
     # So many seeds tell a planted selector, learner and composer apart nine times in ten, ten seeds do not
     # (docs/results/power.md); tables and curves beside the verdicts do with fewer.
-    "medium": Scale(shots=16, limit=32, seeds=tuple(range(20)), functions=15, draws=8, beside=5),
+    "medium": Scale(shots=16, limit=32, seeds=tuple(range(20)), functions=15, draws=8, redrawn=10, beside=3),
     "full": Scale(shots=32, limit=256, seeds=tuple(range(20)), functions=500, draws=250),
 }
 """``full`` is as published by Li et al. 2024, as far as that is known."""
