@@ -7,7 +7,7 @@ import pytest
 from kshot.data import published_figures
 from kshot.data.published_figures import DAI_2023_FIGURES, DEUTCH_2024_FIGURES, TASKS, beside
 
-AGAIN = "1.3B, Deutch et al."
+AGAIN = "1.3B, Deutch 2024"
 # measure, words beside the rate, model: six figures in the order of TASKS, "-" where there is none, and their published mean
 PAPER = """
 accuracy | zero-shot | 1.3B | .705 .393 .659 .726 .463 .375
@@ -20,28 +20,28 @@ rec2ftp | | 1.3B | .9184 .6667 .9708 .8717 .8308 .8750 mean .8556
 rec2ftp | | 2.7B | .9683 .7160 .9583 .8763 .8444 1.0000 mean .8939
 sim_aou | appended label, normalised | 1.3B | .110 .080 .222 .191 .281 .234 mean .186
 sim_aou | appended label, normalised | 2.7B | .195 .323 .157 .212 .333 .130 mean .225
-sim_aou | appended label, normalised | 1.3B, Deutch et al. | .11 .09 .22 .18 .31 .21 mean .187
-sim_aou | appended label, raw | 1.3B, Deutch et al. | .05 .04 .17 .06 .18 .11 mean .102
+sim_aou | appended label, normalised | 1.3B, Deutch 2024 | .11 .09 .22 .18 .31 .21 mean .187
+sim_aou | appended label, raw | 1.3B, Deutch 2024 | .05 .04 .17 .06 .18 .11 mean .102
 sim_am | appended label, before fine-tuning | 1.3B | .555 .391 .398 .378 .152 .152 mean .338
 sim_am | appended label, before fine-tuning | 2.7B | .687 .380 .314 .346 .172 .228 mean .355
 sim_am | appended label, after fine-tuning | 1.3B | .585 .404 .498 .490 .496 .177 mean .442
 sim_am | appended label, after fine-tuning | 2.7B | .687 .492 .347 .374 .485 .217 mean .434
-sim_am | appended label, after fine-tuning | 1.3B, Deutch et al. | .59 .40 .49 .45 .48 .20 mean .435
-sim_am_delta | appended label | 1.3B, Deutch et al. | .15 .31 .14 .25 .50 .25 mean .267
+sim_am | appended label, after fine-tuning | 1.3B, Deutch 2024 | .59 .40 .49 .45 .48 .20 mean .435
+sim_am_delta | appended label | 1.3B, Deutch 2024 | .15 .31 .14 .25 .50 .25 mean .267
 kendall | appended label, softmax in float32 as published | 1.3B | .192 .151 .173 .181 .190 .274 mean .193
 kendall | appended label, softmax in float32 as published | 2.7B | .213 .177 .264 .203 .201 .225 mean .214
 learning_rate | | 1.3B | .0005 .00016 .003 .003 .2 .08
 learning_rate | | 2.7B | .007 .04 .001 .002 .2 .01
 """
 CONTROLS = """
-sim_aou | layer-causal, appended label, normalised | 1.3B, Deutch et al. | .22 .11 .33 .35 .33 .34 mean .279
-sim_aou | layer-causal, appended label, raw | 1.3B, Deutch et al. | .13 .11 .21 .18 .13 .24 mean .167
-sim_am | layer-causal, appended label, after fine-tuning | 1.3B, Deutch et al. | .58 .39 .30 .27 .12 .04 mean .283
-sim_am_delta | layer-causal, appended label | 1.3B, Deutch et al. | .30 .33 .26 .32 .43 .38 mean .336
-sim_aou | trained embeddings, appended label, raw | 1.3B, Deutch et al. | .11 .06 .24 .20 - .01
-sim_aou | untrained, appended label, raw | 1.3B, Deutch et al. | .09 .07 .18 .06 - .04
-sim_am_delta | trained embeddings, appended label | 1.3B, Deutch et al. | .09 .03 .18 .16 - .05
-sim_am_delta | untrained, appended label | 1.3B, Deutch et al. | .11 .05 .16 .17 - .26
+sim_aou | layer-causal, appended label, normalised | 1.3B, Deutch 2024 | .22 .11 .33 .35 .33 .34 mean .279
+sim_aou | layer-causal, appended label, raw | 1.3B, Deutch 2024 | .13 .11 .21 .18 .13 .24 mean .167
+sim_am | layer-causal, appended label, after fine-tuning | 1.3B, Deutch 2024 | .58 .39 .30 .27 .12 .04 mean .283
+sim_am_delta | layer-causal, appended label | 1.3B, Deutch 2024 | .30 .33 .26 .32 .43 .38 mean .336
+sim_aou | trained embeddings, appended label, raw | 1.3B, Deutch 2024 | .11 .06 .24 .20 - .01
+sim_aou | untrained, appended label, raw | 1.3B, Deutch 2024 | .09 .07 .18 .06 - .04
+sim_am_delta | trained embeddings, appended label | 1.3B, Deutch 2024 | .09 .03 .18 .16 - .05
+sim_am_delta | untrained, appended label | 1.3B, Deutch 2024 | .11 .05 .16 .17 - .26
 """
 # Every way in which something is measured, as the parts of a study name them.
 RUNS = ("zero-shot", "fine-tuned", "in-context")

@@ -12,7 +12,7 @@ from typing import Any
 Row = dict[str, Any]
 
 TASKS = ("sst2", "sst5", "mr", "subj", "agnews", "cb")
-_SMALL, _LARGE, _AGAIN = "1.3B", "2.7B", "1.3B, Deutch et al."
+_SMALL, _LARGE, _AGAIN = "1.3B", "2.7B", "1.3B, Deutch 2024"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
