@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kshot import cli
-from kshot.study.synth import linear_attention
+from kshot.study.synth import against_descent
 from kshot.synth.train import Training
 
 NAME = "linear-attention-is-gradient-descent"
@@ -15,8 +15,8 @@ NAME = "linear-attention-is-gradient-descent"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     few = Training(steps=6, batch=16, learning_rate=1e-2)
-    much = linear_attention._Much(training=dict.fromkeys((1, 2, 5), few), asked=40, looks=2)
-    monkeypatch.setattr(linear_attention, "_MUCH", {"smoke": much})
+    much = against_descent.Much(training={"one layer": few}, asked=40, looks=2)
+    monkeypatch.setattr(against_descent, "_MUCH", {"smoke": much})
 
 
 def test_an_experiment_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

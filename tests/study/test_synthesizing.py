@@ -12,7 +12,7 @@ from kshot.errors import NumericError, OutputError, UnknownName
 from kshot.study import synthesizing
 from kshot.study.figures import figure
 from kshot.study.place import Finished
-from kshot.study.synth import linear_attention as module
+from kshot.study.synth import against_descent
 from kshot.study.synth.catalogue import EXPERIMENTS
 from kshot.study.synth.experiment import Claim, Experiment, Given, Part, judged
 from kshot.study.synth_settings import NAMES, make_synth_settings
@@ -26,8 +26,9 @@ NAME = "linear-attention-is-gradient-descent"
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundredth of the smallest size."""
     few = Training(steps=8, batch=16, learning_rate=1e-2)
+    training = dict.fromkeys(against_descent._MUCH["smoke"].training, few)
     monkeypatch.setattr(
-        module, "_MUCH", {"smoke": module._Much(training=dict.fromkeys((1, 2, 5), few), asked=60, looks=3)}
+        against_descent, "_MUCH", {"smoke": against_descent.Much(training=training, asked=60, looks=3, searched=60)}
     )
 
 
@@ -66,7 +67,7 @@ def test_every_claim_is_about_a_figure_that_is_there() -> None:
     verdicts = asked().results["kshot"]["verdicts"]
     assert all(row["observed"] is not None for row in verdicts)
     identities = [row for row in verdicts if row["statistic"].startswith("greatest_difference")]
-    assert len(identities) == 4
+    assert len(identities) == 7
     assert all(row["verdict"] == "holds" and row["must"] and row["observed"] <= 1e-10 for row in identities)
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from kshot.errors import KshotError
-from kshot.synth.grammar import DELIMITER, Ginc, documents, examples, ginc, inferred
+from kshot.synth.grammar import DELIMITER, Ginc, best_answers, documents, examples, ginc, inferred
 
-SMALL = ginc(1, vocabulary=4, entities=2, slots=3, known=2, unknown=1)
+SMALL = ginc(1, vocabulary=4, shape=(2, 3), known=2, unknown=1)
 
 
 def test_tables_are_what_they_are_called() -> None:
@@ -47,7 +47,7 @@ def test_the_same_seed_is_the_same_mixture_and_text() -> None:
 
 def test_documents_are_of_known_concepts_and_follow_their_transitions() -> None:
     # Every token its own state, so that transitions can be counted.
-    mixture = ginc(2, vocabulary=200, entities=2, slots=4, known=2, unknown=1, keep=0.7)
+    mixture = ginc(2, vocabulary=200, shape=(2, 4), known=2, unknown=1, keep=0.7)
     mixture = Ginc(vocabulary=8, memory=np.arange(8).reshape(2, 4), slots=mixture.slots, entities=mixture.entities,
                    start=mixture.start, known=2)  # fmt: skip
     found, concepts = documents(mixture, 0, 200, 500)
@@ -156,3 +156,52 @@ def test_wrong_numbers_are_refused() -> None:
         examples(SMALL, 0, 3, shots=1, length=1)
     with pytest.raises(KshotError, match="give unknown=1 or more"):
         examples(ginc(0, unknown=0), 0, 3, shots=1, length=3, of="unknown")
+
+
+def own_tokens() -> Ginc:
+    """Every state its own token, so that a text tells its states."""
+    return Ginc(vocabulary=8, memory=np.arange(8).reshape(2, 4), slots=ginc(2, shape=(10, 4), known=2, unknown=0).slots,
+                entities=np.array([[0.7, 0.3], [0.2, 0.8]]), start=np.full(8, 1 / 8), known=2)  # fmt: skip
+
+
+def test_examples_that_are_not_joined_go_on_as_documents() -> None:
+    mixture = own_tokens()
+    found = examples(mixture, 0, 3000, shots=3, length=3, joined=0.0)
+    counts = np.zeros((2, 8, 8))
+    np.add.at(counts, (found.concepts[:, None], found.tokens[:, :-1], found.tokens[:, 1:]), 1)
+    assert counts / counts.sum(axis=2, keepdims=True) == pytest.approx(mixture.transitions(), abs=0.03)
+    assert (found.tokens[:, 0] % 4 == found.first).all()
+
+
+def test_the_share_of_joints_is_as_asked() -> None:
+    mixture = own_tokens()
+    for joined in (0.0, 0.3, 1.0):
+        found = examples(mixture, 0, 4000, shots=2, length=3, joined=joined)
+        begins = (found.tokens[:, 3] == DELIMITER) & (found.tokens[:, 4] % 4 == found.first)
+        # A document too may be at the delimiter and the first slot behind it.
+        by_chance = examples(mixture, 0, 4000, shots=2, length=3, joined=0.0)
+        chance = ((by_chance.tokens[:, 3] == DELIMITER) & (by_chance.tokens[:, 4] % 4 == by_chance.first)).mean()
+        assert begins.mean() == pytest.approx(joined + (1 - joined) * chance, abs=0.03)
+
+
+def test_best_answers_know_where_examples_begin() -> None:
+    mixture = own_tokens()
+    found = examples(mixture, 0, 300, shots=3, length=3, joined=0.5)
+    # The last token is the state, and nothing else matters.
+    step = mixture.transitions()[found.concepts, found.tokens[:, -1]]
+    assert np.array_equal(found.answers, step.argmax(axis=1))
+    # Of a token that two slots share, the text before it tells the slot only as far as it reaches.
+    two = Ginc(vocabulary=4, memory=np.array([[0, 1, 1, 2]]), slots=np.eye(4)[[[1, 2, 3, 0]]], entities=np.eye(1),
+               start=np.full(4, 1 / 4), known=1)  # fmt: skip
+    tokens, none = np.array([[1, 1], [1, 1]]), np.zeros(2, dtype=int)
+    begins = np.array([[True, False], [True, True]])
+    assert best_answers(two, tokens, none, np.array([1, 1]), begins).tolist() == [2, 1]
+
+
+def test_by_the_papers_text_every_way_is_possible_and_by_its_code_not() -> None:
+    assert (ginc(0).slots > 0).mean() > 0.999
+    coded = ginc(0, permutations=10)
+    assert 0.25 < (coded.slots == 0).mean() < 0.45
+    tokens, _ = documents(coded, 5, 60, 96)
+    assert -inferred(coded, tokens).likelihood.mean() < 1.6
+    assert -inferred(ginc(0), documents(ginc(0), 5, 60, 96)[0]).likelihood.mean() > 2.2

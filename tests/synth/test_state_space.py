@@ -7,7 +7,7 @@ import torch
 
 from kshot.seeds import torch_stream
 from kshot.synth.networks.mixing import Hearing, Shape
-from kshot.synth.networks.state_space import STATE_SPACES, kernel, scan, selected
+from kshot.synth.networks.state_space import STATE_SPACES, kernel, recurred, scan, selected
 
 SHAPE = Shape(layers=2, heads=2, width=8)
 
@@ -34,6 +34,24 @@ def test_the_scan_is_the_recurrence(t: int) -> None:
         strict=True,
     ):
         assert torch.allclose(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("t", [1, 2, 3, 40])
+def test_states_one_after_another_are_the_scan_and_so_are_their_slopes(t: int) -> None:
+    rng = torch_stream(0, "recurred", t)
+    decay = torch.rand(2, t, 3, 4, generator=rng, dtype=torch.float64).requires_grad_(True)
+    added = torch.randn(2, t, 3, 4, generator=rng, dtype=torch.float64).requires_grad_(True)
+    found, expected = recurred(decay, added), recurrence(decay, added)
+    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
+    weights = torch.randn(found.shape, generator=rng, dtype=torch.float64)
+    for one, other in zip(
+        torch.autograd.grad((found * weights).sum(), (decay, added)),
+        torch.autograd.grad((expected * weights).sum(), (decay, added), materialize_grads=True),
+        strict=True,
+    ):
+        assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradcheck(recurred, (decay[:1, :4, :2, 0], added[:1, :4, :2, 0]))
+    assert torch.autograd.gradgradcheck(recurred, (decay[:1, :4, :2, 0], added[:1, :4, :2, 0]))
 
 
 def test_a_state_that_forgets_at_once_or_never() -> None:

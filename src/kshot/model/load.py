@@ -1,6 +1,5 @@
 """From a name to a frozen model that is ready to read: weights, tokenizer, number format, route, memory."""
 
-import ctypes
 import inspect
 import json
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from kshot.devices import Device, device_of
+from kshot.devices import Device, device_of, keep_buffers
 from kshot.errors import KshotError, ModelError
 from kshot.model.attention import install
 from kshot.model.lm import LM, Route, keeps_rows
@@ -71,7 +70,7 @@ def frozen(model: PreTrainedModel, tokenizer: Any, source: Source, *, check: boo
     if getattr(model.config, "is_encoder_decoder", False):
         raise ModelError(f"model {source.name!r} is an encoder-decoder; kshot reads with decoder-only models")
     model.eval().requires_grad_(False)
-    _keep_buffers()
+    keep_buffers()
     parameter = next(model.parameters())
     if parameter.dtype in (torch.bfloat16, torch.float16):
         _head_in_float32(model)
@@ -243,14 +242,3 @@ def _budget(model: PreTrainedModel, parameter: Tensor) -> tuple[int, int]:
     tokens = min(_PACK, int(free / 8 / per_token))
     rows = min(_LOGITS // (4 * config.vocab_size), int(free / 8 / per_row))
     return tuple(max(16, 1 << (max(n, 1).bit_length() - 1)) for n in (tokens, rows))  # type: ignore[return-value]
-
-
-def _keep_buffers() -> None:
-    """Ask glibc to keep large freed buffers: returned to the kernel, every pass pays for its pages again."""
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        trim_threshold, mmap_threshold = -1, -3
-        libc.mallopt(mmap_threshold, 1 << 30)
-        libc.mallopt(trim_threshold, 1 << 30)
-    except (OSError, AttributeError):
-        return

@@ -25,6 +25,13 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("loss", "loss_apart", "loss_ratio", "greatest_difference", "best_rate"), _POSITIVE),
     **dict.fromkeys(("prediction_distance", "sensitivity_distance"), _POSITIVE),
     "sensitivity_cosine": _COSINE,
+    # Of small models.
+    **dict.fromkeys(("agreement", "mastered", "foreseen", "posterior", "decay", "ruled_out"), _SHARE),
+    **dict.fromkeys(("heard_of_partner", "share_of_partner", "order_spread"), _SHARE),
+    **dict.fromkeys(("accuracy_gain", "accuracy_over", "accuracy_difference", "posterior_gain"), _COSINE),
+    **dict.fromkeys(("rule_distance", "task_error", "error_ratio", "spd", "spd_ratio", "ilwd"), _POSITIVE),
+    **dict.fromkeys(("best_penalty", "penalty_ratio", "parameters", "parameters_apart"), _POSITIVE),
+    **dict.fromkeys(("kl_to_exact", "mastered_over_trained", "distance_ratio"), _POSITIVE),
 }
 
 

@@ -7,7 +7,15 @@ from kshot.errors import UnknownName
 from kshot.study.options import option, read
 
 # Names of ``synth.EXPERIMENTS``.
-NAMES = ("linear-attention-is-gradient-descent",)
+NAMES = (
+    "linear-attention-is-gradient-descent",
+    "function-classes",
+    "task-diversity",
+    "which-algorithm",
+    "ginc",
+    "architectures",
+    "composition",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

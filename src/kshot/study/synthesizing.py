@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from kshot.devices import device_of
+from kshot.devices import device_of, keep_buffers
 from kshot.errors import MethodError, NumericError, UnknownName
 from kshot.study.environment import environment
 from kshot.study.experiment import ENGINE
@@ -68,6 +68,7 @@ def synthesize(asked: SynthSettings, *, beneath: Path | None = None, on_progress
     for part in asked.parts:
         if part not in known:
             raise UnknownName("part", part, known)
+    keep_buffers()
     study = Grown(
         names=asked.tasks, size=asked.size, seeds=asked.seed, parts=asked.parts, device=device_of(asked.device)
     )

@@ -4,7 +4,7 @@ A predictor maps inputs and shown answers to what it says of each answer before 
 What it says of the first pair rests on nothing and is 0, or the mean of what may come. All keep the number format of xs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -92,6 +92,46 @@ def _descended(
         left = left - torch.einsum("bkni,bki->bkn", inputs, change)
         said = said + _dot(change, query)
     return said
+
+
+def one_pass(rate: float) -> Predictor:
+    """Linear regression by a step of descent for every pair in turn, on half its square, from w = 0.
+
+    Source: a rival in Akyürek et al. 2023.
+    """
+    return partial(_one_pass, rate=rate)
+
+
+def _one_pass(xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"], *, rate: float) -> Float[Tensor, "b n"]:
+    weights, said = torch.zeros_like(xs[:, 0]), []
+    for x, y in zip(xs.unbind(1), ys.unbind(1), strict=True):
+        said.append(_dot(weights, x))
+        weights = weights + rate * (y - said[-1])[:, None] * x
+    return torch.stack(said, dim=1)
+
+
+def ridge_of_unknown_noise(variances: Sequence[float]) -> Predictor:
+    """The mean of ridge regressions with these penalties under the posterior of the noise, uniform over them before.
+
+    The best there is for w ~ N(0, I) and noise of one of these variances > 0: the pairs so far say which. They are
+    weighted by the densities N(y_j; w_j x_j, variance (1 + x_j' (X'X + variance I)^-1 x_j)) of all shown answers.
+
+    Source: the task is of Bai et al. 2023 (noisy linear models); the formula is Bayes'.
+    """
+    return partial(_of_unknown_noise, variances=tuple(variances))
+
+
+def _of_unknown_noise(
+    xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"], *, variances: tuple[float, ...]
+) -> Float[Tensor, "b n"]:
+    gram = _before(torch.einsum("bni,bnj->bnij", xs, xs).cumsum(dim=1))
+    said, scores = [], []
+    for variance in variances:
+        said.append(_ridge(xs, ys, variance))
+        own = gram + variance * torch.eye(xs.shape[-1]).to(xs)
+        spread = variance * (1 + _dot(torch.linalg.solve(own, xs), xs))
+        scores.append(_before((-(ys - said[-1]).square() / (2 * spread) - spread.log() / 2).cumsum(dim=1)))
+    return (torch.stack(scores).softmax(dim=0) * torch.stack(said)).sum(dim=0)
 
 
 def bayes_over_pool(tasks: Float[Tensor, "m d"], noise: float, *, at_once: int = 4096) -> Predictor:

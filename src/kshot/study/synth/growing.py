@@ -14,6 +14,7 @@ from kshot.measure.intervals import bootstrap_mean
 from kshot.seeds import digest, torch_stream
 from kshot.study.figures import figure
 from kshot.study.synth.experiment import Given, Row
+from kshot.synth.networks.language import Language
 from kshot.synth.networks.network import Network, Weights
 from kshot.synth.prompts import Prompts, Source
 from kshot.synth.train import Curriculum, Kept, Loss, Training, squared_error, trained
@@ -32,7 +33,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 def grown(
     given: Given,
     word: str,
-    network: Network,
+    network: Network | Language,
     loss: Loss,
     training: Training,
     *,
@@ -161,11 +162,30 @@ def ratio_row(
 ) -> Row:
     """A row of a ratio of two means over the same prompts; what one prompt adds to either is seen by the interval.
 
-    The interval is that of the mean of r + (over - r under) / mean(under), r the ratio, which they average to (the delta
-    method).
+    The interval is that of the mean of r + (over - r under) / mean(under), r the ratio, which they average to (the
+    delta method). Over a mean of 0 there is no ratio.
     """
-    value, mean = over.mean() / under.mean(), under.mean()
+    mean = under.mean()
+    if mean == 0:
+        return mean_rows(measure, variant, np.full(len(under), np.nan), seed, **more)
+    value = over.mean() / mean
     return mean_rows(measure, variant, value + (over - value * under) / mean, seed, **more)
+
+
+def way_row(
+    measure: str,
+    variant: Sequence[str],
+    from_first: Float[np.ndarray, "b"],
+    from_second: Float[np.ndarray, "b"],
+    between: Float[np.ndarray, "b"],
+    seed: int,
+) -> Row:
+    """A row of where a predictor stands between two others: 0 at the first, 1 at the second, above 1/2 nearer to this.
+
+    All are squared distances over the same prompts. (|f - a|^2 - |f - b|^2) / |a - b|^2 is twice the way less 1,
+    whatever f misses across the line from a to b (law of cosines).
+    """
+    return ratio_row(measure, variant, between + from_first - from_second, 2 * between, seed, null=0.5)
 
 
 def picture(

@@ -4,84 +4,33 @@ Ten coordinates, ten pairs, functions w ~ N(0, I) without noise, inputs uniform 
 paper's text says 1). Losses are half the mean square of the last answer, as there.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from kshot.measure import dual
-from kshot.measure.predictors import prediction_distance, sensitivities, sensitivity_cosine, sensitivity_distance
 from kshot.seeds import torch_stream
 from kshot.study.figures import figure
-from kshot.study.synth.experiment import Claim, Experiment, Given, Part, Row, Size
-from kshot.study.synth.growing import Look, asked_prompts, grown, mean_rows, on_prompts, picture, unseen
+from kshot.study.synth.against_descent import (
+    LINEAR,
+    VON_OSWALD,
+    alike_rows,
+    along_pictures,
+    asked_of,
+    loss_of,
+    searched_of,
+    trained_on,
+    watching,
+)
+from kshot.study.synth.experiment import Claim, Experiment, Given, Part
+from kshot.study.synth.momentum_layer import MOMENTUM_CLAIMS, MOMENTUM_PARTS
+from kshot.study.synth.separate_tokens import SEPARATE_CLAIMS, SEPARATE_PARTS
+from kshot.study.synth.sine_attention import SINE_CLAIMS, SINE_PARTS
 from kshot.synth.networks.linear_attention import as_descent, halfway, linear_attention
-from kshot.synth.networks.network import Network, Weights
 from kshot.synth.optima import Tuned, one_step, tuned
-from kshot.synth.oracles import Predictor, descended
-from kshot.synth.prompts import Prompts, Source
-from kshot.synth.train import Training
-
-_SOURCE = Source(width=10, pairs=11, reach=0.5)
-_OF = "von Oswald et al. 2023"
-
-
-# What is looked at along training, and how it is called.
-_ALONG = {
-    "loss": "loss over that of the best step",
-    "sensitivity_cosine": "cosine of sensitivities",
-    "prediction_distance": "distance of predictions",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Much:
-    """How much is trained and asked: training by the number of layers, prompts that no training has seen, and looks."""
-
-    training: Mapping[int, Training]
-    asked: int
-    looks: int
-
-
-def _adam(steps: int, batch: int, learning_rate: float, clip: float, schedule: str = "constant") -> Training:
-    return Training(
-        steps=steps, batch=batch, learning_rate=learning_rate, clip=clip, schedule=schedule, betas=(0.9, 0.98)
-    )
-
-
-_MUCH: Mapping[Size, _Much] = {
-    "smoke": _Much(
-        training={
-            1: _adam(800, 512, 1e-2, 1.0, "cosine"),
-            2: _adam(2_000, 512, 3e-3, 1.0, "cosine"),
-            5: _adam(1_000, 512, 3e-3, 1.0, "cosine"),
-        },
-        asked=2_000,
-        looks=8,
-    ),
-    # As published, but for fewer steps of more layers.
-    "full": _Much(
-        training={
-            1: _adam(5_000, 2_048, 1e-3, 1e-3),
-            2: _adam(20_000, 2_048, 1e-3, 1e-3),
-            5: _adam(20_000, 2_048, 5e-4, 10.0),
-        },
-        asked=10_000,
-        looks=20,
-    ),
-    "paper": _Much(
-        training={
-            1: _adam(5_000, 2_048, 1e-3, 1e-3),
-            2: _adam(50_000, 2_048, 1e-3, 1e-3),
-            5: _adam(50_000, 2_048, 5e-4, 10.0),
-        },
-        asked=10_000,
-        looks=20,
-    ),
-}
+from kshot.synth.oracles import descended
 
 
 def _construction(given: Given) -> dict[str, Any]:
@@ -113,7 +62,7 @@ def _optima(given: Given) -> dict[str, Any]:
     rows = []
     for reach, word in ((1.0, "the text's inputs"), (0.5, "the code's inputs")):
         best = one_step(10, 10, reach)
-        searched = tuned(_prompts(replace(_SOURCE, reach=reach), given), 1, best.rate)
+        searched = tuned(asked_of(given, replace(LINEAR, reach=reach)), 1, best.rate)
         rows += [
             figure("best_rate", (word, "algebra"), value=best.rate),
             figure("best_rate", (word, "searched"), value=searched.rate),
@@ -124,111 +73,68 @@ def _optima(given: Given) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def _prompts(source: Source, given: Given) -> Prompts:
-    return asked_prompts(given, source, _MUCH[given.size].asked)
-
-
-def _trained(given: Given, network: Network, training: Training, word: str, look: Look | None = None) -> Weights:
-    """The network's weights after training on prompts of the seed, on half the mean square as published."""
-    squares = on_prompts(given, network, _SOURCE, training)
-    looks = _MUCH[given.size].looks
-    return grown(
-        given, word, network, lambda weights, step: squares(weights, step) / 2, training, looks=looks, look=look
-    )
-
-
-def _loss(says: Predictor, asked: Prompts) -> float:
-    with torch.no_grad():
-        return float((says(asked.xs, asked.ys)[:, -1] - asked.ys[:, -1]).square().mean() / 2)
-
-
-def _alike(says: Predictor, rival: Predictor, asked: Prompts) -> dict[str, np.ndarray]:
-    """Every measure of likeness, prompt by prompt."""
-    (one, slope), (other, against) = (sensitivities(own, asked.xs, asked.ys) for own in (says, rival))
-    return {
-        "prediction_distance": prediction_distance(one, other),
-        "sensitivity_cosine": sensitivity_cosine(slope, against),
-        "sensitivity_distance": sensitivity_distance(slope, against),
-    }
-
-
-def _rows(found: Mapping[str, np.ndarray], variant: tuple[str, ...], seed: int) -> list[Row]:
-    return [mean_rows(measure, variant, values, seed) for measure, values in found.items()]
-
-
 def _one_layer(given: Given) -> dict[str, Any]:
     """A layer against the best step, along training and at its end, and halfway between the two."""
-    network, asked = linear_attention(10), _prompts(_SOURCE, given)
+    network, asked = linear_attention(10), asked_of(given)
     best = one_step(10, 10, 0.5)
     rival = descended(best.rate, 1)
-    least = _loss(rival, asked)
-    few = Prompts(asked.xs[:1000], asked.ys[:1000], asked.means[:1000], {})
-    along: dict[str, list[tuple[float, float]]] = {name: [] for name in _ALONG}
-
-    def look(step: int, weights: Weights) -> None:
-        says = partial(network.says, weights)
-        along["loss"].append((step, _loss(says, asked) / least))
-        alike = _alike(says, rival, few)
-        for name in ("sensitivity_cosine", "prediction_distance"):
-            along[name].append((step, float(np.nanmean(alike[name]))))
-
-    weights = _trained(given, network, _MUCH[given.size].training[1], "one layer", look)
+    least = loss_of(rival, asked)
+    look, along = watching(network, rival, asked)
+    weights = trained_on(given, network, "one layer", look=look)
     says = partial(network.says, weights)
-    own = _loss(says, asked)
-    between = _loss(partial(network.says, halfway(weights, as_descent(10, 10, best.rate))), asked)
+    own = loss_of(says, asked)
+    between = loss_of(partial(network.says, halfway(weights, as_descent(10, 10, best.rate))), asked)
     rows = [
         figure("loss", ("one layer",), value=own, null=least),
         figure("loss_apart", ("one layer",), value=abs(own / least - 1), null=0.0),
         figure("loss_over", ("halfway to descent",), value=between / max(own, least) - 1, null=0.0),
-        *_rows(_alike(says, rival, asked), ("one layer",), given.seed),
+        *alike_rows(says, rival, asked, ("one layer",), given.seed),
     ]
-    drawn = [
-        picture(f"{said}, along training", x="steps of training", y=said, lines={"one layer": along[name]}, log_x=True)
-        for name, said in _ALONG.items()
-    ]
-    return {"rows": rows, "pictures": drawn}
+    return {"rows": rows, "pictures": along_pictures(along, "one layer")}
 
 
 def _layers(layers: int, shared: bool, given: Given) -> dict[str, Any]:
     """More layers against as many tuned steps of descent and of GD++."""
-    asked, much = _prompts(_SOURCE, given), _MUCH[given.size]
+    asked, searched = asked_of(given), searched_of(given)
     word = f"{layers} layers"
     network = linear_attention(10, layers=layers, shared=shared, bound=10.0 if layers > 2 else None)
-    says = partial(network.says, _trained(given, network, much.training[layers], word))
-    searched = _SOURCE.batch(unseen(given, "searched"), 0, min(2_000, much.asked))
+    says = partial(network.says, trained_on(given, network, word))
     rate = one_step(10, 10, 0.5).rate
     rivals: dict[str, Tuned] = {
         "gradient descent": tuned(searched, layers, rate / layers),
         "GD++": tuned(searched, layers, rate / layers, shrink=True),
         "momentum": tuned(searched, layers, rate / layers, momentum=True),
     }
-    rows = [figure("loss", (word,), value=_loss(says, asked))]
+    rows = [figure("loss", (word,), value=loss_of(says, asked))]
     for name, rival in rivals.items():
-        least = _loss(rival.predictor, asked)
+        least = loss_of(rival.predictor, asked)
         rows += [
             figure("loss", (word, name), value=least),
             figure("loss_ratio", (word, f"over {name}"), value=rows[0]["value"] / least, null=1.0),
             figure("best_rate", (word, name), value=rival.rate),
-            *_rows(_alike(says, rival.predictor, asked), (word, name), given.seed),
+            *alike_rows(says, rival.predictor, asked, (word, name), given.seed),
         ]
     return {"rows": rows}
 
 
 LINEAR_ATTENTION = Experiment(
     about="a trained layer of linear self-attention against a step of gradient descent",
-    source=_OF,
+    source=VON_OSWALD,
     parts={
         "construction": Part(asks="weights with which attention is gradient descent", answer=_construction),
         "optima": Part(asks="what one step can reach, by algebra and by search", answer=_optima),
         "one-layer": Part(asks="one layer against one step, along training", answer=_one_layer),
         "two-layers": Part(asks="two layers against two steps", answer=partial(_layers, 2, True)),
         "five-layers": Part(asks="five layers against five steps", answer=partial(_layers, 5, False)),
+        **SINE_PARTS,
+        **SEPARATE_PARTS,
+        **MOMENTUM_PARTS,
     },
     claims=(
         *(
             Claim(
                 text=f"attention with the weights of the construction is gradient descent, {word}",
-                source=f"{_OF}, proposition 1",
+                source=f"{VON_OSWALD}, proposition 1",
                 measure="greatest_difference",
                 variant=f"attention against descent, {word}",
                 most=1e-10,
@@ -246,45 +152,48 @@ LINEAR_ATTENTION = Experiment(
         ),
         Claim(
             text="a trained layer reaches the loss of the best step",
-            source=_OF,
+            source=VON_OSWALD,
             measure="loss_apart",
             variant="one layer",
             most=0.01,
         ),
         Claim(
             text="it depends on the query as the best step does",
-            source=_OF,
+            source=VON_OSWALD,
             measure="sensitivity_cosine",
             variant="one layer",
             least=0.99,
         ),
         Claim(
             text="weights halfway between both are no worse than the worse of them",
-            source=_OF,
+            source=VON_OSWALD,
             measure="loss_over",
             variant="halfway to descent",
             most=0.0,
         ),
         Claim(
             text="two layers do better than two steps of gradient descent",
-            source=_OF,
+            source=VON_OSWALD,
             measure="loss_ratio",
             variant="2 layers, over gradient descent",
             most=1.0,
         ),
         Claim(
             text="two layers are like GD++",
-            source=_OF,
+            source=VON_OSWALD,
             measure="sensitivity_cosine",
             variant="2 layers, GD++",
             least=0.99,
         ),
         Claim(
             text="five layers do better than five steps of gradient descent",
-            source=_OF,
+            source=VON_OSWALD,
             measure="loss_ratio",
             variant="5 layers, over gradient descent",
             most=1.0,
         ),
+        *SINE_CLAIMS,
+        *SEPARATE_CLAIMS,
+        *MOMENTUM_CLAIMS,
     ),
 )

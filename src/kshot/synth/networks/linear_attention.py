@@ -4,60 +4,96 @@ A token is an input with its answer, e = (x, y), width d + 1; that of the query 
 
     sum over heads h of P_h sum_j V_h e_j (K_h e_j . Q_h e),
 
-j over the pairs alone, and what is said is minus the query's last coordinate.
+j over the pairs alone, and what is said is minus the query's last coordinate. With momentum a layer adds one of two more:
+
+    over tokens   sum over heads h of P_h sum_(i < t) decay_h^(t - i) V_h e_i to token t,
+    over passes   decay times what the layer before has added.
 
 Source: von Oswald et al. 2023, proposition 1. A step that begins at weights that are not 0 would begin at
-a query token (x, -W x); here all begin at 0.
+a query token (x, -W x); here all begin at 0. Momentum over tokens is that of Dai et al. 2023, section 5, without their
+softmax; over passes it is heavy-ball, which their analogy is to.
 """
 
 from functools import partial
 from math import sqrt
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from kshot.synth.networks.mixing import decayed
 from kshot.synth.networks.network import Network, Weights
+
+Momentum = Literal["tokens", "passes"]
 
 # Of the weights' variance at the start, over layers and inputs of a unit: as published.
 _START = 0.002
 
 
 def linear_attention(
-    width: int, *, layers: int = 1, heads: int = 1, shared: bool = False, bound: float | None = None
+    width: int,
+    *,
+    layers: int = 1,
+    heads: int = 1,
+    shared: bool = False,
+    bound: float | None = None,
+    momentum: Momentum | None = None,
 ) -> Network:
     """``layers`` of linear self-attention over tokens of ``width`` + 1 coordinates; with ``shared`` weights one for all.
 
     ``bound`` holds every coordinate within plus and minus so much behind each layer (10 where many layers were published).
+    The decay of ``momentum`` is the logistic function of a weight, a half in the beginning; over tokens one for each head.
     """
+    own, decays = 1 if shared else layers, {None: 0, "tokens": heads, "passes": 1}[momentum]
     return Network(
-        start=partial(_start, width=width, layers=layers, own=1 if shared else layers, heads=heads),
-        says=partial(_says, layers=layers, bound=bound),
+        start=partial(_start, width=width, layers=layers, shape=(own, heads), decays=decays),
+        says=partial(_says, layers=layers, bound=bound, momentum=momentum),
         causal=False,
+        ordered=momentum == "tokens",
     )
 
 
-def _start(rng: Generator, *, width: int, layers: int, own: int, heads: int) -> dict[str, Tensor]:
-    shape = (own, heads, width + 1, width + 1)
+def _start(rng: Generator, *, width: int, layers: int, shape: tuple[int, int], decays: int) -> dict[str, Tensor]:
     spread = sqrt(_START / layers / (width + 1))
-    return {name: spread * torch.randn(shape, generator=rng) for name in ("keys", "queries", "values", "out")}
+    found = {
+        name: spread * torch.randn(*shape, width + 1, width + 1, generator=rng)
+        for name in ("keys", "queries", "values", "out")
+    }
+    return found | ({"decay": torch.zeros(shape[0], decays)} if decays else {})
 
 
 def _says(
-    weights: Weights, xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"], *, layers: int, bound: float | None
+    weights: Weights,
+    xs: Float[Tensor, "b n d"],
+    ys: Float[Tensor, "b n"],
+    *,
+    layers: int,
+    bound: float | None,
+    momentum: Momentum | None,
 ) -> Float[Tensor, "b 1"]:
     hidden = torch.cat([ys[:, :-1], torch.zeros_like(ys[:, -1:])], dim=1)
     tokens = torch.cat([xs, hidden[..., None]], dim=2)
-    own = len(weights["keys"])
+    own, added = len(weights["keys"]), torch.zeros_like(tokens)
     for layer in range(layers):
         asks, adds = matrices(weights, layer % own)
         pairs = tokens[:, :-1]
         seen = pairs.transpose(1, 2) @ pairs
         # sum_j V e_j e_j' K' Q e, all tokens at once.
-        tokens = tokens + torch.einsum("hoi,bij,hjk,bnk->bno", adds, seen, asks, tokens)
+        change = torch.einsum("hoi,bij,hjk,bnk->bno", adds, seen, asks, tokens)
+        if momentum is not None:
+            decay = weights["decay"][layer % own].sigmoid()
+            change = change + (decay * added if momentum == "passes" else _over_tokens(tokens, adds, decay))
+        tokens, added = tokens + change, change
         if bound is not None:
             tokens = tokens.clamp(-bound, bound)
     return -tokens[:, -1:, -1]
+
+
+def _over_tokens(
+    tokens: Float[Tensor, "b n w"], adds: Float[Tensor, "h w w"], decay: Float[Tensor, "h"]
+) -> Float[Tensor, "b n w"]:
+    return decayed(torch.einsum("hoi,bni->bhno", adds, tokens), decay).sum(dim=1)
 
 
 def matrices(weights: Weights, layer: int = 0) -> tuple[Float[Tensor, "h w w"], Float[Tensor, "h w w"]]:
@@ -95,11 +131,12 @@ def halfway(one: Weights, other: Weights, share: float = 0.5) -> dict[str, Tenso
 
 
 def as_descent(
-    width: int, pairs: int, rate: float, *, steps: int = 1, shrink: float = 0.0
-) -> dict[str, Float[Tensor, "l 1 w w"]]:
+    width: int, pairs: int, rate: float, *, steps: int = 1, shrink: float = 0.0, momentum: float = 0.0
+) -> dict[str, Tensor]:
     """The weights with which a layer for each step is a step of gradient descent on half the mean square over ``pairs``.
 
-    ``shrink`` is gamma of GD++: inputs become (I - gamma X'X / pairs) x in the same layer. In float64.
+    ``shrink`` is gamma of GD++: inputs become (I - gamma X'X / pairs) x in the same layer. ``momentum`` between 0 and 1 is
+    heavy-ball, for layers with momentum over passes. In float64, (steps, 1, width + 1, width + 1).
 
     Source: von Oswald et al. 2023, proposition 1; GD++ is theirs, too.
     """
@@ -111,4 +148,6 @@ def as_descent(
     if shrink:
         values = values - inputs * shrink / rate
     one = {"keys": inputs, "queries": inputs, "values": values, "out": out}
-    return {name: matrix.expand(steps, 1, -1, -1).clone() for name, matrix in one.items()}
+    found = {name: matrix.expand(steps, 1, -1, -1).clone() for name, matrix in one.items()}
+    kept = torch.full((steps, 1), momentum, dtype=torch.float64)
+    return found | ({"decay": kept.logit()} if momentum else {})

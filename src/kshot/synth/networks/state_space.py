@@ -5,6 +5,7 @@ S4D's do not, so that all tokens are a convolution (by FFT); S6's do (Mamba), an
 """
 
 from math import log, sqrt
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -61,6 +62,49 @@ def _doubled(decay: Float[Tensor, "b t *s"], added: Float[Tensor, "b t *s"]) -> 
     return decay, added
 
 
+def recurred(decay: Float[Tensor, "b t *s"], added: Float[Tensor, "b t *s"]) -> Float[Tensor, "b t *s"]:
+    """What ``scan`` gives, as fast as the device has it: on the CPU token after token, in place, elsewhere by the scan.
+
+    The gradient is the same from the last token to the first, so that nothing is kept but decays and states.
+    """
+    return _recurred(decay, added, False)
+
+
+@torch.library.custom_op("kshot::recurred", mutates_args=())
+def _recurred(decay: Tensor, added: Tensor, back: bool) -> Tensor:
+    """h_t = decay_t h + added_t, where h is the state of the token before, or behind (``back``)."""
+    if added.device.type != "cpu":
+        return scan(decay.flip(1), added.flip(1)).flip(1) if back else scan(decay, added).clone()
+    states = added.clone()
+    for t in range(added.shape[1] - 2, -1, -1) if back else range(1, added.shape[1]):
+        states[:, t].addcmul_(decay[:, t], states[:, t + 1 if back else t - 1])
+    return states
+
+
+_recurred.register_fake(lambda decay, added, back: torch.empty_like(added))
+
+
+def _neighbours(tokens: Tensor, back: bool) -> Tensor:
+    """What stands before every token, or behind it; 0 where nothing does."""
+    none = torch.zeros_like(tokens[:, :1])
+    return torch.cat([tokens[:, 1:], none] if back else [none, tokens[:, :-1]], dim=1)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    decay, _, ctx.back = inputs
+    ctx.save_for_backward(decay, output)
+
+
+def _slope(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None]:
+    decay, states = ctx.saved_tensors
+    # A state goes into the next one by the decay of that one.
+    whole = _recurred(_neighbours(decay, not ctx.back), slope, not ctx.back)
+    return whole * _neighbours(states, ctx.back), whole, None
+
+
+_recurred.register_autograd(_slope, setup_context=_keep)
+
+
 def _steps(rng: Generator, channels: int) -> Float[Tensor, "m"]:
     """Time steps of channels at the start, even in their logarithms."""
     low, high = log(_STEPS[0]), log(_STEPS[1])
@@ -98,7 +142,7 @@ def _s6(own: Own, hidden: Hidden, shape: Shape, hearing: Hearing) -> Hidden:
     low, writes, reads = linear(own, "of_token", inner).split([rank, _STATES, _STATES], dim=-1)
     step = nn.functional.softplus(linear(own, "step", low))
     decay, added = selected(step, -own["rate"].exp(), inner, writes)
-    said = (scan(decay, added) * reads[:, :, None]).sum(-1) + own["skip"] * inner
+    said = (recurred(decay, added) * reads[:, :, None]).sum(-1) + own["skip"] * inner
     return linear(own, "out", said * nn.functional.silu(gate))
 
 

@@ -1,0 +1,282 @@
+"""Which network learns what in context? Transformers, state spaces and LSTMs at equal parameters (Park et al. 2024).
+
+Fewer coordinates, pairs, layers and steps than published except at ``paper``; keys of recall come again in place of a
+last query, and S4D stands for the S4 of Grazzi et al. 2024. One learning rate for all networks of a part. What lies
+beyond the trained length is asked with noise, where ridge says what more pairs are worth; nothing published is bound.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from kshot.errors import KshotError
+from kshot.study.figures import figure
+from kshot.study.synth.contenders import COMPARED, JUDGED, NOTHING, Task, Values, counted, equal_network, weights_of
+from kshot.study.synth.experiment import Claim, Experiment, Given, Part, Row, Size
+from kshot.study.synth.growing import answers, asked_prompts, errors, line, mean_rows, picture, ratio_row
+from kshot.synth.networks.layers import Design, Positions
+from kshot.synth.networks.mixing import Shape
+from kshot.synth.networks.network import Network
+from kshot.synth.networks.transformer import transformer
+from kshot.synth.oracles import ridge
+from kshot.synth.prompts import Source
+from kshot.synth.train import Curriculum, Training
+
+_OF, _ALSO = "Park et al. 2024", "Grazzi et al. 2024"
+
+_POSITIONS: tuple[Positions, ...] = ("learned", "sinusoidal", "rotary", "none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Much:
+    """The task of every part, and prompts that no training has seen."""
+
+    tasks: Mapping[str, Task]
+    asked: int
+
+
+def _short(function: str, width: int, pairs: int, steps: int, *, noise: float = 0.0) -> Task:
+    return Task(
+        source=Source(function=function, width=width, pairs=pairs, noise=noise),
+        shape=Shape(layers=2, heads=2, width=48),
+        training=Training(steps=steps, batch=16, learning_rate=3e-3, schedule="cosine", warmup=steps // 10, clip=1.0),
+    )
+
+
+def _middling(function: str, width: int, pairs: int, steps: int, *, noise: float = 0.0) -> Task:
+    return Task(
+        source=Source(function=function, width=width, pairs=pairs, noise=noise),
+        shape=Shape(layers=2, heads=2, width=48),
+        training=Training(steps=steps, batch=32, learning_rate=1e-3, schedule="cosine", warmup=500, clip=1.0),
+    )
+
+
+def _published(
+    function: str, width: int, pairs: int, rate: float, curriculum: Curriculum | None = None, noise: float = 0.0
+) -> Task:
+    return Task(
+        source=Source(function=function, width=width, pairs=pairs, noise=noise),
+        shape=Shape(layers=12, heads=8, width=256),
+        training=Training(steps=500_000, batch=64, learning_rate=rate, clip=100.0),
+        curriculum=curriculum,
+    )
+
+
+_MUCH: Mapping[Size, _Much] = {
+    "smoke": _Much(
+        tasks={
+            "regression": _short("linear", 3, 9, 240),
+            "trees": _short("decision-tree", 3, 11, 180),
+            "parity": _short("sparse-parity", 3, 9, 240),
+            "recall": _short("recall", 3, 11, 180),
+            "beyond": _short("linear", 3, 7, 300, noise=0.25),
+        },
+        asked=1_280,
+    ),
+    "full": _Much(
+        tasks={
+            "regression": _middling("linear", 5, 16, 12_000),
+            "trees": _middling("decision-tree", 4, 24, 8_000),
+            "parity": _middling("sparse-parity", 4, 16, 12_000),
+            "recall": _middling("recall", 4, 24, 8_000),
+            "beyond": _middling("linear", 5, 11, 12_000, noise=0.25),
+        },
+        asked=1_280,
+    ),
+    "paper": _Much(
+        tasks={
+            "regression": _published("linear", 20, 41, 1e-4, Curriculum(coordinates=5, pairs=11, pairs_by=2, every=2_000)),
+            "trees": _published(
+                "decision-tree", 20, 101, 1e-4, Curriculum(coordinates=5, pairs=26, pairs_by=5, every=2_000)
+            ),
+            "parity": _published("sparse-parity", 10, 140, 4e-4),
+            "recall": _published("recall", 20, 64, 2e-4),
+            "beyond": _published(
+                "linear", 20, 41, 1e-4, Curriculum(coordinates=5, pairs=11, pairs_by=2, every=2_000), 0.25
+            ),
+        },
+        asked=1_280,
+    ),
+}  # fmt: skip
+
+
+def _compared(part: str, given: Given) -> dict[str, Any]:
+    """Every network on one class of functions: how it does at the end of prompts, and against one another."""
+    much, judged = _MUCH[given.size], JUDGED[part]
+    task = much.tasks[part]
+    asked = asked_prompts(given, task.source, much.asked)
+    networks = {name: equal_network(name, task) for name in COMPARED}
+    said = {
+        name: answers(network, weights_of(given, part, name, network, task), asked.xs, asked.ys)
+        for name, network in networks.items()
+    }
+    said |= {name: rival(asked) for name, rival in judged.rivals.items()}
+    scores = {name: judged.score(own, asked, task.source) for name, own in said.items()}
+    first = task.source.pairs - max(1, task.source.pairs // 4) if judged.late else 0
+    rows = counted(part, networks, task)
+    for kind in scores["transformer"]:
+        word = (part, kind) if kind else (part,)
+        means = {name: _known_mean(own[kind][:, first:]) for name, own in scores.items()}
+        # Which places count hangs on the prompts, so it is the same prompts for all.
+        means = {name: own[np.isfinite(own)] for name, own in means.items()}
+        null = float(means[NOTHING].mean()) if NOTHING in means else judged.chance
+        rows += [mean_rows(judged.measure, (*word, name), own, given.seed, null=null) for name, own in means.items()]
+        rows += _against(word, means, judged.measure, given.seed)
+    first_kind = next(iter(scores["transformer"]))
+    lines = {name: line(_known_mean(own[first_kind].T)[None]) for name, own in scores.items()}
+    title = ", ".join([part, *[first_kind] * bool(first_kind), "by the pairs shown"])
+    return {"rows": rows, "pictures": [picture(title, x="pairs shown", y=judged.word, lines=lines)]}
+
+
+def _known_mean(values: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b"]:
+    """Of every row what is no NaN; NaN where all is."""
+    known = np.isfinite(values)
+    total = np.where(known, values, 0.0).sum(axis=1)
+    return np.divide(total, known.sum(axis=1), out=np.full(len(values), np.nan), where=known.any(axis=1))
+
+
+def _against(word: tuple[str, ...], means: Mapping[str, Float[np.ndarray, "b"]], measure: str, seed: int) -> list[Row]:
+    """Networks against the Transformer, Mamba against S4D, and the hybrid against the best of the others; where signs are
+    counted networks against the Transformer, and against who is shown nothing."""
+    rest = COMPARED[1:]
+    if measure == "accuracy":
+        pairs = [(name, "transformer") for name in rest] + [(name, NOTHING) for name in COMPARED]
+        return [
+            mean_rows("accuracy_gain", (*word, f"{one} over {other}"), means[one] - means[other], seed, null=0.0)
+            for one, other in pairs
+        ]
+    best = min((name for name in COMPARED if name != "mambaformer"), key=lambda name: float(means[name].mean()))
+    named = [(name, "transformer", "transformer") for name in rest]
+    named += [("mamba", "s4d", "s4d"), ("mambaformer", best, "the best other")]
+    return [
+        ratio_row("error_ratio", (*word, f"{one} over {said}"), means[one], means[other], seed, null=1.0)
+        for one, other, said in named
+    ]
+
+
+def positioned(task: Task) -> dict[str, Network]:
+    """The Transformer by what tells it where a token stands, and Mamba, whose state does."""
+    source = task.source
+    made: dict[str, Network] = {
+        kind: transformer(source.width, source.pairs, task.shape, Design(positions=kind)) for kind in _POSITIONS
+    }
+    return {**made, "mamba": equal_network("mamba", task)}
+
+
+def _beyond(given: Given) -> dict[str, Any]:
+    """Networks trained on up to n pairs with noise and asked on up to 3 n, by what tells them where a token stands."""
+    much = _MUCH[given.size]
+    task = much.tasks["beyond"]
+    n = task.source.pairs - 1
+    asked = asked_prompts(given, replace(task.source, pairs=3 * n + 1), much.asked)
+    unit = task.source.functions.unit(task.source.width)
+    ideal = errors(ridge(task.source.noise)(asked.xs.double(), asked.ys.double()), asked.means, unit)
+    networks = positioned(task)
+    rows, lines = counted("beyond", networks, task), {"ridge": line(ideal)}
+    for name, network in networks.items():
+        weights = weights_of(given, "beyond", name, network, task)
+        reason = None
+        try:
+            said = answers(network, weights, asked.xs, asked.ys)
+        except KshotError as error:
+            reason = str(error)
+            said = answers(network, weights, asked.xs[:, : n + 1], asked.ys[:, : n + 1])
+        own = errors(said, asked.means[:, : said.shape[1]], unit)
+        rows += _beyond_rows(name, own, ideal, n, given.seed, reason)
+        lines[name] = line(own)
+    drawn = picture(f"trained on up to {n} pairs", x="pairs shown", y="squared error / d", lines=lines)
+    return {"rows": rows, "pictures": [drawn]}
+
+
+def _beyond_rows(
+    name: str, own: Values, ideal: Float[np.ndarray, "b m"], n: int, seed: int, reason: str | None
+) -> list[Row]:
+    """Errors behind n pairs and behind 2 n to 3 n, and the second over the first; ridge's own beside, as the null."""
+    near, far = ideal[:, n].mean(), ideal[:, 2 * n :].mean()
+    at_n = mean_rows("error", ("beyond", name, "n pairs"), own[:, n], seed, null=float(near))
+    words = ("beyond", name, "2 n to 3 n pairs"), ("beyond", name, "2 n to 3 n pairs over n")
+    nulls = float(far), float(far / near)
+    if reason is not None:
+        none = [
+            figure(measure, word, value=None, null=null, reason=reason)
+            for measure, word, null in zip(("error", "error_ratio"), words, nulls, strict=True)
+        ]
+        return [at_n, *none]
+    late = own[:, 2 * n :].mean(axis=1)
+    return [
+        at_n,
+        mean_rows("error", words[0], late, seed, null=nulls[0]),
+        ratio_row("error_ratio", words[1], late, own[:, n], seed, null=nulls[1]),
+    ]
+
+
+def _equal(part: str) -> Claim:
+    return Claim(
+        text=f"the networks of {part} have as many parameters as the Transformer",
+        source=_OF,
+        measure="parameters_apart",
+        variant=part,
+        most=0.02,
+        at=("smoke", "full", "paper"),
+    )
+
+
+def _claim(text: str, measure: str, variant: str, source: str = _OF, **bound: float) -> Claim:
+    return Claim(text=text, source=source, measure=measure, variant=variant, **bound)  # type: ignore[arg-type]
+
+
+def _part(asks: str, answer: Callable[[Given], dict[str, Any]], smoke: float, full: float) -> Part:
+    return Part(asks=asks, answer=answer, minutes={"smoke": smoke, "full": full})
+
+
+ARCHITECTURES = Experiment(
+    about="Transformers, state spaces, both in turn and LSTMs at equal parameters",
+    source=f"{_OF}, {_ALSO}",
+    parts={
+        "regression": _part("linear functions by five networks", partial(_compared, "regression"), 0.4, 50.0),
+        "trees": _part("decision trees by five networks", partial(_compared, "trees"), 0.4, 50.0),
+        "parity": _part("parities of two coordinates by five networks", partial(_compared, "parity"), 0.4, 50.0),
+        "recall": _part("values of keys by five networks", partial(_compared, "recall"), 0.4, 50.0),
+        "beyond": _part("more pairs than were trained on, by kind of position", _beyond, 0.4, 25.0),
+    },
+    claims=(
+        *(_equal(part) for part in ("regression", "trees", "parity", "recall", "beyond")),
+        _claim(
+            "Mamba is about as good as the Transformer on regression",
+            "error_ratio",
+            "regression, mamba over transformer",
+            f"{_OF}, {_ALSO}",
+            most=1.5,
+        ),
+        _claim("Mamba is better than S4 on regression", "error_ratio", "regression, mamba over s4d", _ALSO, most=1.0),
+        _claim(
+            "Mamba is weaker than the Transformer on trees", "error_ratio", "trees, mamba over transformer", least=1.0
+        ),
+        _claim("the Transformer fails at parity", "accuracy_gain", "parity, transformer over nothing shown", most=0.1),
+        _claim("Mamba learns parity", "accuracy", "parity, mamba", least=0.9),
+        _claim(
+            "Mamba fails at retrieval where the Transformer does not",
+            "error_ratio",
+            "recall, shown before, mamba over transformer",
+            least=2.0,
+        ),
+        _claim(
+            "the hybrid is as good as the best of the others on regression",
+            "error_ratio",
+            "regression, mambaformer over the best other",
+            most=1.5,
+        ),
+        _claim(
+            "the hybrid is as good as the best of the others on trees",
+            "error_ratio",
+            "trees, mambaformer over the best other",
+            most=1.5,
+        ),
+        _claim("the hybrid learns parity", "accuracy", "parity, mambaformer", least=0.9),
+        _claim("the hybrid recalls", "error", "recall, shown before, mambaformer", most=0.1),
+    ),
+)

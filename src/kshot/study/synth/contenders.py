@@ -1,0 +1,151 @@
+"""Networks that are compared: as wide as makes their parameters equal, trained alike, and judged alike."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from math import comb
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor
+
+from kshot.study.figures import figure
+from kshot.study.synth.experiment import Given, Row
+from kshot.study.synth.growing import errors, grown, on_prompts
+from kshot.synth.networks import NETWORKS, matched
+from kshot.synth.networks.mixing import Shape
+from kshot.synth.networks.network import Network, Weights, parameters
+from kshot.synth.oracles import bayes_over_pool, least_squares, nearest, on_features
+from kshot.synth.prompts import Prompts, Source
+from kshot.synth.train import Curriculum, Training
+
+# Layers for one of the Transformer's, which has attention and an MLP in each: as published 24 of Mamba for its 12.
+_DEPTH: Mapping[str, int] = {"transformer": 1, "mamba": 2, "mambaformer": 2, "s4d": 2}
+# Deeper ones train badly, whatever the Transformer's depth.
+_LSTM_LAYERS = 2
+# Answers of a subset that was never wrong and of one that was once differ by a factor of e^20.
+_HARDLY_NOISY = 0.1
+NOTHING = "nothing shown"
+Values = Float[np.ndarray, "b n"]
+COMPARED = ("transformer", "mamba", "mambaformer", "lstm", "s4d")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a part trains on, how long, and the shape of the Transformer whose parameters all have."""
+
+    source: Source
+    shape: Shape
+    training: Training
+    curriculum: Curriculum | None = None
+
+
+def _target(task: Task) -> int:
+    made = NETWORKS["transformer"].make(task.source.width, task.source.pairs, task.shape)
+    return parameters(made.start(Generator()))
+
+
+def equal_network(name: str, task: Task) -> Network:
+    """A network as wide as makes its parameters those of the Transformer, to 2 per cent. Raises KshotError."""
+    kind, source = NETWORKS[name], task.source
+    if name == "transformer":
+        return kind.make(source.width, source.pairs, task.shape)
+    layers = _LSTM_LAYERS if name == "lstm" else _DEPTH[name] * task.shape.layers
+    # Without attention heads are nothing but a coarser step of the width.
+    shape = replace(task.shape, layers=layers, heads=task.shape.heads if name == "mambaformer" else 1)
+    return kind.make(source.width, source.pairs, matched(kind, source.width, source.pairs, shape, _target(task)))
+
+
+def weights_of(given: Given, part: str, name: str, network: Network, task: Task) -> Weights:
+    """What a network of a part has after its training."""
+    loss = on_prompts(given, network, task.source, task.training, curriculum=task.curriculum)
+    return grown(given, f"{part} {name}", network, loss, task.training)
+
+
+def counted(part: str, networks: Mapping[str, Network], task: Task) -> list[Row]:
+    """Parameters of every network, and the most that one of them has more or fewer than the Transformer, as a share."""
+    counts = {name: parameters(network.start(Generator())) for name, network in networks.items()}
+    target = _target(task)
+    apart = max(abs(count / target - 1) for count in counts.values())
+    return [
+        *(
+            figure("parameters", (part, name), value=float(count), null=float(target))
+            for name, count in counts.items()
+        ),
+        figure("parameters_apart", (part,), value=apart, null=0.0),
+    ]  # fmt: skip
+
+
+def _errors(said: Tensor, asked: Prompts, source: Source) -> dict[str, Values]:
+    """In units of the class, against what is not noisy."""
+    return {"": errors(said, asked.means, source.functions.unit(source.width))}
+
+
+def _signs(said: Tensor, asked: Prompts, source: Source) -> dict[str, Values]:
+    return {"": ((said > 0) == (asked.means > 0)).double().numpy()}
+
+
+def _recalled(said: Tensor, asked: Prompts, source: Source) -> dict[str, Values]:
+    own, shown = errors(said, asked.means), seen_before(asked.xs).numpy()
+    return {"shown before": np.where(shown, own, np.nan), "never shown": np.where(shown, np.nan, own)}
+
+
+def seen_before(xs: Float[Tensor, "b n d"]) -> Bool[Tensor, "b n"]:
+    """Whether an input equals one before it in its prompt."""
+    same = (xs[:, :, None] == xs[:, None]).all(dim=-1)
+    return same.tril(-1).any(dim=-1)
+
+
+def every_parity(xs: Float[Tensor, "b n d"], size: int) -> Float[Tensor, "b n m"]:
+    """The products of all m subsets of so many coordinates."""
+    return xs[..., torch.combinations(torch.arange(xs.shape[-1]), size)].prod(dim=-1)
+
+
+def every_subset(xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"], size: int) -> Float[Tensor, "b n"]:
+    """The mean parity over subsets of so many coordinates that fit all pairs before: no rule has more signs right."""
+    # Parities are linear in products of coordinates, and a subset chooses one of these.
+    subsets = torch.eye(comb(xs.shape[-1], size))
+    return on_features(bayes_over_pool(subsets, _HARDLY_NOISY), partial(every_parity, size=size))(xs, ys)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """How answers of a part are judged place by place, NaN where that is not asked.
+
+    ``late`` counts the last quarter of the places; ``rivals`` are held against the truth beside the networks, and among
+    them ``NOTHING`` is who knows the class and nothing of the prompt; else saying 0 is, whose error is ``chance``.
+    """
+
+    score: Callable[[Tensor, Prompts, Source], dict[str, Values]]
+    measure: str = "error"
+    word: str = "squared error"
+    chance: float = 1.0
+    late: bool = True
+    rivals: Mapping[str, Callable[[Prompts], Tensor]] = field(default_factory=dict)
+
+
+def _subset(asked: Prompts) -> int:
+    return asked.drawn["subset"].shape[1]
+
+
+JUDGED: Mapping[str, Judged] = {
+    "regression": Judged(
+        score=_errors,
+        word="squared error / d",
+        rivals={"least squares": lambda asked: least_squares(asked.xs.double(), asked.ys.double())},
+    ),
+    "trees": Judged(
+        score=_errors, rivals={"3 nearest": lambda asked: nearest(3)(asked.xs.double(), asked.ys.double())}
+    ),
+    "parity": Judged(
+        score=_signs,
+        measure="accuracy",
+        word="share of right signs",
+        rivals={
+            "every subset": lambda asked: every_subset(asked.xs.double(), asked.ys.double(), _subset(asked)),
+            NOTHING: lambda asked: every_parity(asked.xs.double(), _subset(asked)).mean(dim=-1),
+        },
+    ),
+    "recall": Judged(score=_recalled, late=False),
+}

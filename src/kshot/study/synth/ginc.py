@@ -1,0 +1,302 @@
+"""Is learning in context the inference of a latent concept? (Xie et al. 2022)
+
+Text from a mixture of hidden Markov models with 50 tokens, drawn anew for every seed, against the exact posterior. Exact
+inference alone is asked about the mixture of the paper's text, networks about that of its code (grammar.ginc).
+Networks are far smaller than the published GPT-2 of 12 layers and documents shorter: windows of a document, each of which
+begins as a document does, drawn anew at every step. Where transitions are random, they are even; the one concept of the
+documents is one of the five of the prompts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from kshot.adapt.prompting import InContext
+from kshot.data.task import Example, Task
+from kshot.data.template import Template
+from kshot.measure.scoring import score
+from kshot.model.grown import grown_lm
+from kshot.study.figures import figure
+from kshot.study.synth.experiment import Claim, Experiment, Given, Part, Row, Size
+from kshot.study.synth.ginc_mismatch import mismatch
+from kshot.study.synth.ginc_networks import (
+    ORDERED,
+    PERMUTATIONS,
+    Sets,
+    Speaker,
+    much_of,
+    networks,
+    possible,
+    sets_of,
+    shown,
+    speaker,
+)
+from kshot.study.synth.growing import mean_rows, unseen
+from kshot.synth.grammar import Ginc, examples, ginc, inferred
+
+_OF = "Xie et al. 2022"
+_ONE, _RANDOM, _NO_ENTITY = "one concept", "random transitions", "entities do not stay"
+
+
+def _cases(seed: int) -> Mapping[str, tuple[Ginc, Ginc]]:
+    """The mixtures of documents and of prompts, by what is missing."""
+    mixture, without = (ginc(seed, permutations=PERMUTATIONS, keep=keep) for keep in (0.9, 0.0))
+    entities, slots = mixture.memory.shape
+    even = replace(
+        mixture,
+        slots=np.full_like(mixture.slots, 1 / slots),
+        entities=np.full_like(mixture.entities, 1 / entities),
+    )
+    return {_ONE: (replace(mixture, known=1), mixture), _RANDOM: (even, mixture), _NO_ENTITY: (without, without)}
+
+
+def _ablations(given: Given) -> dict[str, Any]:
+    """A Transformer of documents without what is to be inferred, asked prompts of the longest examples.
+
+    Beside its accuracy stands that of exact inference for such documents.
+    """
+    much, rows = much_of(given.size), list[Row]()
+    length = much.lengths[-1]
+    shots = possible(much, length)
+    for name, (read, asked) in _cases(given.seed).items():
+        own = speaker(given, name, much.ablation, read)
+        found = examples(asked, unseen(given), much.asked, shots=shots[-1], length=length)
+        hits = {}
+        for n in shots:
+            tokens = shown(found, n, length)
+            exact = inferred(read, tokens).following[:, -1].argmax(axis=1) == found.answers
+            hits[n] = (own.last(tokens).argmax(axis=1) == found.answers).astype(float)
+            word = f"k={length}, n={n}"
+            rows.append(mean_rows("accuracy", (name, word), hits[n], given.seed, null=float(exact.mean())))
+        gain = hits[shots[-1]] - hits[shots[0]]
+        rows.append(mean_rows("accuracy_gain", (name,), gain, given.seed, null=0.0))
+    return {"rows": rows}
+
+
+def words(count: int) -> tuple[str, ...]:
+    """Token by token what it is called: the delimiter, a ... z, aa ...
+
+    >>> words(29)[:3], words(29)[-3:]
+    (('/', 'a', 'b'), ('z', 'aa', 'ab'))
+    """
+    found = ["/"]
+    for i in range(count - 1):
+        word = ""
+        while i >= 0:
+            word, i = chr(ord("a") + i % 26) + word, i // 26 - 1
+        found.append(word)
+    return tuple(found)
+
+
+def _task(sets: Sets, number: int, names: tuple[str, ...]) -> Task:
+    """A set of examples as a task whose labels are words."""
+
+    def example(own: str, tokens: list[int], answer: int) -> Example:
+        return Example(id=own, fields={"text": " ".join(names[w] for w in tokens)}, label=names[answer])
+
+    queries = zip(sets.queries[number].tolist(), sets.answers[number].tolist(), strict=True)
+    return Task(
+        name=f"ginc-{number}",
+        kind="classification",
+        labels=names[1:],
+        train=tuple(example(f"shown-{i}", row[:-2], row[-2]) for i, row in enumerate(sets.shown[number].tolist())),
+        test=tuple(example(f"query-{i}", row, answer) for i, (row, answer) in enumerate(queries)),
+        template=Template(input="{{text}}", separator=f" {names[0]} "),
+    )
+
+
+def _engine(given: Given) -> dict[str, Any]:
+    """A grown Transformer as the LM of ordinary tasks, in context, against the same network asked directly."""
+    much, mixture = much_of(given.size), ginc(given.seed, permutations=PERMUTATIONS)
+    own = speaker(given, "engine", much.ablation, mixture)
+    sets = sets_of(mixture, unseen(given, "orders"), much.sets, much.queries)
+    return {"rows": asked_both_ways(own, much.ablation.shape.heads, sets, mixture.vocabulary)}
+
+
+def asked_both_ways(own: Speaker, heads: int, sets: Sets, vocabulary: int) -> list[Row]:
+    """How often the engine's answer is the network's own, and how far their log-probabilities are apart at most.
+
+    Answers are words other than the delimiter, so both are judged among those.
+    """
+    names = words(vocabulary)
+    lm = grown_lm({name: tensor.cpu() for name, tensor in own.weights.items()}, heads, names)
+    tables = []
+    for number in range(len(sets.queries)):
+        task = _task(sets, number, names)
+        adapted = InContext(shots=ORDERED, pick="first_n").fit(lm, task, task.train, 0)
+        tables.append(score(adapted, task, task.test, calibration=False).predictions.logprobs)
+    by_engine = np.concatenate(tables)
+    with torch.no_grad():
+        direct = np.log(own.last(sets.prompts(tuple(range(ORDERED)))))[:, 1:]
+    same = (by_engine.argmax(axis=1) == direct.argmax(axis=1)).mean()
+    apart = np.abs(by_engine - direct).max()
+    return [
+        figure("agreement", ("engine and network",), value=float(same), n=len(direct)),
+        figure("greatest_difference", ("engine against network",), value=float(apart), unit="nats", n=len(direct)),
+        figure(
+            "accuracy",
+            ("engine", "in context"),
+            value=float((by_engine.argmax(axis=1) + 1 == sets.answers.ravel()).mean()),
+            n=len(direct),
+        ),
+    ]
+
+
+_ALL: tuple[Size, ...] = ("smoke", "full", "paper")
+_INFERENCE = (
+    Claim(
+        text="the concept of a prompt is found where its examples' signal is greater than the error of its joints",
+        source=_OF,
+        measure="foreseen",
+        variant="signal against error",
+        least=0.9,
+        at=_ALL,
+    ),
+    Claim(
+        text="where a prompt goes on as a document does, what joins examples does not speak against the concept",
+        source=_OF,
+        measure="error",
+        variant="k=5, 0 joined",
+        most=0.0,
+        at=_ALL,
+    ),
+    Claim(
+        text="examples joined as published make an error",
+        source=_OF,
+        measure="error",
+        variant="k=5, 1 joined",
+        least=0.0,
+        at=_ALL,
+    ),
+    *(
+        Claim(
+            text=f"examples of {length} tokens find the concept all the same, the more of them the better",
+            source=_OF,
+            measure="posterior_gain",
+            variant=f"k={length}, 1 joined, most examples",
+            least=0.0,
+            at=_ALL,
+        )
+        for length in (3, 10)
+    ),
+)
+_NETWORKS = (
+    *(
+        Claim(
+            text=f"accuracy grows with the number of examples (published, 64 of 10 tokens: {published})",
+            source=_OF,
+            measure="accuracy_gain",
+            variant=f"{name}, k=10, most examples",
+            least=0.0,
+        )
+        for name, published in (("transformer", "69.5 to 81.2 % with 12 layers"), ("lstm", "91.7 to 95.8 %"))
+    ),
+    *(
+        Claim(
+            text=f"accuracy grows with the length of examples (published, 64 of 3 and of 10 tokens: {published})",
+            source=_OF,
+            measure="accuracy_gain",
+            variant=f"{name}, longest examples",
+            least=0.0,
+        )
+        for name, published in (("transformer", "51.9 and 81.2 % with 12 layers"), ("lstm", "45.2 and 95.8 %"))
+    ),
+    Claim(
+        text="the LSTM is more accurate (published: 95.8 against 81.2 % of 12 layers)",
+        source=_OF,
+        measure="accuracy_difference",
+        variant="lstm less transformer, longest, most",
+        least=0.0,
+    ),
+    Claim(
+        text="though its loss is no lower (published: 1.35 against 1.33)",
+        source=_OF,
+        measure="loss_difference",
+        variant="lstm less transformer",
+        least=0.0,
+        at=("paper",),
+    ),
+    Claim(
+        text="examples of concepts that are in no document teach nothing (published: flat at 9 to 17 %)",
+        source=_OF,
+        measure="accuracy_gain",
+        variant="transformer, unseen concepts",
+        most=0.05,
+    ),
+    Claim(
+        text="and are answered worse than those of known concepts",
+        source=_OF,
+        measure="accuracy_difference",
+        variant="transformer, unseen less seen",
+        most=0.0,
+    ),
+    Claim(
+        text="the order of examples changes accuracy (published: by 10 to 40 points)",
+        source=_OF,
+        measure="order_spread",
+        variant="transformer",
+        least=0.1,
+    ),
+)
+_WITHOUT = (
+    Claim(
+        text="by a network of one concept nothing is learned in context (published: flat at 20 to 25 %)",
+        source=_OF,
+        measure="accuracy_gain",
+        variant=_ONE,
+        most=0.05,
+    ),
+    Claim(
+        text="nor by a network of random transitions (published: accuracies of 0 to 1.8 %)",
+        source=_OF,
+        measure="accuracy_gain",
+        variant=_RANDOM,
+        most=0.05,
+    ),
+    Claim(
+        text="nor by one of entities that do not stay (published, examples of 10 tokens: 30.7 to 28.1 %)",
+        source=_OF,
+        measure="accuracy_gain",
+        variant=_NO_ENTITY,
+        most=0.05,
+    ),
+)
+_ENGINE = (
+    Claim(
+        text="answers to ordinary tasks in context are the network's own",
+        source="this project",
+        measure="agreement",
+        variant="engine and network",
+        least=1.0,
+        at=_ALL,
+    ),
+    Claim(
+        text="and so are their log-probabilities",
+        source="this project",
+        measure="greatest_difference",
+        variant="engine against network",
+        most=1e-4,
+        at=_ALL,
+    ),
+)
+
+GINC = Experiment(
+    about="learning in context as inference of a latent concept: GINC, exact inference, Transformer and LSTM",
+    source=_OF,
+    parts={
+        "mismatch": Part(
+            asks="when exact inference finds the concept of a prompt that is no document", answer=mismatch
+        ),
+        "networks": Part(
+            asks="a Transformer and an LSTM: examples, their length and order, unseen concepts", answer=networks
+        ),
+        "ablations": Part(
+            asks="documents of one concept, of random transitions, of entities that do not stay", answer=_ablations
+        ),
+        "engine": Part(asks="the same answers through ordinary tasks and prompts", answer=_engine),
+    },
+    claims=(*_INFERENCE, *_NETWORKS, *_WITHOUT, *_ENGINE),
+)

@@ -1,0 +1,144 @@
+"""Which algorithm: the figures that claims are about are there, and a network that is a rule is found to be it."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kshot.study.synth import which_algorithm as module
+from kshot.study.synth.experiment import Given, judged
+from kshot.study.synth.growing import way_row
+from kshot.study.synth.nearest_ridge import PENALTIES, best_penalty, distances, nearest_ridge
+from kshot.study.synth.which_algorithm import WHICH_ALGORITHM
+from kshot.synth.networks.mixing import Shape
+from kshot.synth.oracles import descended, least_squares, ridge, ridge_of_unknown_noise
+from kshot.synth.prompts import Prompts, Source
+from kshot.synth.train import Training
+
+SOURCE = Source(width=3, pairs=7)
+
+
+def given(seed: int = 0) -> Given:
+    return Given(size="smoke", seed=seed, say=lambda line: None)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    much = module._Much(
+        source=SOURCE,
+        shape=Shape(layers=1, heads=1, width=8),
+        narrow=4,
+        training=Training(steps=4, batch=8, learning_rate=1e-3),
+        asked=40,
+        fitted=6,
+        queries=5,
+    )
+    monkeypatch.setattr(module, "_MUCH", {"smoke": much})
+
+
+def answered(part: str, seed: int = 0) -> dict[str, Any]:
+    return WHICH_ALGORITHM.parts[part].answer(given(seed))
+
+
+def prompts(noise: float = 0.0, count: int = 300) -> Prompts:
+    found = Source(width=3, pairs=7, noise=noise).batch(0, 0, count)
+    return Prompts(found.xs.double(), found.ys.double(), found.means.double(), found.drawn)
+
+
+def by_name(rows: list[dict[str, Any]]) -> dict[tuple[str, str], Any]:
+    return {(row["measure"], row["variant"]): row for row in rows}
+
+
+@pytest.mark.usefixtures("quick")
+def test_every_claim_is_about_a_figure_that_is_there_with_an_interval() -> None:
+    rows = [{"task": "x", "seed": 0, **row} for part in WHICH_ALGORITHM.parts for row in answered(part)["rows"]]
+    names = [(row["measure"], row["variant"]) for row in rows]
+    assert len(names) == len(set(names)), "no two parts measure the same"
+    verdicts = judged("x", WHICH_ALGORITHM, rows, "smoke")
+    assert [row for row in verdicts if row["observed"] is None or row["low"] is None] == []
+
+
+@pytest.mark.parametrize("part", ["depth-2", "noise-1-4", "unknown-noise"])
+@pytest.mark.usefixtures("quick")
+def test_the_same_twice_and_something_else_with_another_seed(part: str) -> None:
+    assert answered(part) == answered(part)
+    assert answered(part)["rows"] != answered(part, 1)["rows"]
+
+
+@pytest.mark.parametrize("rule", module._RULES)
+@pytest.mark.usefixtures("quick")
+def test_a_rule_is_nearest_to_itself(rule: str) -> None:
+    rows, apart = module._against_rules(given(), module._RULES[rule], "it")
+    assert min(apart, key=lambda name: apart[name]) == rule
+    found = by_name(rows)
+    assert found["spd", f"it, {rule}"]["value"] == 0
+    assert found["ilwd", f"it, {rule}"]["value"] < 1e-10
+    assert all(found["spd", f"it, {name}"]["value"] > 0 for name in module._RULES if name != rule)
+
+
+def test_implied_weights_are_those_of_a_linear_rule() -> None:
+    asked = prompts(count=20)
+    queries = torch.randn(20, 6, 3, generator=torch.Generator().manual_seed(1)).double()
+    found = module._implied(ridge(0.3), asked, queries)
+    for b in range(20):
+        x, y = asked.xs[b, :-1].numpy(), asked.ys[b, :-1].numpy()
+        assert found[b].numpy() == pytest.approx(np.linalg.solve(x.T @ x + 0.3 * np.eye(3), x.T @ y), abs=1e-9)
+
+
+def test_the_best_step_is_that_of_the_best_rate_for_every_number_of_pairs() -> None:
+    asked = prompts(count=4000)
+    best = (module._best_step(asked.xs, asked.ys) - asked.ys).square().mean(dim=0)
+    for rate in (0.02, 0.05, 0.1, 0.2, 0.4):
+        other = (descended(rate, 1, mean=False)(asked.xs, asked.ys) - asked.ys).square().mean(dim=0)
+        assert (best[1:] <= other[1:] * 1.01).all(), rate
+
+
+@pytest.mark.parametrize("penalty", [0.0137, 0.25, 1.7])
+def test_a_ridge_regression_is_found_by_its_penalty(penalty: float) -> None:
+    rows, _ = nearest_ridge(given(), ridge(penalty), prompts(0.25), 0.25, "it")
+    found = by_name(rows)
+    assert found["best_penalty", "it"]["value"] == pytest.approx(penalty, rel=0.05)
+    ratio = found["penalty_ratio", "it, over the noise"]
+    assert ratio["value"] == pytest.approx(found["best_penalty", "it"]["value"] / 0.25)
+    assert ratio["low"] <= ratio["value"] <= ratio["high"]
+    exact = distances(ridge(penalty), ridge(0.25), prompts(0.25)).mean()
+    assert found["spd", "it, ridge of the noise"]["value"] == pytest.approx(exact, abs=1e-12)
+
+
+def test_least_squares_has_the_least_penalty_of_the_grid() -> None:
+    rows, _ = nearest_ridge(given(), least_squares, prompts(), 0.0, "it")
+    found = by_name(rows)
+    assert found["best_penalty", "it"]["value"] == PENALTIES[0]
+    assert found["spd", "it, ridge of the noise"]["value"] == 0
+    assert ("penalty_ratio", "it, over the noise") not in found
+
+
+def test_the_best_penalty_is_that_of_the_lowest_point_of_a_parabola() -> None:
+    powers = np.log2(np.array(PENALTIES))
+    for at in (-3.1, -6.0, 0.4):
+        assert best_penalty(((powers - at) ** 2)[:, None]) == pytest.approx(2.0**at, rel=1e-9)
+    assert best_penalty(powers[:, None]) == PENALTIES[0]
+    assert best_penalty(-powers[:, None]) == PENALTIES[-1]
+
+
+def test_knowing_the_noise_is_being_the_ridge_of_its_level_and_bayes_lies_near_it() -> None:
+    levels = {"little": 0.01, "much": 1.0}
+    rules = {name: ridge(level) for name, level in levels.items()}
+    bayes = ridge_of_unknown_noise(tuple(levels.values()))
+    for place, (name, level) in enumerate(levels.items()):
+        asked = prompts(level)
+        assert module._between(rules[name], rules, asked, (), 0)["value"] == pytest.approx(place, abs=1e-9)
+        assert abs(module._between(bayes, rules, asked, (), 0)["value"] - place) < 0.5
+        way = module._by_pairs(rules[name], rules, asked)
+        assert [k for k, _ in way] == list(range(1, 7))
+        assert [one for _, one in way] == pytest.approx([place] * 6, abs=1e-9)
+        wrong = rules["much" if name == "little" else "little"]
+        assert module._missed(bayes, asked).mean() < module._missed(wrong, asked).mean()
+
+
+def test_a_way_knows_nothing_of_what_is_missed_across_it() -> None:
+    first, second = np.zeros((4, 2)), np.array([[2.0, 0.0]] * 4)
+    at = np.array([[0.5, 3.0]] * 4)
+    squares = [((one - other) ** 2).sum(axis=1) for one, other in ((at, first), (at, second), (first, second))]
+    assert way_row("way", (), *squares, 0)["value"] == pytest.approx(0.25)
