@@ -7,7 +7,7 @@ import pytest
 from reader import PHONE, Reader, check_sound, needs_chromium, undefined, width_on_a_phone
 from rich.cells import cell_len
 
-from kshot.show.synth import answer, page, text
+from kshot.show.synth import _top, answer, page, text
 from kshot.study.figures import figure
 
 EVIL = "<script>alert(1)</script>{{ 7 * 7 }}"
@@ -67,7 +67,7 @@ def test_the_page_is_sound_and_answers_on_its_first_screen() -> None:
     check_sound(html)
     assert undefined(html) == []
     first = html[: html.index('<nav aria-label="Contents"')]
-    assert f"{NAME}: 1 of 3 published claims hold. Not shown, where it has to be: two are better." in seen(html)
+    assert f"{NAME}: 1 of 3 claims hold. Not shown, where it has to be: two are better." in seen(html)
     assert answer(record())[:40] in first
     assert page(record()) == html, "the same for the same record"
 
@@ -78,8 +78,19 @@ def test_every_claim_has_its_bound_and_what_came() -> None:
     assert "Observed: it diverged" in said
     assert "five are better (has to hold at larger sizes)" in said
     assert "Observed: 1.5e−12" in said
-    for mark in "✓○✗":
+    for mark in "✓○–":
         assert mark in said
+    assert "✗" not in said, "what need not hold yet does not fail"
+    failed = record(verdicts=[{**row, "must": True} for row in record()["verdicts"]])
+    assert "✗ fails" in seen(page(failed))
+    assert "✗ five are better" in " ".join(text(failed).split())
+
+
+def test_a_peak_goes_out_of_a_picture_and_the_rest_stays() -> None:
+    rest = [(float(k), 1.0 + k / 10) for k in range(10)]
+    assert _top({"one": [*rest, (10.0, 90.0)]}) == pytest.approx(1.2 * 1.9)
+    assert _top({"one": rest}) is None
+    assert _top({"one": [(0.0, 0.0), (1.0, 0.0)]}) is None
 
 
 def test_every_figure_is_there_with_interval_and_null() -> None:

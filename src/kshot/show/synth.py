@@ -18,7 +18,9 @@ from kshot.show.templates import templates
 from kshot.show.words import Row
 
 _WIDTH = 100
-MARKS = {"holds": "✓", "undecided": "○", "fails": "✗"}
+# A value so many times as great as nine tenths of all is a peak that a picture need not hold.
+_FAR = 3.0
+MARKS = {"holds": "✓", "undecided": "○", "fails": "✗", "not yet": "–"}
 
 
 def page(kshot: Mapping[str, Any]) -> str:
@@ -39,7 +41,7 @@ def text(kshot: Mapping[str, Any]) -> str:
         for width in (1, 1, 58, 36):
             table.add_column(width=width)
         for own in _claims(ours, name):
-            table.add_row("", MARKS[own["verdict"]], Text(own["claim"]), Text(f"{observed(own)} ({own['prediction']})"))
+            table.add_row("", MARKS[_kind(own)], Text(own["claim"]), Text(f"{observed(own)} ({own['prediction']})"))
         console.print(table)
     return "".join(row.rstrip() + "\n" for row in file.getvalue().splitlines())
 
@@ -50,11 +52,11 @@ def answer(kshot: Row) -> str:
     for name in _names(kshot):
         own = _claims(kshot, name)
         kept = [row for row in own if row["verdict"] == "holds"]
-        said.append(f"{name}: {len(kept)} of {len(own)} published claims hold.")
+        said.append(f"{name}: {len(kept)} of {len(own)} claims hold.")
         if broken := [row["claim"] for row in own if row["must"] and row["verdict"] != "holds"]:
             said.append(f"Not shown, where it has to be: {words.listed(broken)}.")
         if open_ := sum(not row["must"] for row in own):
-            said.append(f"{open_} of them have to hold at larger sizes only.")
+            said.append(f"{open_} have to hold at larger sizes only.")
     return " ".join(said) or "The record holds no claim."
 
 
@@ -64,6 +66,11 @@ def observed(own: Row) -> str:
         return str(own["reason"] or "not measured")
     interval = "" if own["low"] is None else f", {_short(own['low'])} to {_short(own['high'])}"
     return _short(own["observed"]) + interval
+
+
+def _kind(row: Row) -> str:
+    """The verdict; what need not hold at this size and does not is no failure."""
+    return str(row["verdict"]) if row["must"] or row["verdict"] == "holds" else "not yet"
 
 
 def _short(value: words.Number) -> str:
@@ -112,8 +119,8 @@ def _experiment(kshot: Row, name: str, anchor: str) -> dict[str, Any]:
         "about": f"{facts['about']} ({facts['source']})",
         "claims": [
             {
-                "mark": MARKS[row["verdict"]],
-                "kind": row["verdict"],
+                "mark": MARKS[_kind(row)],
+                "kind": _kind(row),
                 "claim": row["claim"],
                 "source": row["source"],
                 "statistic": str(row["statistic"]).replace("_", " "),
@@ -171,6 +178,13 @@ def _means(pictures: Sequence[Row]) -> dict[str, Points]:
     return {line: [(at, sum(own) / len(own)) for at, own in sorted(places.items())] for line, places in found.items()}
 
 
+def _top(lines: Mapping[str, Points]) -> words.Number | None:
+    """Where a picture ends above: a peak far above the rest goes out of it, and the rest can be read; None for no such peak."""
+    values = sorted(value for points in lines.values() for _, value in points)
+    high = values[int(0.9 * (len(values) - 1))]
+    return 1.2 * high if high > 0 and values[-1] > _FAR * high else None
+
+
 def _drawn(lines: Mapping[str, Points], axis: Row) -> Figure:
     many = len(lines) > 1
     with styled():
@@ -190,6 +204,8 @@ def _drawn(lines: Mapping[str, Points], axis: Row) -> Figure:
                 own = getattr(axes, f"{on}axis")
                 own.set_major_formatter(FuncFormatter(lambda at, place: f"{at:g}"))
                 own.set_minor_formatter(NullFormatter())
+        if not axis["log_y"] and (top := _top(lines)) is not None:
+            axes.set_ylim(top=top)
         axes.set_xlabel(axis["x"])
         axes.set_ylabel(axis["y"])
         axes.grid(axis="y")

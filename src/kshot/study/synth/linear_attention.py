@@ -24,7 +24,7 @@ from kshot.study.synth.against_descent import (
     trained_on,
     watching,
 )
-from kshot.study.synth.experiment import Claim, Experiment, Given, Part
+from kshot.study.synth.experiment import SIZES, Claim, Experiment, Given, Part
 from kshot.study.synth.momentum_layer import MOMENTUM_CLAIMS, MOMENTUM_PARTS
 from kshot.study.synth.separate_tokens import SEPARATE_CLAIMS, SEPARATE_PARTS
 from kshot.study.synth.sine_attention import SINE_CLAIMS, SINE_PARTS
@@ -121,11 +121,25 @@ LINEAR_ATTENTION = Experiment(
     about="a trained layer of linear self-attention against a step of gradient descent",
     source=VON_OSWALD,
     parts={
-        "construction": Part(asks="weights with which attention is gradient descent", answer=_construction),
-        "optima": Part(asks="what one step can reach, by algebra and by search", answer=_optima),
-        "one-layer": Part(asks="one layer against one step, along training", answer=_one_layer),
-        "two-layers": Part(asks="two layers against two steps", answer=partial(_layers, 2, True)),
-        "five-layers": Part(asks="five layers against five steps", answer=partial(_layers, 5, False)),
+        "construction": Part(
+            asks="weights with which attention is gradient descent",
+            answer=_construction,
+            minutes=dict.fromkeys(SIZES, 0.1),
+        ),
+        "optima": Part(
+            asks="what one step can reach, by algebra and by search", answer=_optima, minutes=dict.fromkeys(SIZES, 0.1)
+        ),
+        "one-layer": Part(
+            asks="one layer against one step, along training", answer=_one_layer, minutes={"smoke": 0.2, "full": 5.0}
+        ),
+        "two-layers": Part(
+            asks="two layers against two steps", answer=partial(_layers, 2, True), minutes={"smoke": 0.5, "full": 15.0}
+        ),
+        "five-layers": Part(
+            asks="five layers against five steps",
+            answer=partial(_layers, 5, False),
+            minutes={"smoke": 0.5, "full": 25.0},
+        ),
         **SINE_PARTS,
         **SEPARATE_PARTS,
         **MOMENTUM_PARTS,

@@ -137,7 +137,11 @@ def _losses_along(network: Network, asked: Prompts) -> tuple[Look, list[tuple[fl
 
 
 MOMENTUM_PARTS = {
-    "momentum-layer": Part(asks="a layer with momentum attention, against descent with momentum", answer=_momentum)
+    "momentum-layer": Part(
+        asks="a layer with momentum attention, against descent with momentum",
+        answer=_momentum,
+        minutes={"smoke": 0.6, "full": 35.0},
+    )
 }
 
 MOMENTUM_CLAIMS = (

@@ -107,7 +107,11 @@ def _partner_rows(weights: Weights, asked: Prompts, seed: int) -> list[Row]:
 
 
 SEPARATE_PARTS = {
-    "separate-tokens": Part(asks="inputs and answers as tokens of their own: what two layers learn", answer=_separate)
+    "separate-tokens": Part(
+        asks="inputs and answers as tokens of their own: what two layers learn",
+        answer=_separate,
+        minutes={"smoke": 0.2, "full": 6.0},
+    )
 }
 
 SEPARATE_CLAIMS = (

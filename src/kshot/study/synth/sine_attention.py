@@ -105,7 +105,11 @@ def _curves(asked: Prompts, says: dict[str, Predictor]) -> dict[str, Any]:
 
 
 SINE_PARTS = {
-    "sine": Part(asks="a block of an MLP and a layer on sines, against descent on trained features", answer=_sine)
+    "sine": Part(
+        asks="a block of an MLP and a layer on sines, against descent on trained features",
+        answer=_sine,
+        minutes={"smoke": 0.4, "full": 71.0},
+    )
 }
 
 SINE_CLAIMS = (

@@ -192,7 +192,7 @@ def _is_dmmse(size: int, where: str, at: tuple[Size, ...]) -> Claim:
 
 def _is_ridge(size: int, where: str, at: tuple[Size, ...]) -> Claim:
     return Claim(
-        text=f"of {size:,} tasks, {where}, it is nearer to the best rule for all (published: from 2^14 or 2^15 on)",
+        text=f"of {size:,} tasks, {where}, a network is nearer to the best rule for all (published: from 2^14 or 2^15 on)",
         source=_OF,
         measure="way_to_ridge",
         variant=f"pool {size}, {where}",
