@@ -307,7 +307,7 @@ COMPOSITION = Experiment(
         ),
         *(
             _claim(
-                "where no demonstration says anything of another, nothing is answered",
+                f"{_word(count, share)}: where demonstrations say nothing of one another, nothing is answered",
                 "accuracy",
                 f"{_word(count, share)}, no rule, the network",
                 most=0.1,
