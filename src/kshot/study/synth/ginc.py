@@ -186,23 +186,29 @@ _INFERENCE = (
 _NETWORKS = (
     *(
         Claim(
-            text=f"accuracy grows with the number of examples (published, 64 of 10 tokens: {published})",
+            text=f"accuracy of the {word} grows with the number of examples (published, 64 of 10 tokens: {published})",
             source=_OF,
             measure="accuracy_gain",
             variant=f"{name}, k=10, most examples",
             least=0.0,
         )
-        for name, published in (("transformer", "69.5 to 81.2 % with 12 layers"), ("lstm", "91.7 to 95.8 %"))
+        for name, word, published in (
+            ("transformer", "Transformer", "69.5 to 81.2 % with 12 layers"),
+            ("lstm", "LSTM", "91.7 to 95.8 %"),
+        )
     ),
     *(
         Claim(
-            text=f"accuracy grows with the length of examples (published, 64 of 3 and of 10 tokens: {published})",
+            text=f"accuracy of the {word} grows with the length of examples (published, 64 of 3 and of 10 tokens: {published})",
             source=_OF,
             measure="accuracy_gain",
             variant=f"{name}, longest examples",
             least=0.0,
         )
-        for name, published in (("transformer", "51.9 and 81.2 % with 12 layers"), ("lstm", "45.2 and 95.8 %"))
+        for name, word, published in (
+            ("transformer", "Transformer", "51.9 and 81.2 % with 12 layers"),
+            ("lstm", "LSTM", "45.2 and 95.8 %"),
+        )
     ),
     Claim(
         text="the LSTM is more accurate (published: 95.8 against 81.2 % of 12 layers)",
