@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from kshot.errors import KshotError, UnknownName
@@ -40,6 +41,7 @@ SIZES: Mapping[str, Shape] = {
 """As published by Garg et al. 2022: 0.2, 1.2 and 9.5 million parameters with softmax attention and MLPs."""
 
 _NORM_FLOOR = 1e-5
+_ALL = slice(None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +109,19 @@ def layers_start(plan: Layers, places: int, rng: Generator) -> dict[str, Tensor]
     return found | _norm_start(plan, "norm")
 
 
-def passed(plan: Layers, weights: Weights, hidden: Hidden) -> Hidden:
-    """Tokens behind all layers, before the last norm (``normed``). KshotError for more tokens than there are places."""
+def passed(plan: Layers, weights: Weights, hidden: Hidden, asked: slice = _ALL) -> Float[Tensor, "b a e"]:
+    """The ``asked`` tokens behind all layers, before the last norm (``normed``).
+
+    KshotError for more tokens than there are places.
+    """
     hidden = _placed(plan, weights, hidden)
-    for own, mixing in zip(_by_layer(weights, plan.shape.layers), plan.mixings, strict=True):
+    layers = list(zip(_by_layer(weights, plan.shape.layers), plan.mixings, strict=True))
+    for i, (own, mixing) in enumerate(layers, 1):
         if mixing is not None:
             hidden = hidden + mixing.mix(own, normed(plan, own, hidden), plan.shape, plan.hearing)
+        if i == len(layers):
+            # Nothing is mixed among tokens from here on, so the others have said what they had to say.
+            hidden = hidden[:, asked]
         if plan.design.mlp:
             up = linear(own, "up", normed(plan, own, hidden, "mlp_norm"))
             hidden = hidden + linear(own, "down", nn.functional.gelu(up, approximate="tanh"))

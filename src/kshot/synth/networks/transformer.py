@@ -17,6 +17,8 @@ from kshot.synth.networks.mixing import Shape, linear, linear_start
 from kshot.synth.networks.network import Network, Weights
 
 _GPT = Design()
+# The tokens that answers are read off.
+_INPUTS, _LAST = slice(None, None, 2), slice(-1, None)
 
 
 def transformer(width: int, pairs: int, shape: Shape, design: Design = _GPT) -> Network:
@@ -48,9 +50,8 @@ def _start(plan: Layers, width: int, pairs: int, rng: Generator) -> dict[str, Te
 
 def _says(plan: Layers, weights: Weights, xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"]) -> Float[Tensor, "b s"]:
     hidden = linear(weights, "read_in", _two_a_pair(xs, ys) if plan.design.causal else _one_a_pair(xs, ys))
-    hidden = passed(plan, weights, hidden)
-    asked = hidden[:, ::2] if plan.design.causal else hidden[:, -1:]
-    return linear(weights, "read_out", normed(plan, weights, asked))[..., 0]
+    hidden = passed(plan, weights, hidden, _INPUTS if plan.design.causal else _LAST)
+    return linear(weights, "read_out", normed(plan, weights, hidden))[..., 0]
 
 
 def _two_a_pair(xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"]) -> Float[Tensor, "b t d"]:
