@@ -7,7 +7,8 @@ Both sides are processes that stay alive, begin at the same weights and see the 
 coordinates, 41 pairs) in turns of so many steps, with AdamW in float32 (bfloat16: products of both sides in it). Theirs is what Garg et al. 2022 did: GPT2Model on
 embedded pairs, a linear read-in and read-out, the mean square over all answers. Printed: steps a second, the ratio turn
 by turn, and how far apart the losses of all steps are, which must be below 1e-3 (bfloat16: 3e-2), or the run fails. Then tokens a second of
-the scan at length 1,024 and of a loop over tokens, forward and backward.
+S6's recurrence as it runs here, of the scan in parallel (what runs elsewhere than on the CPU), and of a plain loop over
+tokens, at length 1,024, forward and backward.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import torch
 from kshot.seeds import torch_stream
 from kshot.synth.networks.layers import SIZES
 from kshot.synth.networks.mixing import Shape
-from kshot.synth.networks.state_space import scan
+from kshot.synth.networks.state_space import recurred, scan
 from kshot.synth.networks.transformer import transformer
 from kshot.synth.prompts import Source
 from scoring import spread, start
@@ -113,8 +114,8 @@ def theirs(link: Connection, asked: argparse.Namespace) -> None:
         link.send({"seconds": time.perf_counter() - began, "losses": losses})
 
 
-def scanned(rounds: int) -> tuple[list[float], list[float]]:
-    """Tokens a second of the scan and of the loop, forward and backward, turn by turn."""
+def scanned(rounds: int) -> tuple[list[float], ...]:
+    """Tokens a second of what S6 runs, of the scan and of the loop, forward and backward, turn by turn."""
     rng = torch_stream(0, "scan")
     decay = torch.rand(1, LENGTH, 64, 16, generator=rng).requires_grad_(True)
     added = torch.randn(1, LENGTH, 64, 16, generator=rng).requires_grad_(True)
@@ -126,9 +127,9 @@ def scanned(rounds: int) -> tuple[list[float], list[float]]:
             states.append(state)
         return torch.stack(states, dim=1)
 
-    found: tuple[list[float], list[float]] = ([], [])
+    found: tuple[list[float], ...] = ([], [], [])
     for turn in range(1 + rounds):
-        for does, own in zip((scan, one_by_one), found, strict=True):
+        for does, own in zip((recurred, scan, one_by_one), found, strict=True):
             began = time.perf_counter()
             torch.autograd.grad(does(decay, added).sum(), (decay, added))
             # The first turn warms up.
@@ -162,10 +163,12 @@ def main() -> int:
     print(f"transformers steps/s  {spread(rates[1])}")
     print(f"ratio                 {spread([a / b for a, b in zip(*rates, strict=True)])}")
     print(f"losses apart          {apart:.2e}")
-    fast, slow = scanned(asked.rounds)
+    here, fast, slow = scanned(asked.rounds)
+    print(f"S6 here tokens/s      {spread(here)}")
     print(f"scan tokens/s         {spread(fast)}")
     print(f"loop tokens/s         {spread(slow)}")
-    print(f"ratio                 {spread([a / b for a, b in zip(fast, slow, strict=True)])}")
+    for name, own in (("S6 here", here), ("scan", fast)):
+        print(f"{name + ' / loop':<22}{spread([a / b for a, b in zip(own, slow, strict=True)])}")
     if apart > {"float32": 1e-3, "bfloat16": 3e-2}[asked.precision]:
         print("the losses differ: the two sides do not train the same model", file=sys.stderr)
         return 1

@@ -42,7 +42,7 @@ class _Much:
 def _short(function: str, width: int, pairs: int, steps: int, *, noise: float = 0.0) -> Task:
     return Task(
         source=Source(function=function, width=width, pairs=pairs, noise=noise),
-        shape=Shape(layers=2, heads=2, width=48),
+        shape=Shape(layers=2, heads=2, width=48, spread=None),
         training=Training(steps=steps, batch=16, learning_rate=3e-3, schedule="cosine", warmup=steps // 10, clip=1.0),
     )
 
@@ -50,7 +50,7 @@ def _short(function: str, width: int, pairs: int, steps: int, *, noise: float = 
 def _middling(function: str, width: int, pairs: int, steps: int, *, noise: float = 0.0) -> Task:
     return Task(
         source=Source(function=function, width=width, pairs=pairs, noise=noise),
-        shape=Shape(layers=2, heads=2, width=48),
+        shape=Shape(layers=2, heads=2, width=48, spread=None),
         training=Training(steps=steps, batch=32, learning_rate=1e-3, schedule="cosine", warmup=500, clip=1.0),
     )
 

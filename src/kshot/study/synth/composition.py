@@ -81,7 +81,7 @@ _MUCH: Mapping[Size, _Much] = {
     "smoke": _Much(
         space=Space(symbols=5, length=3),
         pairs=5,
-        shape=Shape(layers=4, heads=4, width=64),
+        shape=Shape(layers=4, heads=4, width=64, spread=None),
         training=_training(500, 16, 2e-3),
         asked=128,
         few=32,
@@ -89,7 +89,7 @@ _MUCH: Mapping[Size, _Much] = {
     "full": _Much(
         space=Space(symbols=5, length=3),
         pairs=7,
-        shape=Shape(layers=4, heads=4, width=64),
+        shape=Shape(layers=4, heads=4, width=64, spread=None),
         training=_training(20_000, 32, 1e-3),
         asked=1_024,
         few=128,

@@ -19,8 +19,8 @@ from kshot.study.synth.growing import grown, mean_rows, on_prompts, picture, pre
 from kshot.study.synth.shifted import shifted_errors
 from kshot.synth.networks import NETWORKS, matched
 from kshot.synth.networks.layers import SIZES
-from kshot.synth.networks.mixing import SPREAD, Shape
-from kshot.synth.networks.network import Network, larger, parameters
+from kshot.synth.networks.mixing import Shape
+from kshot.synth.networks.network import Network, parameters
 from kshot.synth.oracles import Predictor, averaging, least_squares, nearest, on_features, ridge
 from kshot.synth.prompts import Source
 from kshot.synth.regressors import boosted_trees, greedy_tree, lasso, small_network
@@ -31,7 +31,6 @@ _NOISE = 0.25
 # The best of the published penalties, and the published depths for inputs and for their signs.
 _PENALTY, _DEPTH, _DEPTH_OF_SIGNS = 0.01, 2, 4
 _WITHOUT_HEADS = ("lstm", "mamba", "s4d", "mlp")
-_BEGIN_SMALL = ("transformer", "linear-transformer")
 
 # Numbers of examples at which errors are told, in coordinates.
 _AROUND = {"k = d/2": 0.5, "k = d": 1.0, "k = 2d": 2.0}
@@ -41,16 +40,15 @@ _BEYOND = {"k = d": 1.0, "k = 5d/2": 2.5, "k = 5d": 5.0}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Learner:
-    """What a part trains: a transformer of this shape, its matrices at first so much larger, on prompts of a source."""
+    """What a part trains: a transformer of this shape, on prompts of a source."""
 
     source: Source
     shape: Shape
     training: Training
     curriculum: Curriculum | None = None
-    larger: float = 1.0
 
     def network(self) -> Network:
-        return larger(NETWORKS["transformer"].make(self.source.width, self.source.pairs, self.shape), self.larger)
+        return NETWORKS["transformer"].make(self.source.width, self.source.pairs, self.shape)
 
     def places(self, factors: Mapping[str, float]) -> dict[str, int]:
         return {name: int(factor * self.source.width) for name, factor in factors.items()}
@@ -75,7 +73,7 @@ def _source(width: int, function: str = "linear", *, times: int = 2, noise: floa
 def _learner(source: Source, shape: Shape, steps: int, rate: float, batch: int = 64) -> _Learner:
     """The rate rises over a twentieth of the steps and falls by a cosine; matrices begin at 1 / sqrt(width)."""
     training = Training(steps=steps, batch=batch, learning_rate=rate, schedule="cosine", warmup=steps // 20, clip=1.0)
-    return _Learner(source=source, shape=shape, training=training, larger=1 / (SPREAD * shape.width**0.5))
+    return _Learner(source=source, shape=shape, training=training)
 
 
 def _published(source: Source, pairs: int = 11, pairs_by: int = 2) -> _Learner:
@@ -87,7 +85,7 @@ def _published(source: Source, pairs: int = 11, pairs_by: int = 2) -> _Learner:
     )
 
 
-_SMALL, _TINY = Shape(layers=2, heads=2, width=32), SIZES["tiny"]
+_SMALL, _TINY = Shape(layers=2, heads=2, width=32, spread=None), replace(SIZES["tiny"], spread=None)
 _MUCH: Mapping[Size, _Much] = {
     "smoke": _Much(
         learners={
@@ -277,8 +275,7 @@ def _of_equal_size(own: _Learner, names: tuple[str, ...]) -> dict[str, Network]:
         # Heads bind the width, which is too coarse for some.
         shape = replace(own.shape, heads=1) if name in _WITHOUT_HEADS else own.shape
         made[name] = NETWORKS[name].make(width, pairs, matched(NETWORKS[name], width, pairs, shape, target))
-    # The others begin as large as they should be.
-    return made | {name: larger(made[name], own.larger) for name in made if name in _BEGIN_SMALL}
+    return made
 
 
 def _count(network: Network) -> int:

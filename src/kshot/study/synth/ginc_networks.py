@@ -21,7 +21,7 @@ from kshot.study.synth.experiment import Given, Row, Size
 from kshot.study.synth.growing import Batch, grown, mean_rows, on_batches, picture, unseen
 from kshot.synth.grammar import Examples, Ginc, best_answers, documents, examples, ginc, inferred
 from kshot.synth.networks.language import LANGUAGES, Language, cross_entropy
-from kshot.synth.networks.mixing import Shape
+from kshot.synth.networks.mixing import SPREAD, Shape
 from kshot.synth.networks.network import Weights
 from kshot.synth.train import Training
 
@@ -61,12 +61,18 @@ class Much:
     queries: int
 
 
+_GPT_WIDTH = 768
+
+
 def _grows(kind: str, shape: tuple[int, int, int], steps: int, batch: int, learning_rate: float) -> Grows:
     layers, heads, width = shape
     training = Training(
         steps=steps, batch=batch, learning_rate=learning_rate, schedule="cosine", warmup=steps // 20, clip=1.0
     )
-    return Grows(kind=kind, shape=Shape(layers=layers, heads=heads, width=width), training=training)
+    # As wide as GPT-2 it begins as GPT-2 does.
+    spread = SPREAD if width >= _GPT_WIDTH else None
+    made = Shape(layers=layers, heads=heads, width=width, spread=spread)
+    return Grows(kind=kind, shape=made, training=training)
 
 
 _MUCH: Mapping[Size, Much] = {

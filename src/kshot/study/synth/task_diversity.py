@@ -67,14 +67,14 @@ def _triangle(steps: int, batch: int, learning_rate: float) -> Training:
 _MUCH: Mapping[Size, _Much] = {
     "smoke": _Much(
         source=Source(width=2, pairs=4, noise=0.0625),
-        shape=Shape(layers=2, heads=2, width=32),
+        shape=Shape(layers=2, heads=2, width=32, spread=None),
         training=_triangle(2_500, 64, 4e-3),
         asked=512,
         few=64,
     ),
     "full": _Much(
         source=Source(width=5, pairs=10, noise=0.15625),
-        shape=Shape(layers=4, heads=2, width=64),
+        shape=Shape(layers=4, heads=2, width=64, spread=None),
         training=_triangle(40_000, 64, 1e-3),
         asked=2_048,
         few=256,

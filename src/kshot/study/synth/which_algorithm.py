@@ -77,7 +77,7 @@ class _Much:
 _MUCH: Mapping[Size, _Much] = {
     "smoke": _Much(
         source=Source(width=2, pairs=5),
-        shape=Shape(layers=2, heads=2, width=32),
+        shape=Shape(layers=2, heads=2, width=32, spread=None),
         narrow=8,
         training=Training(steps=1_600, batch=64, learning_rate=4e-3, schedule="linear", warmup=800),
         asked=512,
@@ -86,7 +86,7 @@ _MUCH: Mapping[Size, _Much] = {
     ),
     "full": _Much(
         source=Source(width=4, pairs=12),
-        shape=Shape(layers=4, heads=2, width=64),
+        shape=Shape(layers=4, heads=2, width=64, spread=None),
         narrow=16,
         training=Training(steps=20_000, batch=64, learning_rate=1e-3, schedule="linear", warmup=10_000),
         asked=2_048,

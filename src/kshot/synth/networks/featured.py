@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from kshot.synth.networks.mixing import linear, linear_start
+from kshot.synth.networks.mixing import SPREAD, linear, linear_start
 from kshot.synth.networks.network import Network, Weights
 
 # Attention begins small beside the tokens, as a step of descent does.
@@ -72,7 +72,7 @@ def _block_says(weights: Weights, xs: Float[Tensor, "b n d"], ys: Float[Tensor, 
 
 def _step_start(rng: Generator, *, inputs: int, embedding: int, hidden: int) -> dict[str, Tensor]:
     found = _mlp_start(rng, inputs, embedding, hidden)
-    found |= linear_start(rng, "read_out", embedding, 1, bias=False)
+    found |= linear_start(rng, "read_out", embedding, 1, SPREAD, bias=False)
     return found | {"log_rate": torch.tensor(log(_RATE))}
 
 

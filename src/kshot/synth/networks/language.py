@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from kshot.synth.networks.layers import Design, layers, layers_start, normed, passed
-from kshot.synth.networks.mixing import SPREAD, Shape, linear, linear_start
+from kshot.synth.networks.mixing import Shape, linear, linear_start
 from kshot.synth.networks.network import Weights
 from kshot.synth.networks.recurrent import CELLS, cells_start, states
 from kshot.synth.networks.transformer import alternating
@@ -41,7 +41,7 @@ def layered(vocabulary: int, length: int, shape: Shape, **design: object) -> Lan
     plan = layers(shape, Design(**design))  # type: ignore[arg-type]
 
     def start(rng: Generator) -> dict[str, Tensor]:
-        found = {"embedding": SPREAD * torch.randn(vocabulary, shape.width, generator=rng)}
+        found = {"embedding": shape.begin * torch.randn(vocabulary, shape.width, generator=rng)}
         return found | layers_start(plan, length, rng)
 
     def says(weights: Weights, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:

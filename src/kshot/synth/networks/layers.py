@@ -14,7 +14,6 @@ from torch import Generator, Tensor, nn
 from kshot.errors import KshotError, UnknownName
 from kshot.synth.networks.mixing import (
     ATTENTIONS,
-    SPREAD,
     Hearing,
     Hidden,
     Mixing,
@@ -95,16 +94,18 @@ def layers_start(plan: Layers, places: int, rng: Generator) -> dict[str, Tensor]
     e = plan.shape.width
     found: dict[str, Tensor] = {}
     if plan.design.positions == "sinusoidal-concatenated":
-        found |= linear_start(rng, "join", 2 * e, e)
+        found |= linear_start(rng, "join", 2 * e, e, plan.shape.begin)
     if plan.design.positions == "learned":
-        found["positions"] = SPREAD * torch.randn(places, e, generator=rng)
+        found["positions"] = plan.shape.begin * torch.randn(places, e, generator=rng)
     for i, mixing in enumerate(plan.mixings):
         own: dict[str, Tensor] = {}
         if mixing is not None:
             own |= _norm_start(plan, "norm") | mixing.start(rng, plan.shape)
         if plan.design.mlp:
             own |= _norm_start(plan, "mlp_norm")
-            own |= linear_start(rng, "up", e, 4 * e) | linear_start(rng, "down", 4 * e, e, inner_spread(plan.shape))
+            own |= linear_start(rng, "up", e, 4 * e, plan.shape.begin) | linear_start(
+                rng, "down", 4 * e, e, inner_spread(plan.shape)
+            )
         found |= {f"{i}.{name}": tensor for name, tensor in own.items()}
     return found | _norm_start(plan, "norm")
 

@@ -25,11 +25,21 @@ _SLOWEST = 1e-4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Layers, heads and width of a network."""
+    """Layers, heads and width of a network, and the standard deviation of its matrices at the start.
+
+    That is GPT-2's, or 1 / sqrt(width) where ``spread`` is None: GPT-2 is wide, and in narrow layers begun as its are
+    products vanish, and training stays for thousands of steps where nothing is heard (docs/LOG.md).
+    """
 
     layers: int
     heads: int
     width: int
+    spread: float | None = SPREAD
+
+    @property
+    def begin(self) -> float:
+        """The standard deviation in force."""
+        return 1 / sqrt(self.width) if self.spread is None else self.spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +69,7 @@ def linear(own: Own, name: str, hidden: Float[Tensor, "*b i"]) -> Float[Tensor, 
 
 
 def linear_start(
-    rng: Generator, name: str, inputs: int, outputs: int, spread: float = SPREAD, *, bias: bool = True
+    rng: Generator, name: str, inputs: int, outputs: int, spread: float, *, bias: bool = True
 ) -> dict[str, Tensor]:
     """Its weights at the start: normal, biases 0."""
     weight = {f"{name}.weight": spread * torch.randn(outputs, inputs, generator=rng)}
@@ -68,7 +78,7 @@ def linear_start(
 
 def inner_spread(shape: Shape) -> float:
     """Of what is added to tokens: less in deeper networks, as in GPT-2."""
-    return SPREAD / sqrt(2 * shape.layers)
+    return shape.begin / sqrt(2 * shape.layers)
 
 
 # --- attention
@@ -89,7 +99,7 @@ def _attention_start(rng: Generator, shape: Shape, *, projects: bool, decays: bo
     e = shape.width
     found = {}
     if projects:
-        found = linear_start(rng, "qkv", e, 3 * e) | linear_start(rng, "out", e, e, inner_spread(shape))
+        found = linear_start(rng, "qkv", e, 3 * e, shape.begin) | linear_start(rng, "out", e, e, inner_spread(shape))
     # A decay of a half in the beginning.
     return found | ({"decay": torch.zeros(shape.heads)} if decays else {})
 

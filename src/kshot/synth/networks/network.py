@@ -1,8 +1,7 @@
 """The one signature of a network: how its weights begin, and what it says with them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Generator, Tensor
@@ -23,19 +22,6 @@ class Network:
     says: Callable[[Weights, Float[Tensor, "b n d"], Float[Tensor, "b n"]], Float[Tensor, "b s"]]
     causal: bool
     ordered: bool = False
-
-
-def larger(network: Network, times: float) -> Network:
-    """The same network, but its matrices begin ``times`` as large.
-
-    For attention and MLPs: the usual 0.02 suits wide networks. In narrow ones products vanish with it, and training stays
-    for thousands of steps where nothing is heard; about 1 / sqrt(width) does not.
-    """
-    return replace(network, start=partial(_larger, network.start, times))
-
-
-def _larger(start: Callable[[Generator], dict[str, Tensor]], times: float, rng: Generator) -> dict[str, Tensor]:
-    return {name: times * tensor if tensor.ndim == 2 else tensor for name, tensor in start(rng).items()}
 
 
 def parameters(weights: Weights) -> int:

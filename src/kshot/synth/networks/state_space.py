@@ -116,7 +116,7 @@ def _s6_start(rng: Generator, shape: Shape) -> dict[str, Tensor]:
     rank = max(1, e // 16)
     steps = _steps(rng, m)
     return (
-        linear_start(rng, "in", e, 2 * m, bias=False)
+        linear_start(rng, "in", e, 2 * m, shape.begin, bias=False)
         | {"conv.weight": torch.randn(m, 1, _BEHIND, generator=rng) / sqrt(_BEHIND), "conv.bias": torch.zeros(m)}
         | linear_start(rng, "of_token", m, rank + 2 * _STATES, 1 / sqrt(m), bias=False)
         | {

@@ -43,9 +43,9 @@ def alternating(shape: Shape) -> tuple[str, ...]:
 
 
 def _start(plan: Layers, width: int, pairs: int, rng: Generator) -> dict[str, Tensor]:
-    e = plan.shape.width
-    found = linear_start(rng, "read_in", width + (0 if plan.design.causal else 1), e)
-    return found | layers_start(plan, 2 * pairs, rng) | linear_start(rng, "read_out", e, 1)
+    e, spread = plan.shape.width, plan.shape.begin
+    found = linear_start(rng, "read_in", width + (0 if plan.design.causal else 1), e, spread)
+    return found | layers_start(plan, 2 * pairs, rng) | linear_start(rng, "read_out", e, 1, spread)
 
 
 def _says(plan: Layers, weights: Weights, xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"]) -> Float[Tensor, "b s"]:
