@@ -74,7 +74,8 @@ def _told(run: Mapping[str, Any]) -> str:
     """What was asked of which model, on what."""
     asked, machine = run["settings"], run["environment"]
     tasks = ", ".join(f"{name}, {own['shots']} demonstrations" for name, own in run["tasks"].items())
-    return f"{run['model']['caption']}, {run['model']['dtype']}: {tasks}, {len(asked['seed'])} seeds; {machine['cpu']}"
+    seeds = len({cell["seed"] for cell in run["cells"]})
+    return f"{run['model']['caption']}, {run['model']['dtype']}: {tasks}, {seeds} seeds; {machine['cpu']}"
 
 
 def _columns(run: Mapping[str, Any]) -> Iterator[Column]:
