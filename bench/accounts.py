@@ -72,7 +72,7 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _told(run: Mapping[str, Any]) -> str:
     """What was asked of which model, on what."""
-    asked, machine = run["settings"], run["environment"]
+    machine = run["environment"]
     tasks = ", ".join(f"{name}, {own['shots']} demonstrations" for name, own in run["tasks"].items())
     seeds = len({cell["seed"] for cell in run["cells"]})
     return f"{run['model']['caption']}, {run['model']['dtype']}: {tasks}, {seeds} seeds; {machine['cpu']}"
