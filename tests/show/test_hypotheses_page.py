@@ -51,6 +51,18 @@ def test_the_reason_stands_behind_what_could_not_be_decided_at_all() -> None:
     assert answer({}) == "The record holds no verdict: nothing was judged."
 
 
+def test_a_second_protocol_says_what_it_finds_otherwise() -> None:
+    record = hypothesised(tasks=("films",))
+    own = [line for line in record["verdicts"] if (line["task"], line["protocol"]) == ("films", "redrawn")]
+    other = [{**line, "protocol": "fixed"} for line in own]
+    both, one = {**record, "verdicts": [*own, *other]}, answer({**record, "verdicts": own})
+    assert answer(both) == one, "the same is said once"
+    for line in other:
+        if line["claim"] is None and line["hypothesis"] == "H3":
+            line["verdict"] = "rejected"
+    assert answer(both) == f"{one} With the same demonstrations for all queries, composition is rejected."
+
+
 def test_every_claim_is_there_with_its_mark_and_what_came(html: str) -> None:
     said = seen(html)
     assert "films. Predicted: what H2 predicts. Observed: −0.291 (−0.381 to −0.201)" in said

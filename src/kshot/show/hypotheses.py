@@ -52,15 +52,18 @@ def text(kshot: Mapping[str, Any]) -> str:
 
 
 def answer(kshot: Row) -> str:
-    """What came of each hypothesis, task by task, in a paragraph made of the verdicts."""
+    """What came of each hypothesis, task by task, in a paragraph made of the verdicts; of a second protocol what differs."""
     said = []
     for task in _tasks(kshot):
-        protocols = _by_protocol(kshot, task)
-        for lines in list(protocols.values())[:1]:
+        before: dict[str, str] = {}
+        for protocol, lines in _by_protocol(kshot, task).items():
             wholes = {own["hypothesis"]: own for own in lines if own["claim"] is None}
-            kinds = [f"{_NAMES[name]} is {own['verdict']}" for name, own in wholes.items()]
+            other = [name for name, own in wholes.items() if own["verdict"] != before.get(name)]
+            kinds = [f"{_NAMES[name]} is {wholes[name]['verdict']}" for name in other]
+            where = f"With {PROTOCOLS[protocol]}, " if before else f"{task}: "
             if kinds:
-                said.append(f"{task}: {words.listed(kinds)}{_why(list(wholes.values()))}.")
+                said.append(f"{where}{words.listed(kinds)}{'' if before else _why(list(wholes.values()))}.")
+            before |= {name: str(own["verdict"]) for name, own in wholes.items()}
     return " ".join(said) or "The record holds no verdict: nothing was judged."
 
 
