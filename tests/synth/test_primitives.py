@@ -4,6 +4,7 @@ import itertools
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -57,9 +58,9 @@ def as_lists(map_: torch.Tensor) -> list[list[int]]:
         ("differences", lambda a, b, c, d: [a, (b - a) % 5, (c - b) % 5, (d - c) % 5]),
     ],
 )
-def test_a_primitive_is_what_it_is_called(name: str, obvious: object) -> None:
+def test_a_primitive_is_what_it_is_called(name: str, obvious: Callable[..., list[int]]) -> None:
     (table,) = tables(SPACE, 0, [(PRIMITIVES | UNSEEN)[name]])
-    assert as_lists(table) == [obvious(*x) for x in EVERY]  # type: ignore[operator]
+    assert as_lists(table) == [obvious(*x) for x in EVERY]
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -225,8 +225,10 @@ def _equal(part: str) -> Claim:
     )
 
 
-def _claim(text: str, measure: str, variant: str, source: str = _OF, **bound: float) -> Claim:
-    return Claim(text=text, source=source, measure=measure, variant=variant, **bound)  # type: ignore[arg-type]
+def _claim(
+    text: str, measure: str, variant: str, source: str = _OF, *, least: float | None = None, most: float | None = None
+) -> Claim:
+    return Claim(text=text, source=source, measure=measure, variant=variant, least=least, most=most)
 
 
 def _part(asks: str, answer: Callable[[Given], dict[str, Any]], smoke: float, full: float) -> Part:

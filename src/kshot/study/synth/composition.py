@@ -23,6 +23,7 @@ from kshot.study.figures import figure
 from kshot.study.synth.experiment import Claim, Experiment, Given, Part, Row, Size
 from kshot.study.synth.growing import grown, line, mean_rows, on_batches, picture, unseen
 from kshot.synth.networks.language import Language, layered
+from kshot.synth.networks.layers import Design
 from kshot.synth.networks.mixing import Shape
 from kshot.synth.networks.network import Weights
 from kshot.synth.primitives import (
@@ -142,7 +143,7 @@ def _part(count: int, share: float, given: Given) -> dict[str, Any]:
 def _network(much: _Much) -> Language:
     """A Transformer with rotary positions: what stands as many tokens apart is as far in every demonstration."""
     length = much.pairs * (2 * much.space.length + 2)
-    return layered(vocabulary(much.space), length, much.shape, positions="rotary")
+    return layered(vocabulary(much.space), length, much.shape, Design(positions="rotary"))
 
 
 def _loss(given: Given, own: Repertoire, made: Language) -> Loss:

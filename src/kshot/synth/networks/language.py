@@ -5,7 +5,7 @@ or recurrent cells, with one for each.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import sqrt
 
@@ -36,9 +36,13 @@ Make = Callable[[int, int, Shape], Language]
 """Of the size of the vocabulary, the greatest number of tokens of a text, and a shape."""
 
 
-def layered(vocabulary: int, length: int, shape: Shape, **design: object) -> Language:
-    """Layers of this design (``layers.Design``); UnknownName, and KshotError for parts that do not go together."""
-    plan = layers(shape, Design(**design))  # type: ignore[arg-type]
+_GPT = Design()
+_STATE_SPACE = Design(mlp=False, positions="none", norm="rms")
+
+
+def layered(vocabulary: int, length: int, shape: Shape, design: Design = _GPT) -> Language:
+    """Layers of this design; UnknownName, and KshotError for parts that do not go together."""
+    plan = layers(shape, design)
 
     def start(rng: Generator) -> dict[str, Tensor]:
         found = {"embedding": shape.begin * torch.randn(vocabulary, shape.width, generator=rng)}
@@ -68,18 +72,18 @@ def _with_cells(vocabulary: int, length: int, shape: Shape, *, cell: str) -> Lan
 
 
 def _mambaformer(vocabulary: int, length: int, shape: Shape) -> Language:
-    return layered(vocabulary, length, shape, mixing=alternating(shape), mlp=False, positions="none", norm="rms")
+    return layered(vocabulary, length, shape, replace(_STATE_SPACE, mixing=alternating(shape)))
 
 
 LANGUAGES: Mapping[str, Make] = {
     "transformer": layered,
-    "linear-transformer": partial(layered, mixing="linear"),
-    "momentum-transformer": partial(layered, mixing="momentum"),
-    "attention-only": partial(layered, mlp=False),
+    "linear-transformer": partial(layered, design=Design(mixing="linear")),
+    "momentum-transformer": partial(layered, design=Design(mixing="momentum")),
+    "attention-only": partial(layered, design=Design(mlp=False)),
     "rnn": partial(_with_cells, cell="rnn"),
     "gru": partial(_with_cells, cell="gru"),
     "lstm": partial(_with_cells, cell="lstm"),
-    "mamba": partial(layered, mixing="mamba", mlp=False, positions="none", norm="rms"),
+    "mamba": partial(layered, design=replace(_STATE_SPACE, mixing="mamba")),
     "mambaformer": _mambaformer,
 }
 
