@@ -404,6 +404,17 @@ def test_attributions_are_compared_pair_by_pair() -> None:
     assert (odd[0]["name"], odd[0]["sub"], odd[0]["cells"][0]["null"]) == ("attention mass", "", "0.200")
 
 
+def test_ranks_over_all_tasks_stand_behind_the_tasks() -> None:
+    rows = [
+        row(task, "rank_agreement", "attention_mass vs shapley/spearman", value, n=n)
+        for task, value, n in (("a", 0.1, 6), ("b", 0.3, 6), (None, 0.2, 12))
+    ]
+    (line,) = explain_tasks.agreement(rows, ["a", "b"])
+    assert [cell["text"] for cell in line["cells"]] == ["0.100", "0.300", "0.200"]
+    assert "the 12 queries of all tasks together" in page({"measures": rows})
+    assert "of all tasks together" not in page({"measures": rows[:2]})
+
+
 def test_biases_stand_before_and_after_calibration() -> None:
     lines = explain_tasks.biases(RECORD["measures"], list(TASKS))
     assert [line["name"] for line in lines[::2]] == ["recency bias", "majority-label bias", "common-token bias"]

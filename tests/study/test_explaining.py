@@ -224,3 +224,17 @@ def test_arrays_that_cannot_be_written_end_the_run_in_one_line(
     monkeypatch.setattr(arrays, "save_file", full)
     with pytest.raises(OutputError, match=r"cannot write .*000000\.safetensors \(No space left.*leave out --arrays"):
         asked(tiny_lm, output_path=str(tmp_path / "out"), parts=("runs",), arrays=True)
+
+
+def test_ranks_are_compared_over_all_tasks_too(tiny_lm: LM) -> None:
+    tasks = (films(40), words(40))
+    ours = asked(tiny_lm, tasks, parts=("attribution",)).results["kshot"]["measures"]
+    own = [row for row in ours if row["measure"] == "rank_agreement"]
+    name = "gradient_times_input vs leave_one_out/spearman"
+    by_task = {row["task"]: row for row in own if row["variant"] == name}
+    assert set(by_task) == {"films", "words", None}
+    parts = [by_task[task.name] for task in tasks]
+    assert by_task[None]["n"] == sum(row["n"] for row in parts) > 0
+    mean = sum(row["n"] * row["value"] for row in parts) / by_task[None]["n"]
+    assert by_task[None]["value"] == pytest.approx(mean, abs=1e-7)
+    assert "each" not in by_task[None]

@@ -226,12 +226,23 @@ def rank_agreement(
     """
     if not len(cheap):
         return None
+    found = rank_correlations(cheap, expensive)
+    count = len(found["spearman"])
+    return {
+        **{kind: _interval(values, seed) for kind, values in found.items()},
+        "n": count,
+        "undefined": len(cheap) - count,
+    }
+
+
+def rank_correlations(cheap: Float[np.ndarray, "q k"], expensive: Float[np.ndarray, "q k"]) -> dict[str, list[float]]:
+    """``spearman`` and ``kendall`` of every query that has them, in the order of the queries (``rank_agreement``)."""
     both = np.stack([cheap, expensive], axis=1)
     pairs = both[np.isfinite(both).all(axis=(1, 2)) & (both != both[..., :1]).any(axis=2).all(axis=1)]
-    rho = [float(np.corrcoef(stats.rankdata(a), stats.rankdata(b))[0, 1]) for a, b in pairs]
-    tau = [float(stats.kendalltau(a, b).statistic) for a, b in pairs]
-    counts = {"n": len(pairs), "undefined": len(cheap) - len(pairs)}
-    return {"spearman": _interval(rho, seed), "kendall": _interval(tau, seed), **counts}
+    return {
+        "spearman": [float(np.corrcoef(stats.rankdata(a), stats.rankdata(b))[0, 1]) for a, b in pairs],
+        "kendall": [float(stats.kendalltau(a, b).statistic) for a, b in pairs],
+    }
 
 
 def _differentiable(lm: LM, sequences: Sequence[Scored], prefix: Prefix, gold: int, of: Of) -> Tensor:

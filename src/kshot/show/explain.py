@@ -13,7 +13,7 @@ from rich.text import Text
 from kshot.show import words
 from kshot.show.explain_questions import MARKS, questions, replied, told
 from kshot.show.explain_rows import Line, beside_published, bounds, controls, corrections, finite
-from kshot.show.explain_tasks import agreement, biases, explain_task
+from kshot.show.explain_tasks import agreement, biases, explain_task, pooled
 from kshot.show.templates import templates
 from kshot.show.words import Row
 
@@ -155,6 +155,8 @@ def _view(kshot: Row) -> dict[str, Any]:
         "controls": controls(measures, names),
         "tasks": [explain_task(kshot, name, f"task-{place}") for place, name in enumerate(names, 1)],
         "agreement": agreement(measures, names),
+        "agreement_names": [*names, *(["all"] if pooled(measures) else [])],
+        "pooled": pooled(measures),
         "biases": biases(measures, names),
         "notes": [str(note) for note in kshot.get("notes") or ()],
         "command": words.command(kshot.get("argv")),

@@ -318,7 +318,7 @@ def _changed(
     return lines
 
 
-def by_variant(measures: Sequence[Row], tasks: Sequence[str], names: Sequence[str]) -> list[Line]:
+def by_variant(measures: Sequence[Row], tasks: Sequence[str | None], names: Sequence[str]) -> list[Line]:
     """Every variant of the measures named, a line each in the order of the record."""
     rows = [row for row in overall(measures) if row.get("measure") in names]
     lines = []

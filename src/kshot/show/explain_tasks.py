@@ -286,8 +286,12 @@ def _order(row: Row) -> str:
 
 
 def agreement(measures: Sequence[Row], tasks: Sequence[str]) -> list[Line]:
-    """How well cheap attributions rank demonstrations as expensive ones do: a line a pair, those of one correlation together."""
-    lines = by_variant(measures, tasks, ("rank_agreement",))
+    """How well cheap attributions rank demonstrations as expensive ones do: a line a pair, those of one correlation together.
+
+    Behind the tasks stands what all their queries say together, where the record has it (``pooled``).
+    """
+    everywhere: list[str | None] = [*tasks, *([None] if pooled(measures) else [])]
+    lines = by_variant(measures, everywhere, ("rank_agreement",))
     pairs = [(*pair_of(line["sub"]), line) for line in lines]
     found = []
     for kind in dict.fromkeys(kind for _, _, kind, _ in pairs):
@@ -295,6 +299,12 @@ def agreement(measures: Sequence[Row], tasks: Sequence[str]) -> list[Line]:
             sub = ", ".join(filter(None, [f"against {against}" if against else "", kind]))
             found.append({**_null_of_zero_untold(one), "name": cheap, "sub": sub, "head": place == 0})
     return found
+
+
+def pooled(measures: Sequence[Row]) -> int:
+    """The number of queries of all tasks together that ranks are compared over; 0 where no row is of all tasks."""
+    rows = [row for row in measures if row.get("measure") == "rank_agreement" and row.get("task") is None]
+    return max((int(row.get("n") or 0) for row in rows), default=0)
 
 
 def biases(measures: Sequence[Row], tasks: Sequence[str]) -> list[Line]:

@@ -16,6 +16,7 @@ from kshot.measure.attribution import (
     gradient_times_input,
     leave_one_out,
     rank_agreement,
+    rank_correlations,
     shapley,
 )
 from kshot.measure.implicit import demonstration_terms
@@ -32,7 +33,7 @@ from kshot.model.demonstrations import read_ahead
 from kshot.model.precision import short_products
 from kshot.model.trace import traced
 from kshot.study.compared import Row, Setting
-from kshot.study.figures import figure
+from kshot.study.figures import figure, shortened
 
 Table = Float[np.ndarray, "q k"]
 
@@ -109,13 +110,14 @@ def _shown(setting: Setting, i: int) -> dict[str, Any]:
 
 
 def _agreement(name: str, cheap: Table, expensive: Table, seed: int, named: Sequence[str]) -> list[Row]:
-    found = rank_agreement(cheap, expensive, seed=seed)
+    found, each = rank_agreement(cheap, expensive, seed=seed), rank_correlations(cheap, expensive)
     rows = []
     for kind in ("spearman", "kendall"):
         own = (found or {}).get(kind) or {"value": None, "low": None, "high": None}
         reason = None if own["value"] is not None else "no query ranks its demonstrations in both"
         n = (found or {}).get("n", 0)
-        rows.append(figure("rank_agreement", (*named, f"{name}/{kind}"), **own, null=0.0, n=n, reason=reason))
+        row = figure("rank_agreement", (*named, f"{name}/{kind}"), **own, null=0.0, n=n, reason=reason)
+        rows.append(row | {"each": shortened(each[kind])})
     return rows
 
 

@@ -23,6 +23,7 @@ from kshot.study.figures import EACH
 from kshot.study.forecast import seconds_to_go
 from kshot.study.inquiry import Inquiry, on_record, record, task_record, with_packing
 from kshot.study.over_seeds import of_best_seed, over_seeds
+from kshot.study.over_tasks import over_tasks
 from kshot.study.parts import Cell, Say, answered
 from kshot.study.place import Finished, OnProgress, limit_notes, silent
 from kshot.study.replies import replies
@@ -143,7 +144,8 @@ def _remember(study: Study, cell: Cell, line: Mapping[str, Any]) -> None:
 def explained(run: Mapping[str, Any], study: Study, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """results.json of an explanation: ``run`` as in run.json, the lines of records.jsonl in the order of the cells."""
     own = [row for line in lines for row in line["rows"]]
-    plain = [{name: value for name, value in row.items() if name not in EACH} for row in own]
+    pooled = over_tasks(own)
+    plain = [{name: value for name, value in row.items() if name not in EACH} for row in [*own, *pooled]]
     several = over_seeds(plain)
     measures = beside([*of_best_seed(plain), *several, *plain])
     facts = {task.name: _task_facts(study, task) for task in study.tasks}

@@ -51,11 +51,12 @@ def layered_figures(
         )
         for i, value in enumerate(own.layers)
     ]  # fmt: skip
-    whole |= {"each": _short(own.each), "null_each": _short(base.each) if base is not None else None}
+    whole |= {"each": shortened(own.each), "null_each": shortened(base.each) if base is not None else None}
     return [whole, *layers]
 
 
-def _short(values: Sequence[float | None]) -> list[float | None]:
+def shortened(values: Sequence[float | None]) -> list[float | None]:
+    """Values query by query as a record keeps them."""
     return [None if value is None else round(value, _PLACES) for value in values]
 
 
