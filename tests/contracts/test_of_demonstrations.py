@@ -40,6 +40,8 @@ def arguments(name):
         return [*maps, *([owner] if name == "example_kendall" else [3] if name == "top_k_recall" else [])], {}, (0, 1)
     if name == "attention_mass":
         return [rng.random((Q, L, H, T)), owner, K], {}, (0,)
+    if name == "direct_effect":
+        return [rng.normal(size=(Q, L, H, D)), rng.normal(size=(Q, L, H, K, D))], {}, (0, 1)
     if name == "rank_agreement":
         return [rng.normal(size=(Q, K)) for _ in range(2)], {}, (0, 1)
     if name in ("recency_bias", "majority_bias"):

@@ -40,7 +40,10 @@ CONTROLS = (
     "trained, another task",
     "trained, shuffled labels",
 )
-EFFECTS = ("leave_one_out", "shapley", "attention_mass", "gradient_times_input", "meta_gradient")
+EFFECTS = (
+    "leave_one_out", "shapley", "attention_mass", "gradient_times_input", "meta_gradient", "attention_effect",
+    "meta_gradient_effect",
+)  # fmt: skip
 
 
 def explained(*, tasks: Sequence[str] = tuple(TASKS), brief: bool = False) -> Row:
@@ -118,10 +121,11 @@ def _measures(task: str, brief: bool) -> list[Row]:
     for control in () if brief else CONTROLS:
         for measure in ("sim_aou", "sim_am_delta"):
             rows += _layered(task, measure, f"appended label, raw, published, {control}", 0.14, rng)
-    for measure, level in (
-        () if brief else (("lambda", 0.6), ("relaxed_cosine", 0.7), ("relaxed_r2", 0.4), ("effective_rank", 4.2))
-    ):
+    for measure, level in () if brief else (("lambda", 0.6), ("effective_rank", 4.2)):
         rows += _layered(task, measure, "", level, rng)
+    for measure, level in () if brief else (("relaxed_cosine", 0.7), ("relaxed_r2", 0.4)):
+        for own in ("in-context W_ZSL", "zero-shot W_ZSL"):
+            rows += _layered(task, measure, own, level, rng)
     rows += _layered(task, "angle_same", "", 0.6, rng, unit="cosine")
     rows += _layered(task, "angle_different", "", 0.4, rng, unit="cosine")
     rows.append(_with(task, "update_norm", "", 31.4, rng))
@@ -161,6 +165,7 @@ def _pictures(task: str) -> Row:
     return {
         "lambda_heads": rng.random((LAYERS, HEADS)).round(3).tolist(),
         "update_norm": {"x": list(range(1, SHOTS + 1)), "layers": growing.round(3).tolist()},
+        "effective_rank": {"x": list(range(1, SHOTS + 1)), "layers": (1 + growing).round(3).tolist()},
         "strip": {"query": texts[0] + " (query)", "gold": labels[0], "demonstrations": shown},
         "orders": [
             {

@@ -11,7 +11,7 @@ from fake_explain import SHOTS, TASKS, explained, row, verdicts
 from reader import PHONE, Reader, check_sound, needs_chromium, undefined, width_on_a_phone
 from rich.cells import cell_len
 
-from kshot.show import explain_plots, explain_rows, explain_tasks
+from kshot.show import explain_attributions, explain_plots, explain_rows, explain_tasks
 from kshot.show.explain import answer, page, text
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }}"
@@ -312,11 +312,12 @@ def test_a_missing_piece_is_left_out(key: str, empty: str) -> None:
     assert text(record)
 
 
-@pytest.mark.parametrize("picture", ["lambda_heads", "update_norm", "strip", "orders"])
+@pytest.mark.parametrize("picture", ["lambda_heads", "update_norm", "effective_rank", "strip", "orders"])
 def test_a_missing_picture_is_left_out(picture: str) -> None:
     headings = {
         "lambda_heads": "Share λ of each head",
         "update_norm": "Norm of ΔW as demonstrations are added, a line",
+        "effective_rank": "Effective rank of ΔW as demonstrations are added, mean",
         "strip": "What each demonstration did for one query",
         "orders": "The same demonstrations in other orders",
     }
@@ -347,7 +348,8 @@ def test_null_and_not_a_number_are_dashes_with_the_reason() -> None:
         }
         one |= {"null": math.inf, "published": {"1.3B": None, "2.7B": math.nan}}
     record["pictures"]["sst2"]["lambda_heads"][0][0] = None
-    record["pictures"]["sst2"]["update_norm"]["layers"][0][-1] = None
+    for picture in ("update_norm", "effective_rank"):
+        record["pictures"]["sst2"][picture]["layers"][0][-1] = None
     record["pictures"]["sst2"]["orders"][0] |= {"accuracy": None, "gold_logprob": math.nan}
     html = page(record)
     assert undefined(html) == []
@@ -396,11 +398,11 @@ def test_on_a_phone_the_page_does_not_scroll_sideways(tmp_path: Path) -> None:
 
 
 def test_attributions_are_compared_pair_by_pair() -> None:
-    lines = explain_tasks.agreement(RECORD["measures"], list(TASKS))
-    assert [line["sub"].rpartition(", ")[2] for line in lines] == ["Spearman"] * 6 + ["Kendall"] * 6
+    lines = explain_attributions.agreement(RECORD["measures"], list(TASKS))
+    assert [line["sub"].rpartition(", ")[2] for line in lines] == ["Spearman"] * 10 + ["Kendall"] * 10
     assert (lines[0]["name"], lines[0]["sub"]) == ("attention mass", "against leave-one-out, Spearman")
     assert lines[0]["cells"][0]["text"] == value_of("rank_agreement", "attention_mass vs leave_one_out/spearman")
-    odd = explain_tasks.agreement([row("t", "rank_agreement", "attention_mass", 0.1, null=0.2)], ["t"])
+    odd = explain_attributions.agreement([row("t", "rank_agreement", "attention_mass", 0.1, null=0.2)], ["t"])
     assert (odd[0]["name"], odd[0]["sub"], odd[0]["cells"][0]["null"]) == ("attention mass", "", "0.200")
 
 
@@ -409,27 +411,45 @@ def test_ranks_over_all_tasks_stand_behind_the_tasks() -> None:
         row(task, "rank_agreement", "attention_mass vs shapley/spearman", value, n=n)
         for task, value, n in (("a", 0.1, 6), ("b", 0.3, 6), (None, 0.2, 12))
     ]
-    (line,) = explain_tasks.agreement(rows, ["a", "b"])
+    (line,) = explain_attributions.agreement(rows, ["a", "b"])
     assert [cell["text"] for cell in line["cells"]] == ["0.100", "0.300", "0.200"]
     assert "the 12 queries of all tasks together" in page({"measures": rows})
     assert "of all tasks together" not in page({"measures": rows[:2]})
 
 
+def test_it_is_said_over_how_many_queries_ranks_are_compared() -> None:
+    rows = [row(task, "rank_agreement", "a vs b/spearman", 0.1, n=n) for task, n in (("a", 16), ("b", 20), (None, 36))]
+    assert explain_attributions.ranked(rows, ["a", "b"]) == "Queries: 16 of a, 20 of b."
+    assert "Queries: 16 of a. Fewer than 30 say little" in page({"measures": rows[:1]})
+    assert explain_attributions.ranked([], ["a"]) == ""
+
+
+def test_both_passes_of_the_relaxed_form_stand_in_one_panel() -> None:
+    own, other = explain_tasks.layered([r for r in RECORD["measures"] if r["task"] == "sst2"], "relaxed_r2").values()
+    panels = [str(figure) for figure in explain_tasks.explain_task(RECORD, "sst2", "task-1")["inner"]]
+    (panel,) = [panel for panel in panels if "relaxed form, R² by layer" in panel]
+    for one in (own[0], other[0]):
+        assert f"layer 0: {explain_rows.number(one, one['value'])}" in panel
+    assert "zero-shot W_ZSL: layer 0" in panel
+    # A record of one pass alone names it.
+    assert explain_tasks._by_pass({"zero-shot W_ZSL": other}) == [("zero-shot W_ZSL", other, {})]
+    assert explain_tasks._by_pass({"": own}) == [("", own, {})]
+
+
 def test_biases_stand_before_and_after_calibration() -> None:
-    lines = explain_tasks.biases(RECORD["measures"], list(TASKS))
+    lines = explain_attributions.biases(RECORD["measures"], list(TASKS))
     assert [line["name"] for line in lines[::2]] == ["recency bias", "majority-label bias", "common-token bias"]
     assert [line["sub"] for line in lines[:2]] == ["before calibration", "after calibration"]
     assert lines[1]["cells"][0]["text"].lstrip("−") == value_of("recency", "after calibration").lstrip("-")
 
 
-def test_attention_alone_neither_helps_nor_hurts() -> None:
+def test_what_is_no_change_of_the_answer_neither_helps_nor_hurts() -> None:
     record = explained(tasks=("sst2",), brief=True)
     for one in record["pictures"]["sst2"]["strip"]["demonstrations"]:
-        one |= dict.fromkeys(("shapley", "leave_one_out", "gradient_times_input", "meta_gradient"))
-        one["attention_mass"] = 0.25
+        one |= dict.fromkeys(explain_rows.EFFECTS) | {"meta_gradient": -0.5, "attention_mass": 0.25}
     strip = explain_tasks.explain_task(record, "sst2", "task-1")["strip"]
     assert {(box["kind"], box["tint"]) for box in strip["boxes"]} == {("none", 0)}
-    assert strip["boxes"][0]["others"] == [("attention mass", "0.250")]
+    assert strip["boxes"][0]["others"] == [("meta-gradient", "−0.500"), ("attention mass", "0.250")]
     assert undefined(page(record)) == []
 
 

@@ -19,6 +19,7 @@ from kshot.study.explain_settings import ExplainSettings, make_explain_settings
 from kshot.study.explaining import explain, sized
 from kshot.study.options import command
 from kshot.study.place import Finished
+from kshot.study.sizes import SIZES
 from kshot.study.three_runs import RUNS
 
 # Some parts are enough to see what a run does with them.
@@ -109,6 +110,8 @@ def test_a_chosen_rate_is_not_chosen_again(tiny_lm: LM, cache: Path, monkeypatch
     monkeypatch.setitem(parts.PARTS, "rates", replace(parts.PARTS["rates"], answer=never))
     again = asked(tiny_lm, learning_rate=None).results["kshot"]
     assert calm(again["measures"]) == calm(first["measures"])
+    told = [row["variant"] for row in again["measures"] if row["measure"] in ("learning_rate", "optimism")]
+    assert {"published", "corrected", ""} <= set(told), "what was chosen elsewhere is told here, and its optimism"
     with pytest.raises(AssertionError, match="chosen again"):
         asked(tiny_lm, learning_rate=None, seed=(1,))
     # what the choice does not depend on may be otherwise
@@ -125,7 +128,8 @@ def test_a_chosen_rate_is_not_chosen_again(tiny_lm: LM, cache: Path, monkeypatch
 def test_a_rate_that_is_given_is_not_kept_and_one_that_cannot_be_kept_is_no_fault(
     tiny_lm: LM, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked(tiny_lm)
+    notes = asked(tiny_lm).results["kshot"]["notes"]
+    assert any("that was given: none was chosen" in note for note in notes)
     assert not (cache / "rates").exists()
     monkeypatch.setattr(
         explaining, "SIZES", {"smoke": replace(explaining.SIZES["smoke"], grid=(0.001, 0.01), validation=4)}
@@ -172,11 +176,17 @@ def test_a_task_that_cannot_be_explained_is_refused_before_the_model(tiny_lm: LM
 
 
 def test_numbers_that_are_given_replace_those_of_the_size() -> None:
-    size = sized(ExplainSettings(size="medium", num_fewshot=64, limit="all"))
+    size = sized(ExplainSettings(size="medium", num_fewshot=64, limit="all"), 1)
     assert (size.shots, size.limit, size.capped) == (64, "all", False)
     assert len(size.grid) == 36
-    given = sized(ExplainSettings(size="medium", learning_rate=0.02))
+    given = sized(ExplainSettings(size="medium", learning_rate=0.02), 1)
     assert (given.shots, given.grid, given.validation) == (32, (0.02,), 0)
+
+
+def test_ranks_are_compared_over_thirty_queries_and_more_of_few_tasks_as_of_many() -> None:
+    own = {tasks: sized(ExplainSettings(size="medium"), tasks).effort.queries for tasks in (1, 2, 6, 9)}
+    assert own == {1: 36, 2: 18, 6: 6, 9: 6}
+    assert sized(ExplainSettings(), 1).effort == SIZES["smoke"].effort
 
 
 def test_the_command_repeats_the_question() -> None:

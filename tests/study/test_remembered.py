@@ -11,14 +11,15 @@ from kshot.measure.scoring import score
 from kshot.model.lm import LM
 from kshot.model.prefix import EMPTY
 from kshot.model.tree import Scored
-from kshot.study.remembered import Memory, Remembering
+from kshot.study.remembered import Memory, Remembering, remembered_as
 
 SEQUENCES = (Scored((5, 6, 7), 2), Scored((5, 6, 8, 9), 2), Scored((5, 3, 4), 1))
 
 
 def remembered(lm: LM, sequences: tuple[Scored, ...]) -> Memory:
     found = lm.score(sequences)
-    return {(s.tokens, s.start): (v, b) for s, v, b in zip(sequences, found.logprobs, found.best, strict=True)}
+    both = zip(sequences, found.logprobs, found.best, strict=True)
+    return {remembered_as(s.tokens, s.start): (v, b) for s, v, b in both}
 
 
 def test_all_that_is_known_is_not_read(tiny_lm: LM, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +48,12 @@ def test_another_start_is_another_question(tiny_lm: LM) -> None:
     own = Remembering.of(tiny_lm, remembered(tiny_lm, SEQUENCES[:1]))
     (found,) = own.score([replace(SEQUENCES[0], start=1)]).logprobs
     assert len(found) == 2
+
+
+def test_a_name_is_short_and_of_one_sequence_alone() -> None:
+    names = [remembered_as(tokens, start) for tokens in ((1, 2, 3), (1, 23), (12, 3), (3, 2, 1)) for start in (1, 2)]
+    assert len(set(names)) == len(names)
+    assert len(remembered_as((7,) * 10_000, 9_999)) == len(names[0]) <= 16, "however long the demonstrations are"
 
 
 def test_behind_a_prefix_without_tokens_nothing_is_remembered(tiny_lm: LM) -> None:

@@ -14,6 +14,7 @@ from kshot.measure.attribution import (
     rank_agreement,
     shapley,
 )
+from kshot.measure.direct import direct_effect
 from kshot.measure.dual import as_attention, descent, linear_attention, split, weight_update, zero_shot_weight
 from kshot.measure.implicit import angles, demonstration_terms, effective_rank, meta_gradients, relaxed, update_norm
 from kshot.measure.intervals import bootstrap_mean, mcnemar, wilson
@@ -56,6 +57,7 @@ OF_DEMONSTRATIONS: dict[str, Callable[..., Any]] = {
     "common_token_bias": common_token_bias,
     "demonstration_terms": demonstration_terms,
     "descent": descent,
+    "direct_effect": direct_effect,
     "effective_rank": effective_rank,
     "example_kendall": example_kendall,
     "gradient_times_input": gradient_times_input,

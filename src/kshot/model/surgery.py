@@ -94,12 +94,14 @@ def turned(lm: LM, keys: tuple[Float[Tensor, "1 g t d"], ...], by: Int[np.ndarra
 
 
 def _turned(lm: LM, keys: tuple[Tensor, ...], by: np.ndarray) -> tuple[Tensor, ...]:
-    turns, found = _turns(lm, by), []
+    # Most tokens are turned by one and the same angle: each is asked for once.
+    distinct, which = np.unique(by, return_inverse=True)
+    turns, found = _turns(lm, distinct), []
     for layer, (module, key) in enumerate(zip(attention_modules(lm).values(), keys, strict=True)):
         turn = getattr(sys.modules[type(module).__module__], "apply_rotary_pos_emb", None)
         if turn is None or layer not in turns:
             raise ModelError(f"keys of {lm.name} cannot be moved: layer {layer} takes no rotary positions")
-        cosine, sine = (part.to(key.dtype) for part in turns[layer])
+        cosine, sine = (part[:, which].to(key.dtype) for part in turns[layer])
         # Of some models only the first numbers of a head are turned.
         width = cosine.shape[-1]
         own = key[..., :width]

@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from kshot.show import words
+from kshot.show.explain_attributions import agreement, biases, pooled, ranked
 from kshot.show.explain_questions import MARKS, questions, replied, told
 from kshot.show.explain_rows import Line, beside_published, bounds, controls, corrections, finite
-from kshot.show.explain_tasks import agreement, biases, explain_task, pooled
+from kshot.show.explain_tasks import explain_task
 from kshot.show.templates import templates
 from kshot.show.words import Row
 
@@ -157,6 +158,7 @@ def _view(kshot: Row) -> dict[str, Any]:
         "agreement": agreement(measures, names),
         "agreement_names": [*names, *(["all"] if pooled(measures) else [])],
         "pooled": pooled(measures),
+        "ranked": ranked(measures, names),
         "biases": biases(measures, names),
         "notes": [str(note) for note in kshot.get("notes") or ()],
         "command": words.command(kshot.get("argv")),

@@ -22,6 +22,7 @@ RIVALS: Mapping[str, tuple[str, tuple[float, ...], str]] = {
     "another task": ("c4", (1.5, 1.5), "D"),
     "shuffled labels": ("c6", (3.0, 1.5, 1.0, 1.5), "P"),
     "different": ("c2", (4.0, 2.0), "s"),
+    "zero-shot W_ZSL": ("c2", (4.0, 2.0), "s"),
 }
 _LEVELS = 12
 

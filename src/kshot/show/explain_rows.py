@@ -65,9 +65,13 @@ EFFECTS = {
     "shapley": "Shapley value",
     "leave_one_out": "leave-one-out",
     "gradient_times_input": "gradient × input",
+    "attention_effect": "attention, in nats",
+    "meta_gradient_effect": "meta-gradient, in nats",
     "meta_gradient": "meta-gradient",
     "attention_mass": "attention mass",
 }
+# These are no change of the answer: the term along what heads say, and a share of attention.
+NO_CHANGE = ("meta_gradient", "attention_mass")
 SIMILARITIES = ("sim_aou", "sim_am", "sim_am_delta", "kendall")
 
 

@@ -11,8 +11,8 @@ from kshot.show.explain_rows import (
     AS_PUBLISHED,
     CORRECTED,
     EFFECTS,
+    NO_CHANGE,
     SIMILARITIES,
-    Line,
     by_variant,
     distance,
     facets,
@@ -34,6 +34,8 @@ RIVAL_NAMES = {
 }
 # Measures of the weight change by layer, each a panel.
 _INNER = ("lambda", "relaxed_cosine", "relaxed_r2", "effective_rank")
+# Of which pass the query text of the relaxed form is; the second stands beside the first.
+_PASSES = ("in-context W_ZSL", "zero-shot W_ZSL")
 _MORE = 12
 _GLYPHS = {"x": "×", "v": "▼", "s": "■", "^": "▲", "D": "◆", "P": "✚"}
 
@@ -55,6 +57,7 @@ def explain_task(kshot: Row, name: str, anchor: str) -> dict[str, Any]:
         "inner": _inner(rows, name, key),
         "heads": _heads(pictures.get("lambda_heads"), name, key),
         "growth": _growth(pictures.get("update_norm"), name, key),
+        "ranks": _growth(pictures.get("effective_rank"), name, f"{key}rank", "Effective rank"),
         "norms": by_variant(
             [row for row in rows if row.get("layer") is None], [name], ("update_norm", "effective_rank")
         ),
@@ -151,14 +154,15 @@ def _inner(rows: Sequence[Row], name: str, key: str) -> list[Markup]:
     """Panels of the split, of the relaxed form, of the rank and of the angles, by layer."""
     figures = []
     for measure in _INNER:
-        for place, (variant, own) in enumerate(layered(rows, measure).items()):
-            title = named(measure) + (f": {variant}" if variant else "")
+        for place, (variant, own, beside) in enumerate(_by_pass(layered(rows, measure))):
+            title = named(measure) + (f": {variant}" if variant and not beside else "")
+            said = [_told(own), *(f"{word}: {_told(other)}" for word, other in beside.items())]
             figures.append(
                 svg(
-                    explain_plots.over_layers(own, title),
+                    explain_plots.over_layers(own, title, beside),
                     key=f"{key}{measure.replace('_', '')}{place}",
                     title=f"{title} by layer, {name}",
-                    description=_told(own),
+                    description=". ".join(said),
                 )
             )
     same, different = layered(rows, "angle_same"), layered(rows, "angle_different")
@@ -173,6 +177,16 @@ def _inner(rows: Sequence[Row], name: str, key: str) -> list[Markup]:
     return figures
 
 
+def _by_pass(lines: Mapping[str, list[Row]]) -> list[tuple[str, list[Row], dict[str, list[Row]]]]:
+    """Variants with their rows, and beside them those that differ in the pass of the query text alone."""
+    found = []
+    for variant, own in lines.items():
+        here, there = (variant.replace(_PASSES[i], _PASSES[1 - i]) for i in (1, 0))
+        if here == variant or here not in lines:
+            found.append((variant, own, {_PASSES[1]: lines[there]} if there != variant and there in lines else {}))
+    return found
+
+
 def _heads(heads: Sequence[Sequence[Any]] | None, name: str, key: str) -> Markup | None:
     if not heads or not any(heads):
         return None
@@ -184,8 +198,8 @@ def _heads(heads: Sequence[Sequence[Any]] | None, name: str, key: str) -> Markup
     return svg(explain_plots.head_map(heads), key=f"{key}heads", title=title, description=text)
 
 
-def _growth(found: Row | None, name: str, key: str) -> Markup | None:
-    """Norms as demonstrations are added."""
+def _growth(found: Row | None, name: str, key: str, what: str = "Norm") -> Markup | None:
+    """Norms, or ranks, as demonstrations are added."""
     sizes, layers = (found or {}).get("x") or [], (found or {}).get("layers") or []
     if not sizes or not any(layers):
         return None
@@ -195,7 +209,7 @@ def _growth(found: Row | None, name: str, key: str) -> Markup | None:
         if values
     )
     figure = explain_plots.growth(sizes, layers)
-    return svg(figure, key=f"{key}growth", title=f"Norm of ΔW as demonstrations are added, {name}", description=told)
+    return svg(figure, key=f"{key}growth", title=f"{what} of ΔW as demonstrations are added, {name}", description=told)
 
 
 def _strip(strip: Row | None) -> dict[str, Any] | None:
@@ -203,15 +217,9 @@ def _strip(strip: Row | None) -> dict[str, Any] | None:
     shown = (strip or {}).get("demonstrations") or []
     if strip is None or not shown:
         return None
-    # A share of attention is no change of the answer: it says neither helped nor hurt.
-    main = next(
-        (
-            effect
-            for effect in EFFECTS
-            if effect != "attention_mass" and any(one.get(effect) is not None for one in shown)
-        ),
-        None,
-    )
+    # What is no change of the answer says neither helped nor hurt.
+    changes = [effect for effect in EFFECTS if effect not in NO_CHANGE]
+    main = next((effect for effect in changes if any(one.get(effect) is not None for one in shown)), None)
     values = [one.get(main) for one in shown] if main else [None] * len(shown)
     most = max((abs(value) for value in values if value is not None), default=0.0) or 1.0
     others = [effect for effect in EFFECTS if effect != main and any(one.get(effect) is not None for one in shown)]
@@ -283,53 +291,3 @@ def _orders(rows: Sequence[Row], name: str, key: str) -> dict[str, Any] | None:
 
 def _order(row: Row) -> str:
     return " ".join(str(place + 1) for place in row.get("order") or ())
-
-
-def agreement(measures: Sequence[Row], tasks: Sequence[str]) -> list[Line]:
-    """How well cheap attributions rank demonstrations as expensive ones do: a line a pair, those of one correlation together.
-
-    Behind the tasks stands what all their queries say together, where the record has it (``pooled``).
-    """
-    everywhere: list[str | None] = [*tasks, *([None] if pooled(measures) else [])]
-    lines = by_variant(measures, everywhere, ("rank_agreement",))
-    pairs = [(*pair_of(line["sub"]), line) for line in lines]
-    found = []
-    for kind in dict.fromkeys(kind for _, _, kind, _ in pairs):
-        for place, (cheap, against, _, one) in enumerate([pair for pair in pairs if pair[2] == kind]):
-            sub = ", ".join(filter(None, [f"against {against}" if against else "", kind]))
-            found.append({**_null_of_zero_untold(one), "name": cheap, "sub": sub, "head": place == 0})
-    return found
-
-
-def pooled(measures: Sequence[Row]) -> int:
-    """The number of queries of all tasks together that ranks are compared over; 0 where no row is of all tasks."""
-    rows = [row for row in measures if row.get("measure") == "rank_agreement" and row.get("task") is None]
-    return max((int(row.get("n") or 0) for row in rows), default=0)
-
-
-def biases(measures: Sequence[Row], tasks: Sequence[str]) -> list[Line]:
-    """Recency, majority-label and common-token bias, before and after calibration as the variants have it."""
-    return [_null_of_zero_untold(one) for one in by_variant(measures, tasks, ("recency", "majority", "common_token"))]
-
-
-def _null_of_zero_untold(one: Line) -> Line:
-    """What the text below a table says of all its lines need not stand in each cell."""
-    return {
-        **one,
-        "cells": [{**own, "null": "" if own["null"] == words.decimals(0) else own["null"]} for own in one["cells"]],
-    }
-
-
-def pair_of(variant: str) -> tuple[str, str, str]:
-    """Of a comparison of attributions the cheap one, the expensive one and the correlation, in words.
-
-    >>> pair_of("attention_mass vs leave_one_out/spearman")
-    ('attention mass', 'leave-one-out', 'Spearman')
-    """
-    pair, _, kind = variant.partition("/") if " vs " in variant else (variant, "", "")
-    cheap, _, against = pair.partition(" vs ")
-    return _called(cheap), _called(against), kind.capitalize()
-
-
-def _called(name: str) -> str:
-    return EFFECTS.get(name.strip(), name.strip().replace("_", " "))

@@ -1,6 +1,6 @@
 """What each demonstration did, by every account of it, and what their order did."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from kshot.measure.arrangements import gold_columns
 from kshot.measure.attribution import (
@@ -19,6 +20,7 @@ from kshot.measure.attribution import (
     rank_correlations,
     shapley,
 )
+from kshot.measure.direct import attended_parts, direct_effect, head_slopes, linear_parts
 from kshot.measure.implicit import demonstration_terms
 from kshot.measure.order_effects import (
     all_orders,
@@ -31,9 +33,11 @@ from kshot.measure.order_effects import (
 from kshot.model.adapted import Adapted
 from kshot.model.demonstrations import read_ahead
 from kshot.model.precision import short_products
-from kshot.model.trace import traced
+from kshot.model.prefix import Prefix
+from kshot.model.trace import Trace, traced
 from kshot.study.compared import Row, Setting
 from kshot.study.figures import figure, shortened
+from kshot.study.three_runs import Texts
 
 Table = Float[np.ndarray, "q k"]
 
@@ -70,7 +74,8 @@ def attributed(
 ) -> tuple[list[Row], dict[str, Any]]:
     """Rows of how well the cheap accounts rank demonstrations as the expensive ones do, and a strip of one query.
 
-    Each account is the change of the gold label's log-probability among the candidates, (q, k). Beyond EXACT
+    Each account is the change of the gold label's log-probability among the candidates, (q, k), but for two that are
+    none: the share of attention, and how far the meta-gradient's term goes along what heads say. Beyond EXACT
     demonstrations Shapley values are sampled: they, and gradients, are then read in short products, which moves them by
     less than a tenth of what sampling does (docs/LOG.md). What one demonstration alone changes is too little for that.
     """
@@ -122,26 +127,61 @@ def _agreement(name: str, cheap: Table, expensive: Table, seed: int, named: Sequ
 
 
 def _from_traces(setting: Setting, count: int) -> dict[str, Table]:
-    """Attention mass, and the meta-gradient's term along what heads say, of every query that reads alike in both prompts."""
-    lm, asked, shots = setting.lm, setting.texts(), len(setting.demonstrations)
+    """What is read off the last prompt token, of every query that reads alike in both prompts.
+
+    Attention mass, the meta-gradient's term along what heads say, and what either is worth to the answer.
+    """
+    lm, asked = setting.lm, setting.texts()
     prefix = lm.prefill(asked.tokens)
     wanted = {query.id for query in setting.queries[:count]}
     kept = [i for i, query in enumerate(asked.queries) if query.id in wanted]
-    mass, terms = [], []
-    owner = asked.owner.tolist()
-    for trace in traced(lm, [asked.behind[i] for i in kept], [asked.positions[i][:1] for i in kept], prefix):
+    found: dict[str, list[np.ndarray]] = {}
+    traces = traced(lm, [asked.behind[i] for i in kept], [asked.positions[i][:1] for i in kept], prefix)
+    for i, trace in zip(kept, traces, strict=True):
         weights = trace.weights[None, :, :, 0, : prefix.length]
-        mass.append(attention_mass(weights, asked.owner, shots)[0])
-        total = np.zeros(shots)
-        for layer, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
-            said = torch.from_numpy(trace.heads[layer, :, 0])
-            own = demonstration_terms(values[0], keys[0], owner, torch.from_numpy(trace.queries[layer, :, :1]))
-            # How far the term goes along what the head says, heads and layers alike.
-            along = torch.einsum("hkw,hw->hk", own[:, 0], said / said.norm(dim=-1, keepdim=True).clamp_min(1e-12))
-            length = own[:, 0].norm(dim=-1).sum(dim=1, keepdim=True).clamp_min(1e-12)
-            total += (along / length).mean(dim=0).cpu().numpy()
-        terms.append(total / len(prefix.keys))
-    return {"attention_mass": np.array(mass), "meta_gradient": np.array(terms)}
+        own = {
+            "attention_mass": attention_mass(weights, asked.owner, len(setting.demonstrations))[0],
+            "meta_gradient": _along(trace, asked, prefix),
+            **_effects(setting, asked, prefix, i, trace),
+        }
+        for name, values in own.items():
+            found.setdefault(name, []).append(values)
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def _along(trace: Trace, asked: Texts, prefix: Prefix) -> np.ndarray:
+    """How far each meta-gradient's term goes along what the head says, heads and layers alike."""
+    total, owner = np.zeros(int(asked.owner.max()) + 1), asked.owner.tolist()
+    for layer, (keys, values) in enumerate(_demonstrations(prefix)):
+        said = torch.from_numpy(trace.heads[layer, :, 0])
+        own = demonstration_terms(values, keys, owner, torch.from_numpy(trace.queries[layer, :, :1]))
+        along = torch.einsum("hkw,hw->hk", own[:, 0], said / said.norm(dim=-1, keepdim=True).clamp_min(1e-12))
+        length = own[:, 0].norm(dim=-1).sum(dim=1, keepdim=True).clamp_min(1e-12)
+        total += (along / length).mean(dim=0).numpy()
+    return total / len(prefix.keys)
+
+
+def _effects(setting: Setting, asked: Texts, prefix: Prefix, i: int, trace: Trace) -> dict[str, np.ndarray]:
+    """What each demonstration's part in what heads say at the last prompt token is worth, in nats, by either form."""
+    (gold,) = gold_columns(setting.task, [asked.queries[i]])
+    at = len(asked.behind[i]) + asked.positions[i][0]
+    slopes = head_slopes(setting.lm, asked.answers_behind[i], prefix, int(gold), at)
+    softmax, linear = [], []
+    for layer, (keys, values) in enumerate(_demonstrations(prefix)):
+        weights = torch.from_numpy(trace.weights[layer, :, 0, : prefix.length])
+        softmax.append(attended_parts(weights, values, asked.owner, len(setting.demonstrations)))
+        query, said = (torch.from_numpy(part[layer, :, 0]) for part in (trace.queries, trace.heads))
+        # Tokens behind the position are not seen from it.
+        text = torch.from_numpy(trace.values[layer, :, : at + 1]), torch.from_numpy(trace.keys[layer, :, : at + 1])
+        linear.append(linear_parts(query, said, (values, keys), text, asked.owner.tolist()))
+    parts = {"attention_effect": softmax, "meta_gradient_effect": linear}
+    return {name: direct_effect(slopes[None], torch.stack(own)[None].numpy())[0] for name, own in parts.items()}
+
+
+def _demonstrations(prefix: Prefix) -> Iterator[tuple[Tensor, Tensor]]:
+    """Keys and values of every layer, where traces are: on the processor, in float64."""
+    for keys, values in zip(prefix.keys, prefix.values, strict=True):
+        yield keys[0].double().cpu(), values[0].double().cpu()
 
 
 def ordered(setting: Setting, effort: Effort, *, named: Sequence[str] = ()) -> tuple[list[Row], dict[str, Any]]:

@@ -44,7 +44,7 @@ from kshot.study.tasks import wording
 _REPEATS = 0.95
 
 # What of a size the choice of a learning rate does not depend on.
-_LATER = ("effort", "controls", "layer_causal")
+_LATER = ("effort", "controls", "layer_causal", "attributed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -179,7 +179,11 @@ def task_facts(task: Task, layout: Template) -> dict[str, Any]:
 def _rates(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -> dict[str, Any]:
     grid = study.size.grid
     if len(grid) == 1:
-        return {"rows": [], "rates": {"published": grid[0], "corrected": grid[0]}}
+        given = (
+            f"fine-tuning has the learning rate {grid[0]:g} that was given: none was chosen, so figures at the published "
+            "and at the corrected rate are one"
+        )
+        return {"rows": [], "rates": {"published": grid[0], "corrected": grid[0]}, "notes": [given]}
     asked = setting.queries, study.validation(setting)
     found: Rates = rates(
         setting.lm, setting.task, setting.template, setting.demonstrations, asked, grid=grid, watch=say

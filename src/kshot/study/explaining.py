@@ -58,7 +58,7 @@ def explain(
     repeatable = model is None and not tasks
     say(0, None, "reading the tasks")
     tasks, kept_apart = apart(tuple(tasks) or tasks_of(asked, suggested))
-    size = sized(asked)
+    size = sized(asked, len(tasks))
     for task in tasks:
         _check(task, asked, size)
     say(0, None, f"loading {model.name if model else asked.model}")
@@ -74,9 +74,12 @@ def explain(
     return on_record(_INQUIRY, asked, study, notes, repeatable=repeatable, beneath=beneath, say=say)
 
 
-def sized(asked: ExplainSettings) -> Size:
-    """How much the settings ask: a size, with the numbers that are given instead of its own."""
+def sized(asked: ExplainSettings, tasks: int) -> Size:
+    """How much the settings ask of so many tasks: a size, with the numbers that are given instead of its own."""
     size = SIZES[asked.size]
+    if size.attributed is not None:
+        each = max(size.effort.queries, -(-size.attributed // tasks))
+        size = replace(size, effort=replace(size.effort, queries=each))
     if asked.num_fewshot is not None:
         size = replace(size, shots=asked.num_fewshot, capped=False)
     if asked.limit is not None:

@@ -1,15 +1,26 @@
 """A model that has read some sequences already: what it said of them is not asked again."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+
+import numpy as np
 
 from kshot.model.lm import LM, Group, OnProgress
 from kshot.model.said import Scores
 from kshot.model.trace import Said, Tokens
 from kshot.model.tree import Scored
 
-Memory = dict[tuple[Tokens, int], Said]
-"""What was said of sequences, by all their tokens from the first on and where what is scored of them starts."""
+Memory = dict[bytes, Said]
+"""What was said of sequences, by ``remembered_as``."""
+
+
+def remembered_as(tokens: Tokens, start: int) -> bytes:
+    """The name of a sequence: a digest of all its tokens from the first on and of where what is scored of it starts.
+
+    Of many queries the demonstrations' tokens in every name would be more than all that was said of them.
+    """
+    return hashlib.blake2b(np.array((start, *tokens), dtype=np.int64).tobytes(), digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,5 +50,5 @@ class Remembering(LM):
         return Scores(tuple(values for values, _ in said), tuple(best for _, best in said), read.tokens)
 
 
-def _key(sequence: Scored) -> tuple[Tokens, int]:
-    return sequence.tokens, sequence.start
+def _key(sequence: Scored) -> bytes:
+    return remembered_as(sequence.tokens, sequence.start)

@@ -19,7 +19,7 @@ from kshot.model.lm import LM
 from kshot.model.prompts import Prompt, continuations
 from kshot.model.trace import Tokens, Trace, traced
 from kshot.model.tree import Scored, shared_beginning
-from kshot.study.remembered import Memory
+from kshot.study.remembered import Memory, remembered_as
 
 # Where a text is looked at. The published code records the second, and the paper says "the last token".
 POSITIONS = ("last prompt token", "appended label")
@@ -152,7 +152,7 @@ def _said(asked: Texts, run: int, waiting: Sequence[Waiting]) -> Memory:
     before = asked.tokens if behind else ()
     answers = asked.answers_behind if behind else asked.answers_alone
     return {
-        (before + answer.tokens, len(before) + answer.start): said
+        remembered_as(before + answer.tokens, len(before) + answer.start): said
         for i, three in waiting
         for answer, said in zip(answers[i], three[run].said, strict=True)
     }
