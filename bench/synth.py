@@ -21,7 +21,7 @@ import torch
 from kshot.seeds import torch_stream
 from kshot.synth.networks.layers import SIZES
 from kshot.synth.networks.mixing import Shape
-from kshot.synth.networks.state_space import recurred, scan
+from kshot.synth.networks.selective import by_scan, selective
 from kshot.synth.networks.transformer import transformer
 from kshot.synth.prompts import Source
 from scoring import spread, start
@@ -117,21 +117,26 @@ def theirs(link: Connection, asked: argparse.Namespace) -> None:
 def scanned(rounds: int) -> tuple[list[float], ...]:
     """Tokens a second of what S6 runs, of the scan and of the loop, forward and backward, turn by turn."""
     rng = torch_stream(0, "scan")
-    decay = torch.rand(1, LENGTH, 64, 16, generator=rng).requires_grad_(True)
-    added = torch.randn(1, LENGTH, 64, 16, generator=rng).requires_grad_(True)
+    shapes = ((1, LENGTH, 64), (64, 16), (1, LENGTH, 64), (1, LENGTH, 16), (1, LENGTH, 16))
+    step, rate, *rest = (torch.randn(shape, generator=rng) for shape in shapes)
+    given = [tensor.requires_grad_(True) for tensor in (0.1 * step.abs(), -rate.exp(), *rest)]
 
-    def one_by_one(decay: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
-        state, states = torch.zeros_like(added[:, 0]), []
+    def one_by_one(
+        step: torch.Tensor, rate: torch.Tensor, inner: torch.Tensor, writes: torch.Tensor, reads: torch.Tensor
+    ) -> torch.Tensor:
+        decay = torch.exp(step[..., None] * rate)
+        added = (step * inner)[..., None] * writes[:, :, None]
+        state, said = torch.zeros_like(added[:, 0]), []
         for t in range(LENGTH):
             state = decay[:, t] * state + added[:, t]
-            states.append(state)
-        return torch.stack(states, dim=1)
+            said.append((state * reads[:, t, None]).sum(-1))
+        return torch.stack(said, dim=1)
 
     found: tuple[list[float], ...] = ([], [], [])
     for turn in range(1 + rounds):
-        for does, own in zip((recurred, scan, one_by_one), found, strict=True):
+        for does, own in zip((selective, by_scan, one_by_one), found, strict=True):
             began = time.perf_counter()
-            torch.autograd.grad(does(decay, added).sum(), (decay, added))
+            torch.autograd.grad(does(*given).sum(), given)
             # The first turn warms up.
             if turn:
                 own.append(LENGTH / (time.perf_counter() - began))

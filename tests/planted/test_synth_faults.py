@@ -8,8 +8,9 @@ import pytest
 import torch
 from planting import Plant, caught, suite
 
+from kshot.model import momentum
 from kshot.synth import grammar, oracles, prompts
-from kshot.synth.networks import state_space
+from kshot.synth.networks import selective
 from kshot.synth.networks.mixing import Hearing
 
 # The package has functions of these names.
@@ -50,13 +51,33 @@ def _linear(own: Any, name: str, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def _nothing_forgotten_between_stretches(patch: pytest.MonkeyPatch) -> None:
-    doubled = state_space._doubled
+    doubled = selective._doubled
 
     def kept(decay: torch.Tensor, added: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         through, within = doubled(decay, added)
         return torch.ones_like(through), within
 
-    patch.setattr(state_space, "_doubled", kept)
+    patch.setattr(selective, "_doubled", kept)
+
+
+def _states_read_before_they_are_written(patch: pytest.MonkeyPatch) -> None:
+    read = selective._read
+
+    def late(*given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        said, states = read(*given)
+        return torch.cat([torch.zeros_like(said[:, :1]), said[:, :-1]], dim=1), states
+
+    patch.setattr(selective, "_read", late)
+
+
+def _momentum_of_the_token_itself(patch: pytest.MonkeyPatch) -> None:
+    weights = momentum._weights
+    patch.setattr(momentum, "_weights", lambda decay, t: weights(decay, t + 1)[:, 1:, :-1])
+
+
+def _momentum_that_never_fades(patch: pytest.MonkeyPatch) -> None:
+    falling = momentum._falling
+    patch.setattr(momentum, "_falling", lambda decay, t: torch.ones_like(falling(decay, t)))
 
 
 def _own_pair_among_those_before(patch: pytest.MonkeyPatch) -> None:
@@ -93,6 +114,16 @@ FAULTS: dict[str, tuple[str, Callable[[Any], None], Plant]] = {
     "nothing forgotten between stretches": (
         "synth/test_state_space.py", lambda tests: tests.test_the_scan_is_the_recurrence(100),
         _nothing_forgotten_between_stretches,
+    ),
+    "states read before they are written": (
+        "synth/test_state_space.py", lambda tests: tests.test_selection_by_hand(), _states_read_before_they_are_written,
+    ),
+    "momentum of the token itself": (
+        "model/test_momentum.py", lambda tests: tests.test_any_length_is_the_double_sum(15), _momentum_of_the_token_itself,
+    ),
+    "momentum that never fades between blocks": (
+        "model/test_momentum.py", lambda tests: tests.test_any_length_is_the_double_sum(70),
+        _momentum_that_never_fades,
     ),
     "a pair among those before it": (ORACLES, lambda tests: tests.test_ridge(), _own_pair_among_those_before),
     "all steps alike": (

@@ -1,13 +1,17 @@
 """State spaces: the scan is the recurrence, the convolution is the recurrence, to rounding in float64."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from kshot.seeds import torch_stream
 from kshot.synth.networks.mixing import Hearing, Shape
-from kshot.synth.networks.state_space import STATE_SPACES, kernel, recurred, scan, selected
+from kshot.synth.networks.selective import by_scan, scan, selective
+from kshot.synth.networks.state_space import STATE_SPACES, kernel
+
+Selective = Callable[..., torch.Tensor]
 
 SHAPE = Shape(layers=2, heads=2, width=8)
 
@@ -36,22 +40,42 @@ def test_the_scan_is_the_recurrence(t: int) -> None:
         assert torch.allclose(one, other, rtol=1e-10, atol=1e-10)
 
 
+def selection(t: int, *, b: int = 2, m: int = 3, s: int = 4) -> list[torch.Tensor]:
+    """Steps, rates, and what is fed, written and read."""
+    rng = torch_stream(0, "selection", t)
+    shapes = ((b, t, m), (m, s), (b, t, m), (b, t, s), (b, t, s))
+    step, rate, *rest = (torch.randn(shape, generator=rng, dtype=torch.float64) for shape in shapes)
+    return [tensor.requires_grad_(True) for tensor in (step.abs(), -rate.abs(), *rest)]
+
+
+def token_by_token(
+    step: torch.Tensor, rate: torch.Tensor, inner: torch.Tensor, writes: torch.Tensor, reads: torch.Tensor
+) -> torch.Tensor:
+    state, said = torch.zeros(len(step), *rate.shape, dtype=step.dtype), []
+    for t in range(step.shape[1]):
+        fed = (step[:, t] * inner[:, t])[..., None] * writes[:, t, None]
+        state = torch.exp(step[:, t, :, None] * rate) * state + fed
+        said.append((state * reads[:, t, None]).sum(-1))
+    return torch.stack(said, dim=1)
+
+
+@pytest.mark.parametrize("does", [selective, by_scan])
 @pytest.mark.parametrize("t", [1, 2, 3, 40])
-def test_states_one_after_another_are_the_scan_and_so_are_their_slopes(t: int) -> None:
-    rng = torch_stream(0, "recurred", t)
-    decay = torch.rand(2, t, 3, 4, generator=rng, dtype=torch.float64).requires_grad_(True)
-    added = torch.randn(2, t, 3, 4, generator=rng, dtype=torch.float64).requires_grad_(True)
-    found, expected = recurred(decay, added), recurrence(decay, added)
+def test_what_is_read_is_the_recurrence_and_so_are_its_slopes(t: int, does: Selective) -> None:
+    given = selection(t)
+    found, expected = does(*given), token_by_token(*given)
     assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
-    weights = torch.randn(found.shape, generator=rng, dtype=torch.float64)
+    weights = torch.randn(found.shape, generator=torch_stream(0, "slopes", t), dtype=torch.float64)
     for one, other in zip(
-        torch.autograd.grad((found * weights).sum(), (decay, added)),
-        torch.autograd.grad((expected * weights).sum(), (decay, added), materialize_grads=True),
+        torch.autograd.grad((found * weights).sum(), given, materialize_grads=True),
+        torch.autograd.grad((expected * weights).sum(), given, materialize_grads=True),
         strict=True,
     ):
-        assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
-    assert torch.autograd.gradcheck(recurred, (decay[:1, :4, :2, 0], added[:1, :4, :2, 0]))
-    assert torch.autograd.gradgradcheck(recurred, (decay[:1, :4, :2, 0], added[:1, :4, :2, 0]))
+        assert torch.allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_its_slopes_are_those_of_small_steps() -> None:
+    assert torch.autograd.gradcheck(selective, selection(4, b=1, m=2, s=2))
 
 
 def test_a_state_that_forgets_at_once_or_never() -> None:
@@ -96,11 +120,10 @@ def test_s6_is_its_formula_token_by_token() -> None:
             assert torch.allclose(found[b, t], own["out.weight"] @ said, atol=1e-10)
 
 
-def test_selection_says_what_a_token_does_to_the_states() -> None:
-    step, inner = torch.tensor([[[0.5]]]), torch.tensor([[[3.0]]])
-    decay, added = selected(step, torch.tensor([[-2.0, -4.0]]), inner, torch.tensor([[[1.0, 10.0]]]))
-    assert decay[0, 0, 0].tolist() == pytest.approx([math.exp(-1), math.exp(-2)])
-    assert added[0, 0, 0].tolist() == pytest.approx([1.5, 15.0])
+def test_selection_by_hand() -> None:
+    step, inner, ones = torch.tensor([[[0.5], [1.0]]]), torch.tensor([[[3.0], [0.0]]]), torch.ones(1, 2, 2)
+    said = selective(step, torch.tensor([[-2.0, -4.0]]), inner, torch.tensor([[[1.0, 10.0]] * 2]), ones)
+    assert said[0, :, 0].tolist() == pytest.approx([16.5, 1.5 * math.exp(-2) + 15 * math.exp(-4)])
 
 
 def test_s4d_by_fft_is_the_recurrence_of_its_states() -> None:

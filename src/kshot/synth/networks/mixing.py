@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from kshot.model.momentum import velocities
+
 Hidden = Float[Tensor, "b t e"]
 Heads = Float[Tensor, "b h t d"]
 Own = Mapping[str, Tensor]
@@ -143,10 +145,7 @@ def _momentum(q: Heads, k: Heads, v: Heads, own: Own, causal: bool) -> Heads:
 
 def decayed(values: Heads, decay: Float[Tensor, "h"]) -> Heads:
     """sum_(i < t) decay^(t - i) v_i of every head and token t: the second term of momentum attention (Dai et al. 2023)."""
-    steps = torch.arange(values.shape[2], device=values.device)
-    apart = steps[:, None] - steps
-    weights = torch.where(apart > 0, decay[:, None, None] ** apart.clamp(min=1), 0.0)
-    return weights.to(values.dtype) @ values
+    return decay.to(values.dtype)[:, None, None] * velocities(values, decay)
 
 
 def angles(t: int, width: int) -> Float[Tensor, "t f"]:

@@ -1,11 +1,10 @@
 """State spaces: what a token hears of those before it has gone through a state that forgets at learned rates.
 
 Both have n states for each of m channels, h_t = a_t h_(t-1) + b_t, and differ in whether a and b depend on the token:
-S4D's do not, so that all tokens are a convolution (by FFT); S6's do (Mamba), and a scan in parallel takes its place.
+S4D's do not, so that all tokens are a convolution (by FFT); S6's do (Mamba: ``selective.py``).
 """
 
 from math import log, sqrt
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,88 +20,12 @@ from kshot.synth.networks.mixing import (
     linear,
     linear_start,
 )
+from kshot.synth.networks.selective import selective
 
 # As published: Gu and Dao 2023 (Mamba), Gu et al. 2022 (S4D, complex states counted once of each pair).
 _STATES, _WIDER, _BEHIND = 16, 2, 4
 _S4D_STATES = 32
-# Tokens of a stretch of the scan: twice as many are a round more over all tokens, half as many a longer way between.
-_STRETCH = 16
 _STEPS = (1e-3, 1e-1)
-
-
-def scan(decay: Float[Tensor, "b t *s"], added: Float[Tensor, "b t *s"]) -> Float[Tensor, "b t *s"]:
-    """h_t = decay_t h_(t-1) + added_t from h = 0, for all t: in stretches side by side, then from stretch to stretch.
-
-    Decays are multiplied and never divided by, so it is as exact as the recurrence.
-    """
-    b, t = decay.shape[:2]
-    if t <= _STRETCH:
-        return _doubled(decay, added)[1]
-    short = -t % _STRETCH
-    if short:
-        # What is padded behind the end is cut off again.
-        decay, added = (torch.cat([one, one.new_zeros(b, short, *one.shape[2:])], dim=1) for one in (decay, added))
-    cut = (b * (t + short) // _STRETCH, _STRETCH, *decay.shape[2:])
-    through, within = (one.view(b, -1, *cut[1:]) for one in _doubled(decay.reshape(cut), added.reshape(cut)))
-    ends = scan(through[:, :, -1], within[:, :, -1])
-    before = torch.cat([torch.zeros_like(ends[:, :1]), ends[:, :-1]], dim=1)
-    return (within + through * before[:, :, None]).flatten(1, 2)[:, :t]
-
-
-def _doubled(decay: Float[Tensor, "b t *s"], added: Float[Tensor, "b t *s"]) -> tuple[Tensor, Tensor]:
-    """What the tokens up to each do to a state, in log2(t) rounds over all of them at once: its factor, and what it adds.
-
-    Round r joins 2^r tokens with the 2^r before them (Hillis and Steele 1986).
-    """
-    reach = 1
-    while reach < decay.shape[1]:
-        added = torch.cat([added[:, :reach], added[:, reach:] + decay[:, reach:] * added[:, :-reach]], dim=1)
-        decay = torch.cat([decay[:, :reach], decay[:, reach:] * decay[:, :-reach]], dim=1)
-        reach *= 2
-    return decay, added
-
-
-def recurred(decay: Float[Tensor, "b t *s"], added: Float[Tensor, "b t *s"]) -> Float[Tensor, "b t *s"]:
-    """What ``scan`` gives, as fast as the device has it: on the CPU token after token, in place, elsewhere by the scan.
-
-    The gradient is the same from the last token to the first, so that nothing is kept but decays and states.
-    """
-    return _recurred(decay, added, False)
-
-
-@torch.library.custom_op("kshot::recurred", mutates_args=())
-def _recurred(decay: Tensor, added: Tensor, back: bool) -> Tensor:
-    """h_t = decay_t h + added_t, where h is the state of the token before, or behind (``back``)."""
-    if added.device.type != "cpu":
-        return scan(decay.flip(1), added.flip(1)).flip(1) if back else scan(decay, added).clone()
-    states = added.clone()
-    for t in range(added.shape[1] - 2, -1, -1) if back else range(1, added.shape[1]):
-        states[:, t].addcmul_(decay[:, t], states[:, t + 1 if back else t - 1])
-    return states
-
-
-_recurred.register_fake(lambda decay, added, back: torch.empty_like(added))
-
-
-def _neighbours(tokens: Tensor, back: bool) -> Tensor:
-    """What stands before every token, or behind it; 0 where nothing does."""
-    none = torch.zeros_like(tokens[:, :1])
-    return torch.cat([tokens[:, 1:], none] if back else [none, tokens[:, :-1]], dim=1)
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    decay, _, ctx.back = inputs
-    ctx.save_for_backward(decay, output)
-
-
-def _slope(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None]:
-    decay, states = ctx.saved_tensors
-    # A state goes into the next one by the decay of that one.
-    whole = _recurred(_neighbours(decay, not ctx.back), slope, not ctx.back)
-    return whole * _neighbours(states, ctx.back), whole, None
-
-
-_recurred.register_autograd(_slope, setup_context=_keep)
 
 
 def _steps(rng: Generator, channels: int) -> Float[Tensor, "m"]:
@@ -141,19 +64,8 @@ def _s6(own: Own, hidden: Hidden, shape: Shape, hearing: Hearing) -> Hidden:
     rank = own["step.weight"].shape[1]
     low, writes, reads = linear(own, "of_token", inner).split([rank, _STATES, _STATES], dim=-1)
     step = nn.functional.softplus(linear(own, "step", low))
-    decay, added = selected(step, -own["rate"].exp(), inner, writes)
-    said = (recurred(decay, added) * reads[:, :, None]).sum(-1) + own["skip"] * inner
+    said = selective(step, -own["rate"].exp(), inner, writes, reads) + own["skip"] * inner
     return linear(own, "out", said * nn.functional.silu(gate))
-
-
-def selected(
-    step: Float[Tensor, "b t m"],
-    rate: Float[Tensor, "m s"],
-    inner: Float[Tensor, "b t m"],
-    writes: Float[Tensor, "b t s"],
-) -> tuple[Float[Tensor, "b t m s"], Float[Tensor, "b t m s"]]:
-    """What each token does to the states: exp(step rate), and step inner writes (Gu and Dao 2023, algorithm 2)."""
-    return torch.exp(step[..., None] * rate), (step * inner)[..., None] * writes[:, :, None]
 
 
 def _s4d_start(rng: Generator, shape: Shape) -> dict[str, Tensor]:

@@ -1,0 +1,115 @@
+"""What momentum attention adds to attention: a decayed sum of the values before, in work that grows with the length alone.
+
+    MoAttn(V, K, q_t) = Attn(V, K, q_t) + sum_(i < t) eta^(t - i) v_i
+
+The sum is eta times the *velocity* of token t, u_t = sum_(i < t) eta^(t - 1 - i) v_i, which is the buffer of gradient descent
+with momentum: u_(t + 1) = eta u_t + v_t. So what stands before a text is known to it by one vector a head.
+
+Source: Dai et al. 2023, section 5; no code of theirs was published.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# Within so many tokens every pair is weighed; measured on heads of width 64, forward and backward (docs/LOG.md).
+_BLOCK = 16
+
+
+def velocities(
+    values: Float[Tensor, "*b h t d"], decay: Float[Tensor, "h"], before: Float[Tensor, "*b h d"] | None = None
+) -> Float[Tensor, "*b h t d"]:
+    """u_t of every token of a text behind a velocity, differentiable in all three.
+
+    Blocks of tokens are summed within, and what they leave behind is a text of its own with a token a block, whose
+    decay is that of a whole block.
+    """
+    t = values.shape[-2]
+    if t <= _BLOCK:
+        return _within(values, decay, before)
+    blocks = _longer(values, -t % _BLOCK).unflatten(-2, (-1, _BLOCK))
+    left = torch.einsum("hs,...hnsd->...hnd", _falling(decay, _BLOCK).flip(1).to(values.dtype), blocks)
+    begins = velocities(left, decay**_BLOCK, before)
+    own = torch.einsum("hts,...hnsd->...hntd", _weights(decay, _BLOCK).to(values.dtype), blocks)
+    rates = _falling(decay, _BLOCK).to(values.dtype)[:, None, :, None]
+    return torch.addcmul(own, rates, begins[..., None, :]).flatten(-3, -2)[..., :t, :]
+
+
+def carried(
+    values: Float[Tensor, "*b h t d"], decay: Float[Tensor, "h"], before: Float[Tensor, "*b h d"] | None = None
+) -> Float[Tensor, "*b h d"]:
+    """The velocity of the token behind a text."""
+    t = values.shape[-2]
+    found = torch.einsum("ht,...htd->...hd", _falling(decay, t).flip(1).to(values.dtype), values)
+    return found if before is None else found + (decay**t).to(values.dtype)[:, None] * before
+
+
+def along_branches(
+    values: Float[Tensor, "*b h t d"], ancestors: Sequence[Int[Tensor, "t"]], decay: Float[Tensor, "h"]
+) -> Float[Tensor, "*b h t d"]:
+    """The same of every node of a forest, which has only its own ancestors before it; ``ancestors`` are those of ``doubled``.
+
+    What is summed over the last 2^k ancestors of a node and of its 2^k-th one is the sum over the last 2^(k + 1).
+    """
+    if not len(ancestors):
+        return torch.zeros_like(values)
+    found = _of(values, ancestors[0])
+    for k, own in enumerate(ancestors):
+        found = found + (decay ** (1 << k)).to(values.dtype)[:, None, None] * _of(found, own)
+    return found
+
+
+def doubled(depth: Int[np.ndarray, "t"]) -> tuple[Int[Tensor, "t"], ...]:
+    """The 1st, 2nd, 4th, 8th ... ancestor of every node in depth-first order, t where there is none; as many as any has.
+
+    >>> [own.tolist() for own in doubled(np.array([0, 1, 2, 1]))]
+    [[4, 0, 1, 0], [4, 4, 0, 4]]
+    """
+    t, path = len(depth), list[int]()
+    parents = np.full(t + 1, t)
+    for node, at in enumerate(depth.tolist()):
+        path[at:] = [node]
+        if at:
+            parents[node] = path[at - 1]
+    found = []
+    while (parents[:t] < t).any():
+        found.append(torch.from_numpy(parents[:t].copy()))
+        parents = parents[parents]
+    return tuple(found)
+
+
+def summed_weights(decay: Float[Tensor, "h"], before: Int[Tensor, "t"]) -> Float[Tensor, "h t"]:
+    """sum_(i < t) decay^(t - i) of tokens with so many before them: what a normalised sum is divided by; 0 of the first."""
+    rate = decay[:, None]
+    return -torch.expm1(before * rate.log()) * rate / (1 - rate)
+
+
+def _longer(values: Float[Tensor, "*b t d"], more: int) -> Float[Tensor, "*b u d"]:
+    """Values with so many tokens of zeros behind them."""
+    return torch.nn.functional.pad(values, (0, 0, 0, more)) if more else values
+
+
+def _within(values: Tensor, decay: Tensor, before: Tensor | None) -> Tensor:
+    t = values.shape[-2]
+    own = torch.einsum("hts,...hsd->...htd", _weights(decay, t).to(values.dtype), values)
+    return own if before is None else own + _falling(decay, t).to(values.dtype)[:, :, None] * before[..., None, :]
+
+
+def _weights(decay: Float[Tensor, "h"], t: int) -> Float[Tensor, "h t t"]:
+    """decay^(t - 1 - i) of token t and every i before it, else 0."""
+    steps = torch.arange(t, device=decay.device)
+    apart = steps[:, None] - 1 - steps
+    return torch.where(apart >= 0, decay[:, None, None] ** apart.clamp(min=0), 0.0)
+
+
+def _falling(decay: Float[Tensor, "h"], t: int) -> Float[Tensor, "h t"]:
+    """1, decay, decay^2 ... of every head."""
+    return decay[:, None] ** torch.arange(t, device=decay.device)
+
+
+def _of(values: Tensor, nodes: Tensor) -> Tensor:
+    """The values of these nodes; 0 of the one behind the last."""
+    return _longer(values, 1).index_select(-2, nodes)
