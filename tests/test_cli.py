@@ -140,6 +140,12 @@ def test_lists_name_everything_there_is(kind: str, capsys: pytest.CaptureFixture
     assert all(len(line.split(None, 1)) == 2 for line in lines)
 
 
+def test_the_help_of_list_names_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.status(["list", "--help"]) == 0
+    said = capsys.readouterr().out.split("Arguments")[1]
+    assert all(kind in said for kind in cli.KINDS)
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

@@ -226,9 +226,9 @@ def predict(
 
 
 def list_names(
-    kind: Annotated[str, Parameter(help="One of tasks, methods, models, measures, parts, experiments.")], /
+    kind: Annotated[str, Parameter(help="One of tasks, methods, models, measures, parts, experiments, transforms.")], /
 ) -> None:
-    """What there is: tasks, methods, models, measures, parts of an explanation, or experiments."""
+    """What there is: tasks, methods, models, measures, parts of an explanation, experiments, or transforms."""
     if kind not in KINDS:
         raise UnknownName("kind of name", kind, KINDS)
     rows = KINDS[kind]()

@@ -5,6 +5,8 @@ from typing import Any
 
 from kshot.seeds import stream
 from kshot.study.hypotheses.claims import HYPOTHESES
+from kshot.study.hypotheses.core import SELECTED as CLAIMED
+from kshot.study.hypotheses.functions import CORRELATED, PAIRED
 
 Row = dict[str, Any]
 TASKS = {"films": ["bad", "good"], "色": ["赤", "黄"]}
@@ -77,8 +79,15 @@ def _of(task: str, protocols: Sequence[str]) -> list[Row]:
                 found += [row(task, "macro_f1", f"{name}, {protocol}{what}", value + s / 100, s) for s in (0, 1)]
         for seed in (0, 1):
             found.append(row(task, "accuracy", f"original, {protocol}", 0.5, seed))
+            found.append(row(task, "accuracy", "original, without 14 other heads", 0.5, seed, n=96))
         reason = f"undefined in all 2 seeds: no synonym of {TASKS.get(task, ['a'])[0]!r} is known"
         found.append(row(task, "macro_f1", f"memory-synonym, {protocol}", None, reason=reason))
+    found.append(row(task, "contrast", "the task falls more without copying heads", 0.125, null=0.0))
+    found.append(row(task, "contrast", f"{CLAIMED}, fixed", 0.375, null=0.0))
+    found.append(row(task, "correlation", CORRELATED, 0.25, null=0.0))
+    found.append(row(task, "p_value", f"{CORRELATED}, {PAIRED}", 0.021))
+    found.append(row(task, "reliability", "memory-random", 0.625))
+    found.append(row(task, "reliability", "response-altered", None, reason="all functions do alike"))
     if len(protocols) > 1:
         found.append(row(task, "protocol", "original", 0.077, null=0.0))
     found += [row(task, "macro_f1", f"memory-random, fixed, linear map, {steps} steps", 0.98) for steps in (30, 300)]
@@ -107,5 +116,12 @@ def _pictures() -> list[Row]:
     return [
         {"seed": 1, "synonyms": {"1": ["poor", "fine"]}},
         {"seed": 0, "functions": functions},
-        {"seed": 0, "synonyms": {"1": ["awful", "great"], "2": ["dreadful", "grand"]}},
+        {
+            "seed": 0,
+            "synonyms": {"1": ["awful", "great"], "2": ["dreadful", "grand"]},
+            "senses": {
+                "1": [["awful/a00000001"], ["great/a00000002"]],
+                "2": [["awful/a00000001", "dreadful/a00000003"], ["great/a00000002", "grand/a00000004"]],
+            },
+        },
     ]

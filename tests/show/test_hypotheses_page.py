@@ -10,7 +10,9 @@ from reader import PHONE, Reader, check_sound, needs_chromium, undefined, width_
 from rich.cells import cell_len
 
 from kshot.show.hypotheses import answer, page, text
-from kshot.show.hypotheses_tasks import chains, series, task_view
+from kshot.show.hypotheses_tasks import _SAID, chains, series, task_view
+from kshot.study.hypotheses.core import CORE
+from kshot.transform.responses import FACTOR
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }}"
 RECORD = hypothesised()
@@ -37,6 +39,7 @@ def test_the_first_screen_answers(html: str) -> None:
     assert "films: task selection is supported, meta-learning is rejected, composition is undecided." in seen(html)
     for what in ("Made-up 135M", "bfloat16 on cpu", "films", "色", "8"):
         assert what in first
+    assert "<dt>queries a seed</dt><dd>32</dd>" in first
     assert answer(RECORD) in seen(first + html[html.index('<nav aria-label="Contents"') :])
 
 
@@ -92,7 +95,7 @@ def test_a_table_puts_every_row_where_it_belongs() -> None:
     ]
     (maps,) = [table for table in view["tables"] if table["heading"].startswith("Label words by linear maps")]
     assert [line["cells"][0]["text"] for line in maps["lines"]] == ["0.980", "0.980"]
-    (apart,) = [table for table in view["tables"] if table["columns"] == ["difference"]]
+    (apart,) = [table for table in view["tables"] if table["heading"].endswith("less that with the same for all")]
     assert [(line["name"], line["cells"][0]["text"]) for line in apart["lines"]] == [("original", "0.077")]
     assert view["unasked"] == ["memory-synonym: undefined in all 2 seeds: no synonym of 'bad' is known"]
 
@@ -101,8 +104,55 @@ def test_words_are_those_of_the_least_seed_and_named_by_label() -> None:
     view = task_view(RECORD, "films", "task-1")
     assert view["synonyms"] == [
         {"order": "1", "words": "bad: awful, good: great"},
-        {"order": "2", "words": "bad: dreadful, good: grand"},
+        {"order": "2", "words": "bad: dreadful (by way of awful), good: grand (by way of great)"},
     ]
+    # Records of before have no senses.
+    record = json.loads(json.dumps(RECORD))
+    for own in record["pictures"]["films"]:
+        own.pop("senses", None)
+    assert task_view(record, "films", "task-1")["synonyms"][1]["words"] == "bad: dreadful, good: grand"
+
+
+def test_what_the_accounts_are_is_said_before_any_verdict(html: str) -> None:
+    said = seen(html)
+    verdict = said.index("task selection is supported")
+    for what in ("H1, the finite set of tasks seen", "H2, any task, also one never seen", "H3, compositions of tasks"):
+        assert said.index(what) < verdict
+
+
+def test_what_was_altered_is_told_with_what_stays(html: str) -> None:
+    assert {*_SAID, "original"} == set(CORE)
+    said = seen(html)
+    assert f"none is {FACTOR:g} times as probable as another behind an empty input. It keeps format, input dist" in said
+    assert "prompt-altered: the vocabulary is permuted" in said
+    assert "memory-keyword:" not in said, "nobody asked"
+
+
+def test_functions_have_their_p_value_and_what_noise_there_is() -> None:
+    view = task_view(RECORD, "films", "task-1")
+    (learned,) = [table for table in view["tables"] if table["heading"].startswith("Functions learned")]
+    assert [(line["name"].split()[0], line["cells"][0]["text"]) for line in learned["lines"]] == [
+        ("accuracies", "0.250"), ("share", "0.021"), ("reliability", "0.625"), ("reliability", "\u2014")
+    ]  # fmt: skip
+    assert learned["lines"][3]["cells"][0]["why"] == "all functions do alike"
+
+
+def test_differences_that_no_claim_is_about_have_a_table() -> None:
+    view = task_view(RECORD, "films", "task-1")
+    (beside,) = [table for table in view["tables"] if table["heading"].startswith("Differences of macro-F1 that no")]
+    assert [(line["name"], line["cells"][0]["text"]) for line in beside["lines"]] == [
+        ("the task falls more without copying heads", "0.125")
+    ]
+
+
+def test_a_series_without_a_figure_is_no_empty_drawing() -> None:
+    record = json.loads(json.dumps(RECORD))
+    record["measures"] += [row("films", "macro_f1", f"{m}-fold synonyms, task", None, reason="none") for m in (1, 2)]
+    headings = [one["heading"] for one in task_view(record, "films", "task-1")["figures"]]
+    assert not any(heading.startswith("Synonyms") for heading in headings)
+    record["measures"].append(row("films", "macro_f1", "3-fold synonyms, task", 0.5))
+    headings = [one["heading"] for one in task_view(record, "films", "task-1")["figures"]]
+    assert any(heading.startswith("Synonyms") for heading in headings)
 
 
 def test_a_series_is_read_from_the_numbers_of_its_rows() -> None:

@@ -1,6 +1,8 @@
 """Parts of the battery against planted answers: rows, contrasts, correlations over functions, Bayes over a pool."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import learners
 import numpy as np
@@ -10,7 +12,7 @@ from kshot.data.builtin.composed import chains, relations, steps
 from kshot.measure.metrics import macro_f1
 from kshot.rivals.pool import entropy, mixture, posterior
 from kshot.study.hypotheses import core as parts
-from kshot.study.hypotheses.asking import Answers, answer_rows, contrast_row, together
+from kshot.study.hypotheses.asking import Answers, Asked, answer_rows, contrast_row, together
 from kshot.study.hypotheses.core import core, linear_map, regression_as_published
 from kshot.study.hypotheses.functions import (
     CORRELATED,
@@ -141,6 +143,33 @@ def test_functions_that_are_hard_are_hard_in_both() -> None:
     assert p < 0.05
     assert len(pictures["functions"]["memory"]) == 24
     assert sum(part["n"] for part in pictures["functions"]["binned"]) == 24
+
+
+def test_functions_that_were_asked_before_a_kill_are_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, place = learners.asked(learners.Learner("H3", 0.3), 0, queries=20), tmp_path / "functions.safetensors"
+    whole, right = over_functions(own, 24, 3, quiet), Asked.tables
+    calls: list[int] = []
+
+    def killed(self: Asked, asked: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return right(self, asked)
+
+    monkeypatch.setattr(Asked, "tables", killed)
+    with pytest.raises(KeyboardInterrupt):
+        over_functions(own, 24, 3, quiet, place)
+    said: list[str] = []
+    assert over_functions(own, 24, 3, said.append, place) == whole
+    assert said == ["function 11 of 24", "function 21 of 24"]
+    assert not place.exists()
+    # What was kept of another number of draws is no part of this.
+    calls.clear()
+    with pytest.raises(KeyboardInterrupt):
+        over_functions(own, 24, 2, quiet, place)
+    assert over_functions(own, 24, 3, quiet, place) == whole
 
 
 def test_the_p_value_is_the_share_of_pairings() -> None:

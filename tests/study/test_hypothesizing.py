@@ -1,6 +1,7 @@
 """The battery as a run: on record part by part, the same whether it was stopped or not, wrong input refused."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,13 @@ def test_every_part_answers(whole: dict[str, Any]) -> None:
 def test_every_row_is_whole(whole: dict[str, Any]) -> None:
     for row in whole["measures"]:
         assert {"task", "model", "seed", "measure", "variant", "value", "low", "high", "null", "n", "unit"} <= set(row)
-        if row["measure"] in ("accuracy", "macro_f1") and row["value"] is not None:
+        if (
+            row["measure"] in ("accuracy", "macro_f1", "reliability", "p_value", "half_way")
+            and row["value"] is not None
+        ):
             assert 0 <= row["value"] <= 1
-            assert row["low"] is None or row["low"] <= row["value"] + 1e-9
+            assert row["low"] is None or -1e-9 <= row["low"] <= row["value"] + 1e-9
+            assert row["high"] is None or row["value"] - 1e-9 <= row["high"] <= 1 + 1e-9
         assert row["value"] is not None or row["reason"]
 
 
@@ -176,6 +181,12 @@ def test_each_seed_has_its_own_pool_and_queries(worded: LM) -> None:
             DataError,
             "asked for 99 demonstrations, and its training pool has 39",
         ),
+        (
+            (letters.films(1200),),
+            {"num_fewshot": 520},
+            DataError,
+            "pool has [0-9]+ labelled examples, of which every seed draws 512; give --num-fewshot at most 512",
+        ),
         ((replace(letters.films(80), labels=tuple(map(str, range(16)))),), {}, DataError, "has 16 labels"),
         ((replace(letters.films(80), test=()),), {}, DataError, "has no labelled test examples to ask"),
     ],
@@ -213,6 +224,29 @@ def test_a_size_says_how_much_and_numbers_stand_instead() -> None:
     assert scaled(make_hypotheses_settings(size="medium")) == SCALES["medium"]
     own = scaled(make_hypotheses_settings(size="medium", num_fewshot=3, limit=7, seed=(4,)))
     assert own == replace(SCALES["medium"], shots=3, limit=7, seeds=(4,), redrawn=None, beside=None)
+
+
+def test_as_published_every_function_is_asked_so_many_queries(worded: LM, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (SCALES["full"].functions, SCALES["full"].over) == (500, 500)
+    assert scaled(make_hypotheses_settings(size="full", limit=7)).over is None
+    scale = replace(SCALES["smoke"], shots=4, limit=6, seeds=(0,), functions=2, parts=("fast", "functions"))
+    films = letters.films(80)
+    for over, queries in ((None, 6), (9, 9)):
+        monkeypatch.setitem(SCALES, "smoke", replace(scale, over=over))
+        ours = asked(worded, (films,), seed=(), parts=(), limit=None, num_fewshot=None).results["kshot"]
+        (functions,) = [own["functions"] for own in ours["pictures"]["films"] if "functions" in own]
+        assert all(round(queries * share, 6).is_integer() for share in functions["altered"])
+        assert {row["n"] for row in ours["measures"] if row["variant"] == "original, fixed"} == {6}
+
+
+def test_the_words_of_every_order_are_on_record_with_their_senses(whole: dict[str, Any]) -> None:
+    (own, *_) = [one for one in whole["pictures"]["films"] if "synonyms" in one]
+    assert own["synonyms"].keys() == own["senses"].keys()
+    for order, drawn in own["synonyms"].items():
+        for word, links in zip(drawn, own["senses"][order], strict=True):
+            assert len(links) == int(order)
+            assert links[-1].split("/")[0] == word
+            assert all(re.fullmatch(r"[a-z]+/[anvr][0-9]{8}", link) for link in links)
 
 
 def test_what_no_verdict_rests_on_is_asked_of_fewer_seeds(worded: LM) -> None:

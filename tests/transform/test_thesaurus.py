@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kshot.transform import thesaurus
-from kshot.transform.thesaurus import FOLDER, ORDERS, Link, chains, drawn
+from kshot.transform.thesaurus import FOLDER, ORDERS, Link, chains, drawn, of_label, way_to
 
 # Two adjectives in one sense, one of them in another sense with a third word; a noun of the same spelling; a compound.
 DATA_ADJ = """  1 A licence of several lines
@@ -57,6 +57,20 @@ def test_a_word_that_does_not_ship_is_looked_up(folder: Path, monkeypatch: pytes
     chains.cache_clear()
     assert chains("evil") == ()
     chains.cache_clear()
+
+
+def test_the_way_to_a_word_is_a_chain_that_ends_in_it() -> None:
+    for order in range(1, ORDERS + 1):
+        for end in {chain[order - 1].word for chain in chains("positive") if len(chain) >= order}:
+            way = way_to("Positive", end, order)
+            assert (len(way), way[-1].word) == (order, end)
+            assert any(chain[:order] == way for chain in chains("positive"))
+    with pytest.raises(StopIteration):
+        way_to("positive", "positive", 1)
+
+
+def test_a_label_is_known_by_its_singular() -> None:
+    assert of_label("Sports") == of_label("sport") == chains("sport") != ()
 
 
 @pytest.mark.parametrize("word", ["negative", "positive", "world", "business", "science", "sport", "politics"])

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import letters
 import numpy as np
@@ -232,21 +233,32 @@ def test_a_synonym_of_an_order_ends_a_chain_of_that_length(order: int) -> None:
         assert word in OWN.lexicon.words
 
 
-def test_what_does_not_apply_is_said() -> None:
+def test_what_does_not_apply_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # WordNet's files would know a river.
+    monkeypatch.setenv("KSHOT_WORDNET", str(tmp_path))
+    chains.cache_clear()
     strange = replace(OWN, words=("river", "cloud"))
     with pytest.raises(PromptError, match="no synonym of 'river' is known; there are some of negative, positive"):
         related("synonym")(strange, 0)
-    with pytest.raises(PromptError, match="no keyword of 'negative' is one token of this model"):
+    with pytest.raises(
+        PromptError, match=r"no keyword of 'negative' is one token of this model, of poor, .*; give another label word"
+    ):
         related("keyword")(replace(OWN, lexicon=NO_WORDS), 0)
     with pytest.raises(
-        PromptError, match=r"no synonym of order 2 of 'river' is one token of this model \(none is known"
+        PromptError,
+        match=r"no synonym of order 2 of 'negative' is one token of this model, of the [0-9]+ that are known",
     ):
+        TRANSFORMS["synonym-order-2"](replace(OWN, lexicon=NO_WORDS), 0)
+    with pytest.raises(PromptError, match=r"no synonym of 'river' is known, whatever its order; .*KSHOT_WORDNET names"):
         TRANSFORMS["synonym-order-2"](strange, 0)
+    with pytest.raises(PromptError, match="2 words of one token were asked for, and there are 0; ask fewer labels"):
+        response_altered(screened=False)(replace(OWN, lexicon=NO_WORDS), 0)
     with pytest.raises(PromptError, match="no texts of elsewhere"):
         TRANSFORMS["out-of-domain"](replace(OWN, outside=()), 0)
     few = Lexicon(np.array([1, 2]), ("a", "b"), np.array([-9.0, -1.0]))
     with pytest.raises(PromptError, match="of the 2 words that are one token no 2 lie within a factor of 2"):
         response_altered()(replace(OWN, lexicon=few), 0)
+    chains.cache_clear()
 
 
 def test_the_label_word_is_asked_under_a_permutation_too() -> None:

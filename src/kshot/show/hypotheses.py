@@ -11,7 +11,7 @@ from rich.text import Text
 from kshot.show import words
 from kshot.show.explain_plots import forest
 from kshot.show.explain_rows import bounds, finite, number
-from kshot.show.hypotheses_tasks import chains, task_view
+from kshot.show.hypotheses_tasks import altered, chains, task_view
 from kshot.show.svg import svg
 from kshot.show.templates import templates
 from kshot.show.words import Row
@@ -107,6 +107,7 @@ def _view(kshot: Row) -> dict[str, Any]:
         "asked": _asked(kshot, names, model),
         "answer": answer(kshot),
         "panels": [_panel(kshot, name, str(said)) for name, said in (kshot.get("hypotheses") or {}).items()],
+        "altered": altered(kshot),
         "task_names": names,
         "tasks": [task_view(kshot, name, f"task-{place}") for place, name in enumerate(names, 1)],
         "chains": chains(kshot),
@@ -133,7 +134,10 @@ def _asked(kshot: Row, names: Sequence[str], model: Row) -> list[tuple[str, str]
 
 
 def _of_the_task_as_it_is(row: Row) -> bool:
-    return row["measure"] == "accuracy" and str(row["variant"]).startswith("original,") and row["seed"] is not None
+    name, *rest = str(row["variant"]).split(", ")
+    # Without heads drawn several times over the same queries count as often.
+    whole = not any(word.startswith("without ") for word in rest)
+    return row["measure"] == "accuracy" and name == "original" and whole and row["seed"] is not None
 
 
 def _panel(kshot: Row, name: str, said: str) -> dict[str, Any]:

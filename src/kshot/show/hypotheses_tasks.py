@@ -5,10 +5,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from kshot.show.explain_rows import bounds, line, number, overall
+from kshot.show.explain_rows import Line, bounds, line, number, overall
 from kshot.show.hypotheses_plots import Point, against, functions
 from kshot.show.svg import svg
 from kshot.show.words import Row, listed
+from kshot.study.hypotheses.claims import CLAIMS
+from kshot.study.hypotheses.functions import CORRELATED, CORRELATED_LINEAR, PAIRED, WITHOUT_NOISE
+from kshot.transform import TRANSFORMS
+from kshot.transform.responses import FACTOR
 
 # The tables of a task: a heading, and how a word begins that its rows have and that is said by the heading.
 _TABLES = (
@@ -30,11 +34,36 @@ _AGAINST = (
     ("macro_f1", "shots", "More and more demonstrations", "demonstrations", " shots"),
     ("macro_f1", "right", "More and more right labels", "right labels, %", "% right"),
     ("macro_f1", "permuted", "More and more of the vocabulary permuted", "permuted tokens of the vocabulary, %", "% permuted"),
-    ("macro_f1", "order", "Synonyms of synonyms as answers", "order of the synonym", "-fold synonyms"),
+    ("macro_f1", "order", "Synonyms of synonyms as answers (Li et al. 2024: it falls, and stays above 0.8)",
+     "order of the synonym", "-fold synonyms"),
     ("entropy", "sharper", "How sure demonstrations make of a known task", "demonstrations", " demonstrations"),
 )  # fmt: skip
+# What of the functions stands where: a measure, its variant, and what it is called.
+_FUNCTIONS = (
+    ("correlation", CORRELATED, "accuracies of label words and of inputs, correlation"),
+    ("p_value", f"{CORRELATED}, {PAIRED}", "share of random pairings that correlate as much (p)"),
+    ("reliability", "memory-random", "reliability of the accuracy of label words"),
+    ("reliability", "response-altered", "reliability of the accuracy of inputs"),
+    ("correlation", f"{CORRELATED}, {WITHOUT_NOISE}", "the correlation with the noise of both scores taken out"),
+    ("correlation", CORRELATED_LINEAR, "accuracies of label words and of a linear map, correlation"),
+)
+# What the tasks are that verdicts rest on.
+_SAID = {
+    "response-altered": "every label is answered by an arbitrary single token; the tokens are drawn by the seed, distinct, "
+    f"and none is {FACTOR:g} times as probable as another behind an empty input",
+    "response-altered-unscreened": "the same with any single tokens, as published",
+    "prompt-altered": "the vocabulary is permuted in all that stands before an answer, the layout included; tokens of "
+    "answers and special tokens stay",
+    "prompt-altered-layout-kept": "the same, but that the tokens of the layout stay too, as published",
+    "memory-random": "tau_g: the input is the word of the right label, the answer an arbitrary token for each",
+    **{
+        f"memory-{relation}": f"the input is the word of the right label, the answer {an} of it"
+        for relation, an in (("synonym", "a synonym"), ("antonym", "an antonym"), ("keyword", "a keyword"))
+    },
+}
 GUESS = "one label for all"
 _APART = "Macro-F1 with demonstrations drawn anew for every query, less that with the same for all"
+_BESIDE = "Differences of macro-F1 that no claim is about"
 _UNITS = {"macro_f1": "macro-F1", "entropy": "entropy over known tasks, nats"}
 
 
@@ -50,6 +79,11 @@ def task_view(kshot: Row, name: str, anchor: str) -> dict[str, Any]:
             tables.append({"heading": heading, "columns": [name], "lines": lines})
     if apart := [line(str(row["variant"]), "", [row]) for row in rows if row["measure"] == "protocol"]:
         tables.append({"heading": _APART, "columns": ["difference"], "lines": apart})
+    if beside := [line(str(row["variant"]), "", [row]) for row in rows if _of_no_claim(row)]:
+        tables.append({"heading": _BESIDE, "columns": ["difference"], "lines": beside})
+    if learned := _of_functions(rows):
+        heading = "Functions learned of label words, and of inputs"
+        tables.append({"heading": heading, "sub": "over functions", "columns": [name], "lines": learned})
     drawn = (kshot.get("pictures") or {}).get(name) or []
     return {
         "name": name,
@@ -80,6 +114,27 @@ def _table(heading: str, word: str, rows: Sequence[Row]) -> dict[str, Any]:
             if "" in said and said[""]["value"] is not None
         ],
     }
+
+
+def altered(kshot: Row) -> list[dict[str, str]]:
+    """Every altered task that was asked, what it is, and what it keeps of the task as it is."""
+    rows = [row for row in kshot.get("measures") or () if row["measure"] == "macro_f1"]
+    asked = {_words(row)[0] for row in rows if row["value"] is not None}
+    return [
+        {"name": name, "said": said, "keeps": listed(sorted(TRANSFORMS[name].keeps))}
+        for name, said in _SAID.items()
+        if name in asked
+    ]
+
+
+def _of_no_claim(row: Row) -> bool:
+    name = str(row["variant"]).removesuffix(", redrawn").removesuffix(", fixed")
+    return row["measure"] == "contrast" and name not in {claim.name for claim in CLAIMS}
+
+
+def _of_functions(rows: Sequence[Row]) -> list[Line]:
+    known = {(row["measure"], row["variant"]): row for row in rows}
+    return [line(said, "", [known[measure, what]]) for measure, what, said in _FUNCTIONS if (measure, what) in known]
 
 
 def _unasked(rows: Sequence[Row]) -> list[str]:
@@ -122,7 +177,9 @@ def _figures(rows: Sequence[Row], drawn: Sequence[Row], name: str, anchor: str) 
 
     found = []
     for measure, key, heading, label, unit in _AGAINST:
-        if lines := series([row for row in rows if row["measure"] == measure], unit):
+        lines = series([row for row in rows if row["measure"] == measure], unit)
+        # Of axes without a point nothing is to be seen; what could not be asked is said below.
+        if any(value is not None for points in lines.values() for _, value, *_ in points):
             figure = against(lines, label, _UNITS[measure], top=1.0 if measure == "macro_f1" else None)
             told = "; ".join(
                 f"{what}: {', '.join(f'{at:g} {number({}, value)}' for at, value, *_ in points)}"
@@ -152,12 +209,20 @@ def series(rows: Sequence[Row], unit: str) -> dict[str, list[Point]]:
 
 
 def _synonyms(drawn: Sequence[Row], facts: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The words that stood for the labels, order by order, of the least seed."""
+    """The words that stood for the labels, order by order, of the least seed, each with those it was come by."""
     own = min((one for one in drawn if one.get("synonyms")), key=lambda one: one["seed"], default=None)
     if own is None:
         return []
-    labels = [str(label) for label in facts.get("labels") or ()]
-    return [
-        {"order": str(order), "words": ", ".join(f"{a}: {b}" for a, b in zip(labels, said, strict=False))}
-        for order, said in own["synonyms"].items()
-    ]
+    labels, senses = [str(label) for label in facts.get("labels") or ()], own.get("senses") or {}
+    found = []
+    for order, said in own["synonyms"].items():
+        ways = [_way(links) for links in senses.get(order) or [()] * len(said)]
+        told = ", ".join(f"{a}: {b}{way}" for a, b, way in zip(labels, said, ways, strict=False))
+        found.append({"order": str(order), "words": told})
+    return found
+
+
+def _way(links: Sequence[str]) -> str:
+    """The words between a label's and the one that was drawn."""
+    between = [str(link).partition("/")[0] for link in links[:-1]]
+    return f" (by way of {', '.join(between)})" if between else ""

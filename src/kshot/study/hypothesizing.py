@@ -23,7 +23,7 @@ from kshot.study.hypotheses_settings import HypothesesSettings
 from kshot.study.inquiry import Inquiry, on_record, record, task_record, with_packing
 from kshot.study.over_seeds import over_seeds
 from kshot.study.parts import answered
-from kshot.study.place import Finished, OnProgress, silent
+from kshot.study.place import STATE, Finished, OnProgress, silent
 from kshot.study.tasks import apart, tasks_of
 
 log = logging.getLogger("kshot")
@@ -69,7 +69,7 @@ def scaled(asked: HypothesesSettings) -> Scale:
     if asked.num_fewshot is not None:
         scale = replace(scale, shots=asked.num_fewshot)
     if asked.limit is not None:
-        scale = replace(scale, limit=asked.limit)
+        scale = replace(scale, limit=asked.limit, over=None)
     if asked.parts:
         scale = replace(scale, parts=asked.parts)
     return replace(scale, seeds=asked.seed, redrawn=None, beside=None) if asked.seed else scale
@@ -115,11 +115,14 @@ def _check(task: Task, scale: Scale) -> None:
         raise DataError(
             f"task {task.name!r} has {len(task.labels)} labels; a map of labels is learned from 2 to {_MOST_LABELS} of them"
         )
-    pool = sum(example.label is not None for example in task.train)
+    labelled = sum(example.label is not None for example in task.train)
+    pool = min(labelled, scale.pool)
     if scale.shots > pool:
+        found = f"its training pool has {labelled} labelled examples"
+        if pool < labelled:
+            found += f", of which every seed draws {pool}"
         raise DataError(
-            f"task {task.name!r}: asked for {scale.shots} demonstrations, and its training pool has {pool} labelled "
-            f"examples; give --num-fewshot at most {pool}"
+            f"task {task.name!r}: asked for {scale.shots} demonstrations, and {found}; give --num-fewshot at most {pool}"
         )
     if not any(example.label is not None for example in task.test):
         raise DataError(f"task {task.name!r} has no labelled test examples to ask")
@@ -176,8 +179,9 @@ def _over_seeds(battery: Battery, rows: Sequence[Mapping[str, Any]]) -> list[dic
 
 
 def _ready(battery: Battery, run: Mapping[str, Any], directory: Path | None, missing: bool) -> Battery:
-    """With the words of one token, which take seconds to find, where there is something left to ask."""
+    """With the words of one token, which take seconds to find, where there is something left to ask; and a place to keep."""
     battery = with_packing(battery, run, directory, missing)
+    battery = battery if directory is None else replace(battery, place=directory / STATE)
     return battery.with_words() if missing else battery
 
 

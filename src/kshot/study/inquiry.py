@@ -20,6 +20,9 @@ from kshot.study.store import RESULTS, Memory, Store
 
 log = logging.getLogger("kshot")
 
+# Seconds of a run that is left alone.
+_LONG = 1800.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
@@ -139,7 +142,9 @@ def _forecast(
     seconds = inquiry.forecast(study, missing)
     if seconds is None:
         return [0.0] * len(missing)
-    log.info("%s to go", duration(sum(seconds)))
+    # Of a run of hours it stands in the log that is kept of it, where nobody watches.
+    level = logging.WARNING if sum(seconds) > _LONG else logging.INFO
+    log.log(level, "%s to go", duration(sum(seconds)))
     say(done, total, f"{duration(sum(seconds))} to go")
     return seconds
 

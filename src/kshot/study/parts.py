@@ -104,12 +104,14 @@ def digest_of(value: Any) -> str:
 def duration(seconds: float) -> str:
     """Roughly, in words.
 
-    >>> duration(20.0), duration(700.0), duration(9000.0)
-    ('less than a minute', 'about 12 minutes', 'about 2.5 hours')
+    >>> duration(20.0), duration(700.0), duration(9000.0), duration(2.5e6)
+    ('less than a minute', 'about 12 minutes', 'about 2.5 hours', 'about 29 days')
     """
     if seconds < 50:
         return "less than a minute"
     if seconds < 5000:
         minutes = max(1, round(seconds / 60))
         return f"about {minutes} minute{'s' if minutes > 1 else ''}"
-    return f"about {seconds / 3600:.1f} hours"
+    if seconds < 3 * 86400:
+        return f"about {seconds / 3600:.1f} hours"
+    return f"about {seconds / 86400:.0f} days"

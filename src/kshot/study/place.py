@@ -12,6 +12,9 @@ from kshot.model.lm import LM
 from kshot.study.options import command, plain
 from kshot.study.store import Memory, Store
 
+# The folder in a run's own where what is half done stands.
+STATE = "state"
+
 OnProgress = Callable[[int, int | None, str], None]
 """``on_progress(done, total, what)``: so many cells of so many, doing what; ``total`` is None where nobody knows."""
 

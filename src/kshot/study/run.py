@@ -15,7 +15,7 @@ from kshot.model.load import load_model
 from kshot.study.answering import Known, Question, answered, fitted
 from kshot.study.cells import Cell, cells_of, recipe
 from kshot.study.experiment import check_pool, experiment, queries
-from kshot.study.place import Finished, OnProgress, begun, folder, limit_notes, opened, packing, silent, stopped
+from kshot.study.place import STATE, Finished, OnProgress, begun, folder, limit_notes, opened, packing, silent, stopped
 from kshot.study.results import results
 from kshot.study.settings import Settings
 from kshot.study.store import RESULTS, Memory, Store
@@ -23,8 +23,8 @@ from kshot.study.tasks import apart, tasks_of, with_transfers
 
 log = logging.getLogger("kshot")
 
-# In the folder of a run: what fits leave on their way, and what is recommended.
-STATE, ARTEFACTS = "state", "artefacts"
+# In the folder of a run: what is recommended.
+ARTEFACTS = "artefacts"
 
 
 def run(

@@ -15,13 +15,10 @@ from kshot.study.experiment import ENGINE
 from kshot.study.inquiry import About, Inquiry, on_record
 from kshot.study.over_seeds import over_seeds
 from kshot.study.parts import Cell, Line, Say, digest_of, notes_of
-from kshot.study.place import Finished, OnProgress, silent
+from kshot.study.place import STATE, Finished, OnProgress, silent
 from kshot.study.synth.catalogue import EXPERIMENTS
 from kshot.study.synth.experiment import Given, Size, judged
 from kshot.study.synth_settings import SynthSettings
-
-# The folder in a run's own where training stands.
-STATE = "state"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,7 +61,9 @@ class Lexicon:
         """So many different tokens, whatever their probability."""
         allowed = [token for token in self.tokens.tolist() if token not in but]
         if len(allowed) < count:
-            raise PromptError(f"{count} words of one token were asked for, and there are {len(allowed)}")
+            raise PromptError(
+                f"{count} words of one token were asked for, and there are {len(allowed)}; ask fewer labels"
+            )
         return tuple(rng.choice(allowed, size=count, replace=False).tolist())
 
 

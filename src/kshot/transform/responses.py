@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from kshot.errors import PromptError
 from kshot.seeds import stream
-from kshot.transform.thesaurus import chains
+from kshot.transform.thesaurus import files_folder, of_label
 from kshot.transform.transform import Transform, but
 from kshot.transform.words import WORDS, Relation
 from kshot.transform.written import Written
@@ -44,11 +44,16 @@ def related(relation: Relation) -> Transform:
             known = WORDS[relation].get(word.lower(), ())
             if not known:
                 has = ", ".join(WORDS[relation])
-                raise PromptError(f"task {written.name!r}: no {relation} of {word!r} is known; there are some of {has}")
+                raise PromptError(
+                    f"task {written.name!r}: no {relation} of {word!r} is known; there are some of {has}; --template gives label words"
+                )
             taken = (*chosen, *written.words)
             single = [other for other in known if other in written.lexicon.words and other not in taken]
             if not single:
-                raise PromptError(f"task {written.name!r}: no {relation} of {word!r} is one token of this model")
+                raise PromptError(
+                    f"task {written.name!r}: no {relation} of {word!r} is one token of this model, of "
+                    f"{', '.join(known)}; give another label word with --template"
+                )
             chosen.append(str(rng.choice(single)))
         return answering(written, chosen)
 
@@ -66,14 +71,19 @@ def synonyms(order: int) -> Transform:
         rng = stream(seed, "synonyms", order, written.name)
         chosen: list[str] = []
         for word in written.words:
-            known = chains(word.lower()) or chains(word.lower().removesuffix("s"))
+            known = of_label(word)
+            if not known:
+                raise PromptError(
+                    f"task {written.name!r}: no synonym of {word!r} is known, whatever its order; give a label word that "
+                    f"is in WordNet, whose files are looked for in {files_folder()} (KSHOT_WORDNET names another folder)"
+                )
             taken = (*chosen, *written.words)
             ends = dict.fromkeys(chain[order - 1].word for chain in known if len(chain) >= order)
             single = [end for end in ends if end in written.lexicon.words and end not in taken]
             if not single:
-                found = f"{len(known)} chains are known" if known else "none is known; WordNet's files would help"
                 raise PromptError(
-                    f"task {written.name!r}: no synonym of order {order} of {word!r} is one token of this model ({found})"
+                    f"task {written.name!r}: no synonym of order {order} of {word!r} is one token of this model, of the "
+                    f"{len(ends)} that are known; give another label word with --template"
                 )
             chosen.append(str(rng.choice(single)))
         return answering(written, chosen)

@@ -40,8 +40,23 @@ def chains(word: str) -> tuple[Chain, ...]:
     shipped = _shipped().get(word)
     if shipped is not None:
         return shipped
-    folder = Path(os.environ.get("KSHOT_WORDNET", FOLDER))
+    folder = files_folder()
     return drawn(folder, word) if (folder / "index.noun").is_file() else ()
+
+
+def files_folder() -> Path:
+    """Where WordNet's files are looked for: where KSHOT_WORDNET says, else in FOLDER."""
+    return Path(os.environ.get("KSHOT_WORDNET", FOLDER))
+
+
+def of_label(word: str) -> tuple[Chain, ...]:
+    """The chains of a label's word, whatever its capitals; of a plural that is not known those of its singular."""
+    return chains(word.lower()) or chains(word.lower().removesuffix("s"))
+
+
+def way_to(word: str, end: str, order: int) -> Chain:
+    """The senses and words through which ``end`` is a synonym of this order of a label's word: the first known chain."""
+    return next(chain[:order] for chain in of_label(word) if len(chain) >= order and chain[order - 1].word == end)
 
 
 @cache

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,19 +28,24 @@ from kshot.study.hypotheses.pool import selected
 from kshot.study.hypotheses.relations import composed
 from kshot.study.hypotheses.scale import OF_SEEDS, Scale
 from kshot.study.parts import Cell, Line, Part, Say, digest_of, with_needed
+from kshot.study.place import safe_name
 from kshot.transform.lexicon import Lexicon, lexicon
 from kshot.transform.written import Tokens, written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Battery:
-    """All that the parts share: the model, the tasks, how much is asked, and the words of one token by task."""
+    """All that the parts share: the model, the tasks, how much is asked, and the words of one token by task.
+
+    ``place`` is where what is half answered is kept, if anywhere.
+    """
 
     lm: LM
     tasks: tuple[Task, ...]
     scale: Scale
     elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     lexicons: Mapping[str, Lexicon] = field(default_factory=dict, repr=False)
+    place: Path | None = None
 
     @property
     def identity(self) -> str:
@@ -48,7 +54,8 @@ class Battery:
 
     def cells(self) -> tuple[Cell, ...]:
         """Every part, named by all that its figures depend on."""
-        asked = {name: value for name, value in asdict(self.scale).items() if name not in OF_SEEDS}
+        said = asdict(self.scale).items()
+        asked = {name: value for name, value in said if name not in OF_SEEDS and value is not None}
         about = {task.name: [task_facts(task, task.template), self.elsewhere.get(task.name)] for task in self.tasks}
         return tuple(
             Cell(
@@ -123,7 +130,12 @@ def _rows(answer: Callable[[Asked, Say], list[Row]]) -> Callable[..., Line]:
 
 
 def _functions(battery: Battery, asked: Asked, before: Mapping[str, Any], say: Say) -> Line:
-    rows, pictures = over_functions(asked, battery.scale.functions, battery.scale.draws, say)
+    if battery.scale.over is not None:
+        asked = replace(battery, scale=replace(battery.scale, limit=battery.scale.over)).setting(asked.task, asked.seed)
+    scale, place = battery.scale, None
+    if battery.place is not None:
+        place = battery.place / f"{safe_name(asked.task.name)}-{asked.seed}-functions.safetensors"
+    rows, pictures = over_functions(asked, scale.functions, scale.draws, say, place)
     return {"rows": rows, "pictures": pictures}
 
 
@@ -140,7 +152,7 @@ def _chat(battery: Battery, asked: Asked, before: Mapping[str, Any], say: Say) -
 
 def _orders(battery: Battery, asked: Asked, before: Mapping[str, Any], say: Say) -> Line:
     rows, words = by_order(asked, say)
-    return {"rows": rows, "pictures": {"synonyms": words}}
+    return {"rows": rows, "pictures": words}
 
 
 # What is asked of the model and not of a task: once, whatever tasks there are.

@@ -1,11 +1,14 @@
 """Is a function that is learned of label words learned of inputs too: accuracy over many functions g (Li et al. 2024)."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
+from kshot.optim.state import keep, kept
 from kshot.seeds import digest, stream
 from kshot.study.figures import figure
 from kshot.study.hypotheses.asking import Answers, Asked, Row
@@ -17,6 +20,7 @@ from kshot.transform.responses import response_altered
 
 CORRELATED = "functions learned of label words are those learned of inputs"
 CORRELATED_LINEAR = "functions learned of label words are those a linear map learns"
+PAIRED, WITHOUT_NOISE = "functions paired at random", "noise of scores taken out"
 _PERMUTATIONS, _BINS = 10_000, 10
 # So many functions are asked side by side.
 AT_ONCE = 10
@@ -31,32 +35,36 @@ class Over:
     linear: Float[np.ndarray, "g d"] | None
 
 
-def over_functions(asked: Asked, functions: int, draws: int, say: Say) -> tuple[list[Row], dict[str, Any]]:
+def over_functions(
+    asked: Asked, functions: int, draws: int, say: Say, place: Path | None = None
+) -> tuple[list[Row], dict[str, Any]]:
     """Rows of how they go together over functions, and the accuracies for a picture.
 
     The demonstrations are the same for all functions, shown with other answers; those of label words are drawn
-    ``draws`` times, again the same for all, since there are only as many such queries as labels.
+    ``draws`` times, again the same for all, since there are only as many such queries as labels. What came of the
+    functions so far is kept at ``place`` until all are asked: hundreds of them take hours.
     """
-    found = _asked_all(asked, functions, draws, say)
+    found = _asked_all(asked, functions, draws, say, place)
+    if place is not None:
+        place.unlink(missing_ok=True)
     x, y = found.memory.mean(axis=1), found.altered.mean(axis=1)
     rows = [correlation_row(CORRELATED, x, y)]
     if rows[0]["value"] is not None:
         p = permutation_p(x, y, asked.seed)
-        rows.append(figure("p_value", (CORRELATED, "functions paired at random"), value=p, n=functions))
+        rows.append(figure("p_value", (CORRELATED, PAIRED), value=p, n=functions))
     reliable = {"memory-random": split_half(found.memory), "response-altered": split_half(found.altered)}
     for name, value in reliable.items():
         reason = "all functions do alike in one half of the answers" if value is None else None
         rows.append(figure("reliability", (name,), value=value, n=functions, reason=reason))
     whole = disattenuated(rows[0]["value"], *reliable.values())
     reason = "a score that has no reliability has noise alone" if whole is None else None
-    said = (CORRELATED, "noise of scores taken out")
-    rows.append(figure("correlation", said, value=whole, n=functions, reason=reason))
+    rows.append(figure("correlation", (CORRELATED, WITHOUT_NOISE), value=whole, n=functions, reason=reason))
     if found.linear is not None:
         rows.append(correlation_row(CORRELATED_LINEAR, x, found.linear.mean(axis=1)))
     return rows, {"functions": {"memory": x.tolist(), "altered": y.tolist(), "binned": binned(x, y)}}
 
 
-def _asked_all(asked: Asked, functions: int, draws: int, say: Say) -> Over:
+def _asked_all(asked: Asked, functions: int, draws: int, say: Say, place: Path | None) -> Over:
     fixed = draw(asked.written, asked.shots, asked.seed, "fixed")
     gold = asked.written.gold
     first = [int(np.flatnonzero(gold == label)[0]) for label in np.unique(gold)]
@@ -64,22 +72,32 @@ def _asked_all(asked: Asked, functions: int, draws: int, say: Say) -> Over:
     rows = [draw(words, asked.shots, digest(asked.seed, "draw", d), "fixed") for d in range(draws)]
     # What stands in the place of inputs does not depend on the function.
     asked_words = label_as_input()(words, asked.seed)
-    altered, memory, linear = [], [], []
-    for begin in range(0, functions, AT_ONCE):
+    found = _so_far(place, draws)
+    for begin in range(len(found["altered"]), functions, AT_ONCE):
         say(f"function {begin + 1} of {functions}")
         seeds = [digest(asked.seed, "function", i) for i in range(begin, min(begin + AT_ONCE, functions))]
         own = [response_altered()(asked.written, seed) for seed in seeds]
         of_words = [response_altered()(asked_words, seed) for seed in seeds]
         tables = asked.tables([(one, fixed) for one in own] + [(one, row) for one in of_words for row in rows])
-        altered += [table.argmax(axis=1) == gold for table in tables[: len(own)]]
+        found["altered"] += [(table.argmax(axis=1) == gold).astype(np.float64) for table in tables[: len(own)]]
         for i, one in enumerate(of_words):
             mine = tables[len(own) + i * draws :][:draws]
             answers = [Answers(table, one.gold, row) for table, row in zip(mine, rows, strict=True)]
-            memory.append(np.concatenate([answer.right for answer in answers]))
+            found["memory"].append(np.concatenate([answer.right for answer in answers]))
             if asked.embedded is not None:
-                linear.append(np.concatenate([linear_map(asked, one, a, asked.layers).right for a in answers]))
-    right = np.array(altered, dtype=np.float64), np.array(memory, dtype=np.float64)
-    return Over(*right, np.array(linear) if linear else None)
+                found["linear"].append(np.concatenate([linear_map(asked, one, a, asked.layers).right for a in answers]))
+        if place is not None:
+            arrays = {name: torch.from_numpy(np.array(values)) for name, values in found.items()}
+            keep(place, arrays, {}, {"draws": draws})
+    right = {name: np.array(values) for name, values in found.items()}
+    return Over(right["altered"], right["memory"], right["linear"] if len(right["linear"]) else None)
+
+
+def _so_far(place: Path | None, draws: int) -> dict[str, list[np.ndarray]]:
+    """What was kept of functions with as many draws, function by function; nothing where nothing was."""
+    before = kept(place) if place is not None else None
+    arrays = before[0] if before is not None and before[2] == {"draws": draws} else {}
+    return {name: list(arrays[name].numpy()) if name in arrays else [] for name in ("altered", "memory", "linear")}
 
 
 def correlation_row(name: str, x: Float[np.ndarray, "g"], y: Float[np.ndarray, "g"]) -> Row:

@@ -19,7 +19,7 @@ class Scale:
 
     ``pool`` training examples are drawn for a seed, and demonstrations from these. ``redrawn``: demonstrations are redrawn
     for every query with so many seeds, the first ones (None: with all); ``beside``: what no verdict rests on is asked of
-    so many.
+    so many. ``over``: so many queries are asked of every function g (None: ``limit``).
     """
 
     parts: tuple[str, ...] = BATTERY
@@ -28,6 +28,7 @@ class Scale:
     seeds: tuple[int, ...]
     functions: int
     draws: int
+    over: int | None = None
     pool: int = 512
     redrawn: int | None = None
     beside: int | None = None
@@ -48,6 +49,6 @@ SCALES = {
     # So many seeds tell a planted selector, learner and composer apart nine times in ten, ten seeds do not
     # (docs/results/power.md); tables and curves beside the verdicts do with fewer.
     "medium": Scale(shots=16, limit=32, seeds=tuple(range(20)), functions=15, draws=8, redrawn=10, beside=3),
-    "full": Scale(shots=32, limit=256, seeds=tuple(range(20)), functions=500, draws=250),
+    "full": Scale(shots=32, limit=256, seeds=tuple(range(20)), functions=500, draws=250, over=500),
 }
 """``full`` is as published by Li et al. 2024, as far as that is known."""
