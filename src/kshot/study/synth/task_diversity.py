@@ -75,7 +75,7 @@ _MUCH: Mapping[Size, _Much] = {
     "full": _Much(
         source=Source(width=5, pairs=10, noise=0.15625),
         shape=Shape(layers=4, heads=2, width=64, spread=None),
-        training=_triangle(40_000, 64, 1e-3),
+        training=_triangle(12_000, 64, 2e-3),
         asked=2_048,
         few=256,
     ),
@@ -208,7 +208,7 @@ TASK_DIVERSITY = Experiment(
         f"pool-{size}": Part(
             asks=f"the rule learned from {size:,} tasks",
             answer=partial(_pool, size),
-            minutes={"smoke": 0.3, "full": 26.0},
+            minutes={"smoke": 0.2, "full": 9.0},
         )
         for size in _POOLS
     },

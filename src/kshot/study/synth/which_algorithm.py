@@ -55,7 +55,7 @@ _NOISES: Mapping[str, float] = {"1/16": 1 / 16, "1/9": 1 / 9, "1/4": 1 / 4, "4/9
 _LITTLE, _MUCH_NOISE = 0.01, 1.0
 _ALL: tuple[Size, ...] = ("smoke", "full", "paper")
 # Of one core for most parts.
-_MINUTES: Mapping[Size, float] = {"smoke": 0.2, "full": 16.0}
+_MINUTES: Mapping[Size, float] = {"smoke": 0.2, "full": 9.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ _MUCH: Mapping[Size, _Much] = {
         source=Source(width=4, pairs=12),
         shape=Shape(layers=4, heads=2, width=64, spread=None),
         narrow=16,
-        training=Training(steps=20_000, batch=64, learning_rate=1e-3, schedule="linear", warmup=10_000),
+        training=Training(steps=12_000, batch=64, learning_rate=2e-3, schedule="linear", warmup=6_000, clip=1.0),
         asked=2_048,
         fitted=256,
         queries=16,
@@ -279,11 +279,11 @@ WHICH_ALGORITHM = Experiment(
             f"depth-{layers}": Part(
                 asks=f"the rule that {layers} layers learn",
                 answer=partial(_depth, layers),
-                minutes={"smoke": 0.08 * (1 + layers), "full": 4.0 * layers},
+                minutes={"smoke": 0.08 * (1 + layers), "full": 2.2 * layers},
             )
             for layers in _DEPTHS
         },
-        "narrow": Part(asks="the rule that a narrow network learns", answer=_narrow, minutes=_MINUTES),
+        "narrow": Part(asks="the rule that a narrow network learns", answer=_narrow, minutes={"smoke": 0.2, "full": 3.0}),
         "noise-0": Part(asks="the rule and the penalty learned without noise", answer=_without_noise, minutes=_MINUTES),
         **{
             f"noise-{noise.replace('/', '-')}": Part(
