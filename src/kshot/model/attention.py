@@ -23,6 +23,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from kshot.model.merge import Far, Own, merged_attention, own_part
+from kshot.model.momentum import Momentum, along_branches, carried, doubled, velocities
 from kshot.model.prefix import Prefix
 from kshot.model.tree import ancestors_or_self
 
@@ -106,6 +107,22 @@ class Pass:
             if one.prefix.length
         )
 
+    def velocity(self, value: Tensor, decay: Tensor, layer: int) -> Tensor:
+        """What momentum carries to every node from its own ancestors and from its own prefix, (1, g, t, d)."""
+        starts = [
+            carried(one.prefix.values[layer], decay) if one.prefix.length else torch.zeros_like(value[:, :, 0])
+            for one in self.before
+        ]
+        if len(self.before) == 1 and np.array_equal(self.depth, np.arange(len(self.depth))):
+            return velocities(value, decay, starts[0])
+        if "ancestors" not in self._memo:
+            self._memo["ancestors"] = [own.to(value.device) for own in doubled(self.depth)]
+        counts = torch.tensor([one.stop - one.begin for one in self.before], device=value.device)
+        begun = torch.stack(starts, dim=2).repeat_interleave(counts, dim=2)
+        falling = decay[:, None] ** torch.from_numpy(self.depth).to(value.device)
+        own = along_branches(value, self._memo["ancestors"], decay)
+        return torch.addcmul(own, falling.to(value.dtype)[..., None], begun)
+
     def own(self, dtype: torch.dtype) -> Own:
         if dtype not in self._memo:
             self._memo[dtype] = own_part(self.depth, self.end, dtype)
@@ -113,6 +130,7 @@ class Pass:
 
 
 _PASS: ContextVar[Pass | None] = ContextVar("kshot_pass", default=None)
+_MOMENTUM: ContextVar[Momentum | None] = ContextVar("kshot_momentum", default=None)
 
 
 @contextmanager
@@ -123,6 +141,19 @@ def in_force(current: Pass) -> Iterator[None]:
         yield
     finally:
         _PASS.reset(token)
+
+
+@contextmanager
+def with_momentum(momentum: Momentum | None) -> Iterator[None]:
+    """Within this block, attention of an installed model in this thread is momentum attention; None: as it is.
+
+    Without a Pass, rows of a batch are texts from their first token on: what pads them must stand behind them.
+    """
+    token = _MOMENTUM.set(momentum)
+    try:
+        yield
+    finally:
+        _MOMENTUM.reset(token)
 
 
 def install(model: PreTrainedModel) -> None:
@@ -161,7 +192,8 @@ def _attention(original: str) -> Any:
     def attention(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **asked: Any) -> Any:
         current = _PASS.get()
         if current is None:
-            return _own_function(original, module)(module, query, key, value, attention_mask, **asked)
+            given = _own_function(original, module)(module, query, key, value, attention_mask, **asked)
+            return _and_momentum(given, module, value, query.shape[1], None)
         layer = int(module.layer_idx)
         current.calls.append(layer)
         if current.captured is not None:
@@ -173,11 +205,27 @@ def _attention(original: str) -> Any:
             given = merged_attention(query, key, value, far, current.own(query.dtype), scale), None
         else:
             given = _dense(original, module, current, (query, key, value, attention_mask, far), asked)
+        given = _and_momentum(given, module, value, query.shape[1], current)
         if current.watch is not None:
             current.watch(Attended(module, layer, query, key, value, far, attention_mask, scale, given[0]))
         return given
 
     return attention
+
+
+def _and_momentum(given: Any, module: Any, value: Tensor, heads: int, current: Pass | None) -> Any:
+    """What attention gave, with the decayed sum of the values before added to what heads say."""
+    momentum = _MOMENTUM.get()
+    if momentum is None:
+        return given
+    layer = int(module.layer_idx)
+    decay = momentum.decay[layer]
+    if current is None:
+        velocity, before = velocities(value, decay), torch.arange(value.shape[2], device=value.device)
+    else:
+        velocity = current.velocity(value, decay, layer)
+        before = torch.from_numpy(current.positions).to(value.device)
+    return given[0] + momentum.added(velocity, layer, before, heads), *given[1:]
 
 
 def _dense(original: str, module: nn.Module, current: Pass, given: Any, asked: dict[str, Any]) -> Any:

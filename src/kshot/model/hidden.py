@@ -9,7 +9,7 @@ from jaxtyping import Float
 from kshot.data.task import Example
 from kshot.data.template import Template
 from kshot.errors import NumericError, PromptError
-from kshot.model.attention import Before, Pass, in_force
+from kshot.model.attention import Before, Pass, in_force, with_momentum
 from kshot.model.lm import LM
 from kshot.model.prefix import EMPTY
 from kshot.model.tree import Scored, paths, plan
@@ -91,7 +91,7 @@ def _states(lm: LM, tokens: np.ndarray, current: Pass | None) -> Float[np.ndarra
     if current is None:
         found = lm.model.base_model(**asked)
     else:
-        with in_force(current):
+        with in_force(current), with_momentum(lm.momentum):
             positions = torch.from_numpy(current.positions)[None].to(lm.device)
             found = lm.model.base_model(**asked, position_ids=positions)
     return found.last_hidden_state[0].double().cpu().numpy()

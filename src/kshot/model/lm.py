@@ -12,8 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kshot.errors import ModelError, NumericError
-from kshot.model.attention import Before, Pass, in_force
+from kshot.model.attention import Before, Pass, in_force, with_momentum
 from kshot.model.delta import NO_CHANGE, Delta, call
+from kshot.model.momentum import Momentum
 from kshot.model.prefix import EMPTY, Prefix
 from kshot.model.said import Answers, Part, Scores, agreed
 from kshot.model.tokens import Codec
@@ -40,7 +41,8 @@ class Route:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LM:
-    """A frozen model with its tokenizer. Nothing here changes its weights; ``delta`` is read on top of them.
+    """A frozen model with its tokenizer. Nothing here changes its weights; ``delta`` is read on top of them, and with
+    ``momentum`` its attention is momentum attention.
 
     ``context`` is the number of tokens it can read, None where it has no limit. ``tokens_per_pack`` and
     ``rows_per_pack`` bound the memory of a pass; they change its numbers by rounding only.
@@ -59,6 +61,7 @@ class LM:
     tokens_per_pack: int
     rows_per_pack: int
     delta: Delta = NO_CHANGE
+    momentum: Momentum | None = None
 
     @property
     def parameters(self) -> int:
@@ -238,7 +241,12 @@ class LM:
     def forward(
         self, read: Int[np.ndarray, "t"] | Float[Tensor, "t e"], current: Pass | None, rows: Int[np.ndarray, "s"]
     ) -> Float[Tensor, "s v"]:
-        """The logits at ``rows`` of one pass over tokens, or rows in their place; without ``current`` a plain causal one."""
+        """The logits at ``rows`` of one pass over tokens, or rows in their place; without ``current`` a plain causal one.
+
+        ModelError where momentum is asked of a model whose attention cannot be reached.
+        """
+        if self.momentum is not None and self.route.kind == "rows":
+            raise ModelError(f"{self.name} has no attention that momentum could be added to ({self.route.reason})")
         kept = torch.from_numpy(rows).to(self.device)
         if isinstance(read, Tensor):
             asked: dict[str, Any] = {"inputs_embeds": read[None].to(self.device, self.dtype)}
@@ -252,7 +260,7 @@ class LM:
         if current is None:
             return call(self.model, self.delta, **asked).logits[0]
         asked["position_ids"] = torch.from_numpy(current.positions)[None].to(self.device)
-        with in_force(current):
+        with in_force(current), with_momentum(self.momentum):
             return call(self.model, self.delta, **asked).logits[0]
 
 

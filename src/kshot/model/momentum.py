@@ -9,6 +9,7 @@ Source: Dai et al. 2023, section 5; no code of theirs was published.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,6 +18,31 @@ from torch import Tensor
 
 # Within so many tokens every pair is weighed; measured on heads of width 64, forward and backward (docs/LOG.md).
 _BLOCK = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Momentum:
+    """What every layer of a model has: ``decay`` (l, g), eta in (0, 1) of the values of each key-value head.
+
+    The sum is as published, and grows as 1 / (1 - eta); ``normalised`` its weights add up to one, once there is a token
+    before. It is added ``gate`` (l, g) times, as it is where there is none: with a gate of 0 a model says what it said.
+    """
+
+    decay: Float[Tensor, "l g"]
+    gate: Float[Tensor, "l g"] | None = None
+    normalised: bool = False
+
+    def added(
+        self, velocity: Float[Tensor, "b g t d"], layer: int, before: Int[Tensor, "t"], heads: int
+    ) -> Float[Tensor, "b t h d"]:
+        """What is added to what so many query heads say; ``before`` is how many tokens stand before each."""
+        decay = self.decay[layer]
+        times = decay if self.gate is None else decay * self.gate[layer]
+        each = times[:, None].expand(-1, len(before))
+        if self.normalised:
+            each = each / summed_weights(decay, before.clamp(min=1))
+        own = each.to(velocity.dtype)[..., None] * velocity
+        return own.repeat_interleave(heads // len(decay), dim=1).transpose(1, 2)
 
 
 def velocities(

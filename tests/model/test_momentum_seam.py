@@ -1,0 +1,138 @@
+"""Momentum attention in models that were trained without: every answer as whole sequences with the double sum give it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zoo
+from torch import Tensor
+
+from kshot.errors import ModelError
+from kshot.model.attention import with_momentum
+from kshot.model.hidden import last_hidden
+from kshot.model.lm import LM
+from kshot.model.momentum import Momentum
+from kshot.model.tree import Scored
+
+NAMES = ("llama", "gemma3", "qwen3")
+LAYERS, GROUPS, HEADS = 3, 2, 4
+DECAY = torch.tensor([[0.3, 0.6], [0.9, 0.99], [0.5, 0.8]], dtype=torch.float64)
+GATE = torch.tensor([[1.0, -0.5], [0.2, 0.1], [0.0, 2.0]], dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def pure() -> Iterator[None]:
+    with zoo.Pure64():
+        yield
+
+
+def term_by_term(values: Tensor, momentum: Momentum, layer: int) -> Tensor:
+    """Of values (b, t, g d) of a layer what is added to its heads, (b, t, h d): the published sum, loop by loop."""
+    b, t, wide = values.shape
+    d = wide // GROUPS
+    found = torch.zeros(b, t, HEADS * d, dtype=values.dtype)
+    for head in range(HEADS):
+        group = head // (HEADS // GROUPS)
+        eta = float(momentum.decay[layer, group])
+        gate = 1.0 if momentum.gate is None else float(momentum.gate[layer, group])
+        for at in range(t):
+            weights = [eta ** (at - i) for i in range(at)]
+            total = sum(weights) if momentum.normalised and weights else 1.0
+            for i, weight in enumerate(weights):
+                own = values[:, i, group * d : (group + 1) * d]
+                found[:, at, head * d : (head + 1) * d] += gate * weight / total * own
+    return found
+
+
+@contextmanager
+def by_hooks(lm: LM, momentum: Momentum) -> Iterator[None]:
+    """The same model with the sum put between attention and its output projection, whole sequences at a time."""
+    handles: list[Any] = []
+    for layer, block in enumerate(lm.model.model.layers):
+        held: list[Tensor] = []
+
+        def keep(module: Any, given: Any, said: Tensor, held: list[Tensor] = held) -> None:
+            held[:] = [said]
+
+        def add(module: Any, given: Any, held: list[Tensor] = held, layer: int = layer) -> Any:
+            return (given[0] + term_by_term(held[0], momentum, layer), *given[1:])
+
+        handles.append(block.self_attn.v_proj.register_forward_hook(keep))
+        handles.append(block.self_attn.o_proj.register_forward_pre_hook(add))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def expected(lm: LM, momentum: Momentum, sequences: Sequence[Scored]) -> np.ndarray:
+    with torch.no_grad(), by_hooks(lm, momentum):
+        found: np.ndarray = zoo.judge(lm.model, sequences).numpy()
+    return found
+
+
+@pytest.mark.parametrize("momentum", [Momentum(DECAY), Momentum(DECAY, GATE), Momentum(DECAY, normalised=True)])
+@pytest.mark.parametrize("name", NAMES)
+def test_packed_branches_behind_a_prefix(name: str, momentum: Momentum) -> None:
+    lm = replace(zoo.lm(name), momentum=momentum, tokens_per_pack=64)
+    sequences = zoo.forest(np.random.default_rng(0), 21, 4)
+    right = expected(lm, momentum, sequences)
+    assert np.abs(lm.score(sequences).sums() - right).max() < 1e-9
+    assert np.abs(lm.score(sequences, lm.prefill(sequences[0].tokens[:12])).sums() - right).max() < 1e-9
+
+
+def test_several_prefixes_in_one_pass() -> None:
+    lm = replace(zoo.lm("llama"), momentum=Momentum(DECAY))
+    groups = [zoo.forest(np.random.default_rng(seed), length, 2) for seed, length in ((1, 9), (2, 17))]
+    found = lm.score_together([(own, lm.prefill(own[0].tokens[:5])) for own in groups])
+    right = np.concatenate([expected(lm, Momentum(DECAY), own) for own in groups])
+    assert np.abs(found.sums() - right).max() < 1e-9
+
+
+def test_rows_of_a_batch() -> None:
+    lm = zoo.lm("llama")
+    tokens = torch.randint(3, zoo.VOCABULARY, (3, 20), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        with by_hooks(lm, Momentum(DECAY, GATE)):
+            right = lm.model(input_ids=tokens, use_cache=False).logits
+        with with_momentum(Momentum(DECAY, GATE)):
+            found = lm.model(input_ids=tokens, use_cache=False).logits
+        plain = lm.model(input_ids=tokens, use_cache=False).logits
+    assert (found - right).abs().max() < 1e-9
+    assert (plain - right).abs().max() > 1e-3
+
+
+def test_a_gate_of_zero_changes_nothing_and_learns() -> None:
+    lm = zoo.lm("llama")
+    sequences = zoo.forest(np.random.default_rng(3), 9, 3)
+    gate = torch.zeros(LAYERS, GROUPS, dtype=torch.float64, requires_grad=True)
+    gated = replace(lm, momentum=Momentum(DECAY, gate))
+    assert np.array_equal(gated.score(sequences).sums(), lm.score(sequences).sums())
+    with torch.enable_grad():
+        total = sum(part.logprobs().sum() for part in gated.stream(sequences))
+    (slope,) = torch.autograd.grad(total, gate)
+    for layer, group in np.ndindex(LAYERS, GROUPS):
+        step = torch.zeros_like(gate)
+        step[layer, group] = 1e-5
+        up, down = (replace(lm, momentum=Momentum(DECAY, way * step)).score(sequences).sums().sum() for way in (1, -1))
+        assert float(slope[layer, group]) == pytest.approx((up - down) / 2e-5, rel=1e-5, abs=1e-6)
+
+
+def test_hidden_states_are_those_of_momentum_attention() -> None:
+    lm = zoo.lm("llama")
+    texts = [(4, 5, 6, 7, 8), (4, 5, 9)]
+    with_sum = replace(lm, momentum=Momentum(DECAY))
+    alone = np.concatenate([last_hidden(with_sum, [text])[0] for text in texts])
+    assert np.abs(last_hidden(with_sum, texts)[0] - alone).max() < 1e-5
+    assert np.abs(last_hidden(lm, texts)[0] - alone).max() > 1e-3
+
+
+def test_a_model_whose_attention_cannot_be_reached_is_refused() -> None:
+    lm = replace(zoo.lm("gptj"), momentum=Momentum(DECAY))
+    with pytest.raises(ModelError, match="has no attention that momentum could be added to"):
+        lm.score([Scored((3, 4, 5), 1)])
