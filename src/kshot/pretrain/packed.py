@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, Integer
-from transformers import PreTrainedTokenizerBase
+from tokenizers import Tokenizer
 
 from kshot.errors import DataError
 from kshot.packages import built_once
@@ -55,14 +55,15 @@ class Packed:
         return found
 
 
-def pack(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, folder: Path) -> Packed:
+def pack(texts: Iterable[str], tokenizer: Tokenizer, end: str, folder: Path) -> Packed:
     """The texts in a folder of their own, as they are there if they have been packed before; OutputError where it cannot be.
 
-    ``tokenizer`` knows an end-of-text token, which no text may hold as a token of its own.
+    ``end`` is the tokenizer's token behind every document; where a text spells it, it is read as letters. DataError
+    for a tokenizer that has no such token.
     """
     if not folder.is_dir():
         with built_once(folder) as fresh:
-            _write(texts, tokenizer, fresh)
+            _write(texts, tokenizer, end, fresh)
     return opened(folder)
 
 
@@ -81,21 +82,25 @@ def opened(folder: Path) -> Packed:
     return Packed(tokens, facts["documents"], facts["vocabulary"])
 
 
-def _write(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    vocabulary = len(tokenizer)
+def _write(texts: Iterable[str], tokenizer: Tokenizer, end: str, folder: Path) -> None:
+    behind, vocabulary = tokenizer.token_to_id(end), tokenizer.get_vocab_size()
+    if behind is None:
+        raise DataError(f"the tokenizer has no token {end!r} to end documents with")
     number = np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)
     documents = tokens = 0
     with (folder / _TOKENS).open("wb") as file:
         for ids in _encoded(texts, tokenizer):
-            own = np.array([*ids, tokenizer.eos_token_id], dtype=number)
+            own = np.array([*ids, behind], dtype=number)
             file.write(own.tobytes())
             documents, tokens = documents + 1, tokens + len(own)
     facts = {"number": number.name, "tokens": tokens, "documents": documents, "vocabulary": vocabulary}
     (folder / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
 
-def _encoded(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
+def _encoded(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
+    # Marks that a text spells are letters: nobody who writes them ends a document with them.
+    own = Tokenizer.from_str(tokenizer.to_str())
+    own.encode_special_tokens = True
     iterator = iter(texts)
     while some := list(islice(iterator, _AT_ONCE)):
-        # Marks that a text holds as words are words: nobody who writes them ends a document with them.
-        yield from tokenizer(some, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        yield from (found.ids for found in own.encode_batch(some, add_special_tokens=False))

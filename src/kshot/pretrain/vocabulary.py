@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 from kshot.errors import DataError
 from kshot.pretrain.text import END
@@ -23,7 +22,7 @@ def sentinel(i: int) -> str:
     return f"<extra_id_{i}>"
 
 
-def learned_vocabulary(texts: Iterable[str], size: int, *, hides: bool = False) -> PreTrainedTokenizerFast:
+def learned_vocabulary(texts: Iterable[str], size: int, *, hides: bool = False) -> Tokenizer:
     """Byte-pair encoding of so many tokens (Sennrich et al. 2016, on bytes as GPT-2), END among them.
 
     ``hides``: with MASK and the sentinels, which belong to the size. DataError for a size that the text does not
@@ -47,5 +46,4 @@ def learned_vocabulary(texts: Iterable[str], size: int, *, hides: bool = False) 
     tokenizer.train_from_iterator(texts, trainer)
     if (found := tokenizer.get_vocab_size()) < size:
         raise DataError(f"a vocabulary of {size}: the text has pairs for {found} tokens; what works is {found} or less")
-    marks = {"mask_token": MASK} if hides else {}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END, eos_token=END, pad_token=END, **marks)
+    return tokenizer
