@@ -4,20 +4,19 @@ Exit status: 0 done, 1 a fault of ours, 2 a fault of the input, 130 stopped by C
 """
 
 import json
-import logging
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from kshot.cli_options import as_command, spelt
+from kshot.cli_generate import generate
+from kshot.cli_options import as_command, spelt, spoken
 from kshot.errors import DataError, KshotError, UnknownName
 from kshot.study.explain_settings import ExplainSettings, make_explain_settings
 from kshot.study.hypotheses_settings import HypothesesSettings, make_hypotheses_settings
@@ -49,7 +48,7 @@ def status(argv: Sequence[str]) -> int:
     except KshotError as error:
         return _fault(2, _one_line(error))
     except KeyboardInterrupt as stop:
-        if argv[:1] == ["predict"]:
+        if argv[:1] in (["predict"], ["generate"]):
             return 130
         where = "; ".join(getattr(stop, "__notes__", ()))
         return _fault(130, f"stopped; {where + ', and ' if where else ''}the same command goes on from there")
@@ -73,6 +72,7 @@ def application() -> App:
     app.command(as_command(hypotheses, HypothesesSettings), name="hypotheses")
     app.command(as_command(synth, SynthSettings), name="synth")
     app.command(predict)
+    app.command(generate)
     app.command(list_names, name="list")
     app.command(report)
     return app
@@ -153,7 +153,7 @@ def _reported(
     from kshot.show.report import write_report
     from kshot.show.terminal import progress
 
-    with progress(show=not json) as on_progress, _spoken():
+    with progress(show=not json) as on_progress, spoken():
         done = measure(asked, beneath=Path(RESULTS_FOLDER), on_progress=on_progress)
         assert done.directory is not None, "with a folder beneath which to write, there is one"
         on_progress(0, None, "writing the report")
@@ -168,23 +168,6 @@ def _asked_by(argv: Sequence[str]) -> type:
     """The settings that belong to the command of these words."""
     kinds = {"explain": ExplainSettings, "hypotheses": HypothesesSettings, "synth": SynthSettings}
     return kinds.get(argv[0] if argv else "", Settings)
-
-
-@contextmanager
-def _spoken() -> Iterator[None]:
-    """What is fetched or found on the way is told to those who watch, and to nobody who reads standard error by program."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    log, handler = logging.getLogger("kshot"), logging.StreamHandler(sys.stderr)
-    before = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(before)
 
 
 def predict(
@@ -213,7 +196,7 @@ def predict(
     from kshot.model.lines import answer_stream, opened, served
 
     with opened(file) as (stream, form):
-        with _spoken():
+        with spoken():
             taught = served(artefact, model, dtype=dtype, device=device)
         good = bad = 0
         for records in answer_stream(taught, stream, form):

@@ -1,7 +1,10 @@
 """Options of the command line, made from the settings of a command; a YAML file may mirror them."""
 
 import inspect
-from collections.abc import Callable, Sequence
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -11,6 +14,23 @@ from cyclopts import Parameter, Token
 
 from kshot.errors import DataError, KshotError, UnknownName
 from kshot.study.options import REPEATED, flag, flag_words, unbroken
+
+
+@contextmanager
+def spoken() -> Iterator[None]:
+    """What is fetched or found on the way is told to those who watch, and to nobody who reads standard error by program."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    log, handler = logging.getLogger("kshot"), logging.StreamHandler(sys.stderr)
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
 
 
 def as_command(does: Callable[..., None], kind: Any) -> Callable[..., None]:

@@ -75,15 +75,26 @@ class LM:
         if len(text) and self.route.kind == "rows":
             raise ModelError(f"{self.name} reads every sequence whole ({self.route.reason}): nothing can be read ahead")
         for begin in range(0, len(text), self.tokens_per_pack):
-            part = text[begin : begin + self.tokens_per_pack]
-            n = len(part)
-            current = Pass((Before(prefix, 0, n),), np.arange(n), np.full(n, n), captured={})
-            self.forward(part if isinstance(part, Tensor) else np.array(part), current, np.arange(0))
-            captured = current.captured or {}
-            layers = sorted(captured)
-            known = None if isinstance(part, Tensor) else tuple(part)
-            prefix = prefix.join([captured[i][0] for i in layers], [captured[i][1] for i in layers], known)
+            _, prefix = self._read_on(text[begin : begin + self.tokens_per_pack], prefix, np.arange(0))
         return prefix
+
+    def read_on(self, tokens: Sequence[int], prefix: Prefix = EMPTY) -> tuple[Float[Tensor, "v"], Prefix]:
+        """The logits of what comes behind one token or more that are read behind ``prefix``, and the prefix with them."""
+        assert len(tokens), "there is something to read"
+        prefix = self.prefill(tokens[:-1], prefix)
+        logits, longer = self._read_on(tokens[-1:], prefix, np.arange(1))
+        return logits[0], longer
+
+    def _read_on(
+        self, part: Sequence[int] | Float[Tensor, "p e"], prefix: Prefix, rows: Int[np.ndarray, "s"]
+    ) -> tuple[Float[Tensor, "s v"], Prefix]:
+        n = len(part)
+        current = Pass((Before(prefix, 0, n),), np.arange(n), np.full(n, n), captured={})
+        logits = self.forward(part if isinstance(part, Tensor) else np.array(part), current, rows)
+        captured = current.captured or {}
+        layers = sorted(captured)
+        known = None if isinstance(part, Tensor) else tuple(part)
+        return logits, prefix.join([captured[i][0] for i in layers], [captured[i][1] for i in layers], known)
 
     def embedded(self, tokens: Sequence[int]) -> Float[Tensor, "t e"]:
         """The rows that the model looks up for tokens, float32 at least: what a soft prompt that says the same would hold."""

@@ -1,0 +1,115 @@
+"""How surprised a language model is by text: windows over documents, and what comes of their tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float
+
+from kshot.errors import PromptError
+from kshot.measure.intervals import bootstrap_mean
+from kshot.model.lm import LM, OnProgress
+from kshot.model.tree import Scored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Surprise:
+    """What was said of some text: nats of every scored token, document after document, and the bytes of all that is scored."""
+
+    by_document: tuple[Float[np.ndarray, "_"], ...]
+    bytes: int
+    context: int
+    stride: int
+
+    @property
+    def tokens(self) -> int:
+        return sum(map(len, self.by_document))
+
+
+def windows(tokens: Sequence[int], context: int, stride: int, first: Sequence[int] = ()) -> list[Scored]:
+    """A document as sequences of at most ``context`` tokens whose scored tokens are all of its own, each once.
+
+    Each begins with ``first``, the tokens that the model was trained to see first, and moves on by ``stride``: it scores
+    what the one before it had not reached, behind at least context - stride tokens. Without ``first`` the first token
+    of the document has nothing before it and is not scored. PromptError where nothing fits.
+    """
+    room = context - len(first)
+    # A window has a token before those that it scores.
+    most = room if first else room - 1
+    if room < 2 or not 1 <= stride <= most:
+        raise PromptError(
+            f"a context of {context} tokens and a stride of {stride}: what works is a stride of 1 to {max(most, 1)}, and a "
+            f"context of at least {len(first) + 2}"
+        )
+    found: list[Scored] = []
+    reached = 0 if first else 1
+    for begin in range(0, max(len(tokens), 1), stride):
+        stop = min(begin + room, len(tokens))
+        if stop > reached:
+            found.append(Scored((*first, *tokens[begin:stop]), len(first) + reached - begin))
+            reached = stop
+        if stop == len(tokens):
+            break
+    return found
+
+
+def surprise(
+    lm: LM, documents: Sequence[str], context: int, stride: int | None = None, on_progress: OnProgress | None = None
+) -> Surprise:
+    """The nats of all tokens of these documents; ``stride`` is half of the context by default. PromptError as ``windows``,
+    and where the model reads no context of that length.
+
+    No window crosses from a document into another. Each begins as the model's texts do in training.
+    """
+    if lm.context is not None and context > lm.context:
+        raise PromptError(f"a context of {context} tokens: {lm.name} reads {lm.context}; give a shorter one")
+    stride = context // 2 if stride is None else stride
+    first = lm.codec.first
+    asked: list[Scored] = []
+    bounds, size = [0], 0
+    for text, tokens in zip(documents, lm.codec.encode(documents), strict=True):
+        asked += windows(tokens, context, stride, first)
+        bounds.append(len(asked))
+        # The first token is no part of what is scored where nothing stands before it.
+        unscored = "" if first else lm.codec.decode(tokens[:1])
+        size += len(text.encode()) - len(unscored.encode())
+    said = lm.score(asked, on_progress=on_progress).logprobs if asked else ()
+    parts = [np.concatenate([np.zeros(0), *said[a:b]]) for a, b in pairwise(bounds)]
+    return Surprise(by_document=tuple(-part for part in parts), bytes=max(size, 0), context=context, stride=stride)
+
+
+def perplexity(found: Surprise, seed: int = 0) -> tuple[float | None, float | None, float | None]:
+    """exp of the mean surprise of a token, with its interval; None where nothing was scored, or of one document alone.
+
+    Claim: how many tokens as probable as one another the next one might as well be.
+    Formula: exp(-(1/n) sum_i log P(token i | what stands before it in its window)) over all n scored tokens; the interval
+        is a bootstrap over documents, of the ratio of their sums.
+    Null: the size of the vocabulary, for a model to which all tokens are alike.
+    Departures: tokens are scored once each, behind at least context - stride tokens of their document; a window begins with
+        the model's own first token.
+    Known problems: of different tokenizers it cannot be compared (``bits_per_byte`` can); it falls as the context grows, so
+        context and stride belong to the figure; the interval knows nothing of other sources of text.
+    """
+    if not found.tokens:
+        return None, None, None
+    sums, counts = (np.array([f(part) for part in found.by_document]) for f in (np.sum, len))
+    mean = float(sums.sum() / counts.sum())
+    # The mean over documents of this is the ratio, and it varies as the ratio does (the delta method).
+    each = mean + (sums - mean * counts) / counts.mean()
+    low, high = bootstrap_mean(each, seed) or (None, None)
+    value, least, most = (None if one is None else float(np.exp(one)) for one in (mean, low, high))
+    return value, least, most
+
+
+def bits_per_byte(found: Surprise) -> float | None:
+    """The surprise of a byte of the text in bits; None where nothing was scored.
+
+    Claim: how short the text could be written by whoever has the model.
+    Formula: sum_i -log2 P(token i | what stands before it) over the bytes of the scored text in UTF-8.
+    Null: 8, for a model of single bytes to which all are alike.
+    Departures: none.
+    Known problems: a text has many tokenizations and one is scored, so that it is an upper bound.
+    """
+    total = sum(float(part.sum()) for part in found.by_document)
+    return total / np.log(2) / found.bytes if found.tokens and found.bytes else None

@@ -1,0 +1,59 @@
+"""A model goes on with a text, token by token, each read once."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from kshot.errors import PromptError
+from kshot.model.lm import LM
+from kshot.model.prefix import EMPTY
+from kshot.model.sampling import Sampling
+from kshot.model.tree import Scored
+
+# What a decoder shows in the place of bytes that are no letter yet.
+_UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+
+
+def going_on(lm: LM, tokens: Sequence[int], how: Sampling, rng: np.random.Generator, limit: int) -> Iterator[int]:
+    """At most ``limit`` tokens behind these, until one that ends a text, which is not among them.
+
+    PromptError where there is nothing to go on from, or more than the model reads.
+    """
+    if not tokens:
+        raise PromptError("there is nothing to go on from: the model has no start token; give a prompt")
+    if lm.context is not None and len(tokens) + limit > lm.context:
+        raise PromptError(
+            f"{len(tokens)} tokens of prompt and {limit} to come: {lm.name} reads {lm.context}; ask for fewer"
+        )
+    # Tokens of a kind of end, whatever the tokenizer calls its own.
+    ends = {lm.codec.tokenizer.eos_token_id}
+    said, prefix, new = list(tokens), EMPTY, list(tokens)
+    for _ in range(limit):
+        with torch.no_grad():
+            if lm.route.kind == "tree":
+                logits, prefix = lm.read_on(new, prefix)
+            else:
+                (part,) = lm.stream([Scored((*said, 0), len(said))])
+                logits = part.logits[-1]
+        token = int(how.next(logits[None], rng)[0])
+        if token in ends:
+            return
+        yield token
+        new = [token]
+        said.append(token)
+
+
+def text_of(lm: LM, prompt: str, how: Sampling, rng: np.random.Generator, limit: int) -> Iterator[str]:
+    """The same as pieces of text, as soon as they are whole letters; an empty prompt begins as the model's texts do."""
+    (tokens,) = lm.codec.encode([prompt])
+    first = lm.codec.first or (() if tokens or lm.codec.start is None else (lm.codec.start,))
+    shown, said = 0, list[int]()
+    for token in going_on(lm, (*first, *tokens), how, rng, limit):
+        said.append(token)
+        text = lm.codec.decode(said)
+        if not text.endswith(_UNFINISHED):
+            yield text[shown:]
+            shown = len(text)
+    if len(text := lm.codec.decode(said)) > shown:
+        yield text[shown:]
