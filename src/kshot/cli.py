@@ -18,6 +18,7 @@ from cyclopts import App, CycloptsError, Parameter
 from kshot.cli_generate import generate
 from kshot.cli_options import as_command, spelt, spoken
 from kshot.errors import DataError, KshotError, UnknownName
+from kshot.study.evaluate_settings import EvaluateSettings, make_evaluate_settings
 from kshot.study.explain_settings import ExplainSettings, make_explain_settings
 from kshot.study.hypotheses_settings import HypothesesSettings, make_hypotheses_settings
 from kshot.study.settings import Settings, make_settings
@@ -71,6 +72,7 @@ def application() -> App:
     app.command(as_command(explain, ExplainSettings), name="explain")
     app.command(as_command(hypotheses, HypothesesSettings), name="hypotheses")
     app.command(as_command(synth, SynthSettings), name="synth")
+    app.command(as_command(evaluate_lm, EvaluateSettings), name="evaluate-lm")
     app.command(predict)
     app.command(generate)
     app.command(list_names, name="list")
@@ -140,6 +142,19 @@ def synth(*tasks: str, config: str | None = None, json: bool = False, **options:
     _reported(synthesize, asked, _in_words(text), json)
 
 
+def evaluate_lm(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
+    """Ask how surprised a model is by texts: perplexity and bits a byte, at several lengths of context. Writes a report.
+
+    The records go to --output-path; what was stopped goes on from there with the same command.
+    """
+    asked = make_evaluate_settings(**({"tasks": tasks} if tasks else {}), **options)
+    # as above
+    from kshot.show.evaluate import text
+    from kshot.study.evaluating import evaluate
+
+    _reported(evaluate, asked, _in_words(text), json)
+
+
 def _in_words(text: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any], Path], None]:
     """Who tells what is on record, and where the report lies."""
     return lambda results, page: print(text(results["kshot"]), f"Report: {page}", sep="\n")
@@ -166,7 +181,12 @@ def _reported(
 
 def _asked_by(argv: Sequence[str]) -> type:
     """The settings that belong to the command of these words."""
-    kinds = {"explain": ExplainSettings, "hypotheses": HypothesesSettings, "synth": SynthSettings}
+    kinds = {
+        "explain": ExplainSettings,
+        "hypotheses": HypothesesSettings,
+        "synth": SynthSettings,
+        "evaluate-lm": EvaluateSettings,
+    }
     return kinds.get(argv[0] if argv else "", Settings)
 
 

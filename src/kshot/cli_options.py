@@ -49,7 +49,8 @@ def signature(kind: Any) -> inspect.Signature:
     """The parameters of such a command."""
     hints = get_type_hints(kind)
     help_of = {option.name: option.metadata["help"] for option in fields(kind)}
-    task = Annotated[str, Parameter(name="TASK", help=help_of["tasks"])]
+    word = next(option.metadata["word"] for option in fields(kind) if option.name == "tasks")
+    task = Annotated[str, Parameter(name=word, help=help_of["tasks"])]
     found = [inspect.Parameter("tasks", inspect.Parameter.VAR_POSITIONAL, annotation=task)]
     for option in fields(kind):
         if option.name != "tasks":

@@ -93,7 +93,18 @@ def test_sliding_windows_are_those_of_the_plain_forward() -> None:
                 if reached >= len(tokens):
                     break
         assert np.abs(said - np.array(nats)).max() < 1e-9
-    assert found.bytes <= sum(len(text.encode()) for text in texts)
+    (tokens, *_) = lm.codec.encode(texts)
+    with zoo.Pure64():
+        few = surprise(lm, texts, 12, 5, limit=len(tokens) + 2)
+    assert [len(part) for part in few.by_document] == [len(tokens) - (not first), 2 - (not first)]
+    assert np.abs(few.by_document[0] - found.by_document[0]).max() < 1e-12
+
+
+def test_bytes_are_those_of_what_is_scored(tiny_lm: LM) -> None:
+    # A token of the tiny model is a byte, and the first of a text has nothing before it.
+    found = surprise(tiny_lm, ["猫が", "cat"], 8)
+    assert found.bytes == found.tokens == 5 + 2
+    assert surprise(tiny_lm, [""], 8).tokens == 0
 
 
 def test_a_context_that_the_model_does_not_read(tiny_lm: LM) -> None:

@@ -1,6 +1,6 @@
 """How surprised a language model is by text: windows over documents, and what comes of their tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -55,12 +55,19 @@ def windows(tokens: Sequence[int], context: int, stride: int, first: Sequence[in
 
 
 def surprise(
-    lm: LM, documents: Sequence[str], context: int, stride: int | None = None, on_progress: OnProgress | None = None
+    lm: LM,
+    documents: Sequence[str],
+    context: int,
+    stride: int | None = None,
+    *,
+    limit: int | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Surprise:
     """The nats of all tokens of these documents; ``stride`` is half of the context by default. PromptError as ``windows``,
     and where the model reads no context of that length.
 
-    No window crosses from a document into another. Each begins as the model's texts do in training.
+    No window crosses from a document into another. Each begins as the model's texts do in training. Of all documents
+    the first ``limit`` tokens are read.
     """
     if lm.context is not None and context > lm.context:
         raise PromptError(f"a context of {context} tokens: {lm.name} reads {lm.context}; give a shorter one")
@@ -68,15 +75,29 @@ def surprise(
     first = lm.codec.first
     asked: list[Scored] = []
     bounds, size = [0], 0
-    for text, tokens in zip(documents, lm.codec.encode(documents), strict=True):
+    for tokens in _cut(lm.codec.encode(documents), limit):
         asked += windows(tokens, context, stride, first)
         bounds.append(len(asked))
-        # The first token is no part of what is scored where nothing stands before it.
-        unscored = "" if first else lm.codec.decode(tokens[:1])
-        size += len(text.encode()) - len(unscored.encode())
+        size += len(lm.codec.decode(tokens).encode()) - (0 if first else _bytes_of_one(lm, tokens[:1]))
     said = lm.score(asked, on_progress=on_progress).logprobs if asked else ()
     parts = [np.concatenate([np.zeros(0), *said[a:b]]) for a, b in pairwise(bounds)]
-    return Surprise(by_document=tuple(-part for part in parts), bytes=max(size, 0), context=context, stride=stride)
+    return Surprise(by_document=tuple(-part for part in parts), bytes=size, context=context, stride=stride)
+
+
+def _bytes_of_one(lm: LM, tokens: tuple[int, ...]) -> int:
+    """Of a token that nothing stands before, and that is not scored; one that is no whole letter is taken for a byte."""
+    text = lm.codec.decode(tokens)
+    return 1 if "\N{REPLACEMENT CHARACTER}" in text else len(text.encode())
+
+
+def _cut(documents: Sequence[tuple[int, ...]], limit: int | None) -> Iterator[tuple[int, ...]]:
+    """The first so many tokens of all documents, in as many of them as they reach into."""
+    left = sum(map(len, documents)) if limit is None else limit
+    for tokens in documents:
+        if left <= 0:
+            return
+        yield tokens[:left]
+        left -= len(tokens)
 
 
 def perplexity(found: Surprise, seed: int = 0) -> tuple[float | None, float | None, float | None]:

@@ -13,12 +13,20 @@ from kshot.errors import KshotError, UnknownName
 REPEATED = ("template",)
 
 # Beyond these a number is a slip of the hand: no model reads so many demonstrations, no file has so many rows.
-_MOST = {"num_fewshot": 100_000, "limit": 100_000_000, "orders": 1_000, "draws": 100, "seed": 2**63 - 1}
+_MOST = {
+    "num_fewshot": 100_000,
+    "limit": 100_000_000,
+    "orders": 1_000,
+    "draws": 100,
+    "seed": 2**63 - 1,
+    "context": 10_000_000,
+    "stride": 10_000_000,
+}
 
 
-def option(default: Any, help: str) -> Any:
-    """A field of such a dataclass."""
-    return field(default=default, metadata={"help": help})
+def option(default: Any, help: str, *, word: str = "TASK") -> Any:
+    """A field of such a dataclass; ``word`` is what its help calls each of what stands without a flag."""
+    return field(default=default, metadata={"help": help, "word": word})
 
 
 def read(kind: Any, given: dict[str, Any]) -> dict[str, Any]:
@@ -35,9 +43,13 @@ def read(kind: Any, given: dict[str, Any]) -> dict[str, Any]:
         if get_origin(hint) is Literal and asked[name] not in get_args(hint):
             raise UnknownName(f"value of {flag(name)}", str(asked[name]), get_args(hint))
         may_be_empty = known[name].default == ()
-        if name in ("tasks", "methods", "num_fewshot", "seed", "parts") and asked[name] == () and not may_be_empty:
+        if (
+            name in ("tasks", "methods", "num_fewshot", "seed", "parts", "context")
+            and asked[name] == ()
+            and not may_be_empty
+        ):
             raise KshotError(f"{flag(name)} is empty; give at least one")
-    for seed in asked["seed"]:
+    for seed in asked.get("seed", ()):
         within("seed", seed, 0)
     return asked
 

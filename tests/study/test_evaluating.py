@@ -1,0 +1,127 @@
+"""``kshot evaluate-lm`` as a run: its records, what is resumed, its page, its words, and what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kshot import cli
+from kshot.errors import DataError, KshotError
+from kshot.measure.perplexity import perplexity, surprise
+from kshot.model.lm import LM
+from kshot.pretrain.text import END
+from kshot.show import evaluate as shown
+from kshot.study.evaluate_settings import EvaluateSettings, make_evaluate_settings
+from kshot.study.evaluating import evaluate
+
+TEXTS = ["A few words to be read, and read again.\n", "Some more of them; 猫が寝ている。\n", "And the end.\n"]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "words.txt"
+    path.write_text(f"{END}\n".join(TEXTS), encoding="utf-8")
+    return path
+
+
+def asked(file: Path, **more: object) -> EvaluateSettings:
+    return make_evaluate_settings(tasks=("m", str(file)), **{"context": (8, 16), "limit": "all", **more})
+
+
+def test_figures_are_those_of_the_measure(tiny_lm: LM, file: Path) -> None:
+    ours = evaluate(asked(file), model=tiny_lm).results["kshot"]
+    assert ours["texts"]["words"]["documents"] == 3
+    rows = {(row["variant"], row["measure"]): row for row in ours["measures"]}
+    for context in (8, 16):
+        row = rows[f"context {context}, stride {context // 2}", "perplexity"]
+        value, low, high = perplexity(surprise(tiny_lm, TEXTS, context))
+        assert (row["value"], row["low"], row["high"]) == (value, low, high)
+        assert row["null"] == tiny_lm.model.config.vocab_size
+        assert row["n"] == sum(len(text.encode()) - 1 for text in TEXTS)
+    assert rows["context 8, stride 4", "bits_per_byte"]["value"] == pytest.approx(
+        np.log2(rows["context 8, stride 4", "perplexity"]["value"])
+    )
+
+
+def test_a_run_goes_on_where_it_stopped(
+    tiny_lm: LM, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    whole = evaluate(asked(file, output_path=str(out)), model=tiny_lm).results["kshot"]["measures"]
+    lines = (out / "records.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (out / "records.jsonl").write_text(lines[0], encoding="utf-8")
+    calls: list[int] = []
+
+    def counted(lm: LM, documents: tuple[str, ...], context: int, *given: object, **more: object) -> object:
+        calls.append(context)
+        return surprise(lm, documents, context, *given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("kshot.study.evaluating.surprise", counted)
+    assert evaluate(asked(file, output_path=str(out)), model=tiny_lm).results["kshot"]["measures"] == whole
+    assert calls == [16]
+
+
+def test_the_command(tiny_model_dir: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    words = [str(tiny_model_dir), str(file), "--context", "8,99999", "--output-path", str(out)]
+    assert cli.status(["evaluate-lm", *words, "--dtype", "float32", "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Perplexity of ")
+    assert "a context of 99999 tokens" in " ".join(said.split())
+    assert f"Report: {out / 'report.html'}" in said
+    page = (out / "report.html").read_bytes()
+    assert cli.status(["report", str(out)]) == 0
+    assert (out / "report.html").read_bytes() == page
+    ours = json.loads((out / "results.json").read_text(encoding="utf-8"))["kshot"]
+    assert ours["argv"][:4] == ["kshot", "evaluate-lm", str(tiny_model_dir), str(file)]
+    assert all(len(row) <= 100 for row in shown.text(ours).splitlines())
+    assert b"99,999" not in page
+    assert b"words" in page
+
+
+def test_the_page_escapes_names(tiny_lm: LM, tmp_path: Path) -> None:
+    path = tmp_path / "<b>bold.txt"
+    path.write_text("x y z", encoding="utf-8")
+    ours = evaluate(asked(path), model=tiny_lm).results["kshot"]
+    assert "<b>bold" not in shown.page(ours)
+    assert "&lt;b&gt;bold" in shown.page(ours)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"tasks": ("m",)}, "needed are a model and a text, and m is given"),
+        ({"tasks": ("m", "t"), "context": (1,)}, "--context 1: what works is a whole number from 2"),
+        ({"tasks": ("m", "t"), "stride": 0}, "--stride 0: what works is a whole number from 1"),
+        ({"tasks": ("m", "t"), "limit": 0}, "--limit 0: what works is a whole number from 1"),
+        ({"tasks": ("m", "t"), "context": ()}, "--context is empty"),
+    ],
+)
+def test_settings_that_make_no_sense(given: dict[str, object], said: str) -> None:
+    with pytest.raises(KshotError, match=said):
+        make_evaluate_settings(**given)
+
+
+def test_texts_that_cannot_be_told_apart_or_hold_nothing(tiny_lm: LM, file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "words.txt"
+    other.parent.mkdir()
+    other.write_text(" \n", encoding="utf-8")
+    with pytest.raises(DataError, match="holds no text; what works is a file with words in it"):
+        evaluate(asked(other), model=tiny_lm)
+    other.write_text("x", encoding="utf-8")
+    with pytest.raises(DataError, match="two texts are called alike"):
+        evaluate(make_evaluate_settings(tasks=("m", str(file), str(other))), model=tiny_lm)
+
+
+def test_files_called_train_are_known_by_their_folder(tiny_lm: LM, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "valid.txt").write_text("x y z", encoding="utf-8")
+    both = make_evaluate_settings(
+        tasks=("m", *(str(tmp_path / name / "valid.txt") for name in ("a", "b"))), context=(8,), stride=2
+    )
+    ours = evaluate(both, model=tiny_lm).results["kshot"]
+    assert list(ours["texts"]) == ["a-valid", "b-valid"]
+    (row, *_) = ours["measures"]
+    assert (row["low"], row["variant"]) == (None, "context 8, stride 2"), "a document alone has no spread"
