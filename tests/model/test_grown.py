@@ -1,15 +1,19 @@
 """A language model that was grown here, read by kshot's own engine: the same logits, and the texts that it was grown on."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import zoo
+from transformers import AutoModelForCausalLM
 
 from kshot.adapt.prompting import InContext
 from kshot.data.task import Example, Task
 from kshot.data.template import Template
 from kshot.errors import ModelError
 from kshot.measure.scoring import score
-from kshot.model.grown import grown_lm
+from kshot.model.grown import as_transformers, grown_lm
 from kshot.model.tree import Scored
 from kshot.seeds import torch_stream
 from kshot.synth.networks.language import LANGUAGES
@@ -87,3 +91,39 @@ def test_what_is_no_gpt2_is_refused() -> None:
     for words in (WORDS[1:], (*WORDS[1:], "a"), (*WORDS[1:], "a b"), (*WORDS[1:], "")):
         with pytest.raises(ModelError, match="words for 7 tokens"):
             grown_lm(drawn(), 2, words)
+
+
+def llama(dtype: torch.dtype = torch.float64) -> dict[str, torch.Tensor]:
+    rng = torch_stream(0, "llama")
+    start = LANGUAGES["llama"](len(WORDS), 40, SHAPE).start(rng)
+    return {name: (tensor + 0.3 * torch.randn(tensor.shape, generator=rng)).to(dtype) for name, tensor in start.items()}
+
+
+@pytest.mark.parametrize("kind", ["transformer", "llama"])
+def test_transformers_opens_what_was_grown_and_says_the_same(kind: str, tmp_path: Path) -> None:
+    weights = llama() if kind == "llama" else {name: tensor.double() for name, tensor in drawn().items()}
+    language = LANGUAGES[kind](len(WORDS), 40, SHAPE)
+    tokens = torch.randint(len(WORDS), (2, 30), generator=torch_stream(1, "tokens"))
+    as_transformers(weights, 2, 40).save_pretrained(tmp_path)
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float64)
+    if kind == "llama":
+        # Theirs are rounded to float32 when a model is made.
+        opened.model.rotary_emb.inv_freq = 1e4 ** -(torch.arange(0, 8, 2, dtype=torch.float64) / 8)
+    with torch.no_grad(), zoo.Pure64():
+        assert (opened(tokens, use_cache=False).logits - language.says(weights, tokens)).abs().max() < 1e-10
+
+
+def test_a_llama_is_read_by_the_engine() -> None:
+    weights = llama(torch.float32)
+    lm = grown_lm(weights, 2, WORDS, context=40)
+    assert (lm.route.kind, lm.context) == ("tree", 40)
+    tokens = torch.randint(len(WORDS), (3, 40), generator=torch_stream(0, "tokens"))
+    said = LANGUAGES["llama"](len(WORDS), 40, SHAPE).says(weights, tokens).double().log_softmax(-1)
+    found = lm.score([Scored(tuple(row.tolist()), 1) for row in tokens])
+    for own, expected in zip(found.logprobs, said[:, :-1].gather(2, tokens[:, 1:, None])[..., 0], strict=True):
+        assert own == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+def test_a_llama_without_a_context_is_refused() -> None:
+    with pytest.raises(ModelError, match="give the context it was grown with"):
+        as_transformers(llama(), 2)

@@ -21,9 +21,9 @@ KINDS: dict[str, Network] = {
        for kind in MIXINGS for positions in ("learned", "rotary")},
     **{positions: transformer(3, 6, SHAPE, Design(positions=positions))
        for positions in ("sinusoidal", "sinusoidal-concatenated", "none")},
-    "no MLP": transformer(3, 6, SHAPE, Design(mlp=False)),
+    "no MLP": transformer(3, 6, SHAPE, Design(mlp=None)),
     "RMS": transformer(3, 6, SHAPE, Design(norm="rms")),
-    "MambaFormer": transformer(3, 6, SHAPE, Design(mixing=alternating(SHAPE), mlp=False, positions="none")),
+    "MambaFormer": transformer(3, 6, SHAPE, Design(mixing=alternating(SHAPE), mlp=None, positions="none")),
     **{f"set, {kind}": transformer(3, 6, SHAPE, Design(mixing=kind, positions="none", causal=False))
        for kind in MIXINGS if not MIXINGS[kind].ordered},
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A small model that was grown here, as the LM that everything else reads with: GPT-2 by its weights, a word a token."""
+"""A small model that was grown here, as one of transformers', and as the LM that everything else reads with."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -6,15 +6,22 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from kshot.errors import ModelError
 from kshot.model.lm import LM
 from kshot.model.load import frozen
 from kshot.model.sources import Source
 
-# Names of a layer's parts: ours, and transformers' of GPT-2.
-_PARTS = {
+# Names of a layer's parts: ours, and transformers'. Queries, keys and values of a Llama are three matrices there.
+_GPT2 = {
     "norm": "ln_1",
     "qkv": "attn.c_attn",
     "out": "attn.c_proj",
@@ -22,42 +29,35 @@ _PARTS = {
     "up": "mlp.c_fc",
     "down": "mlp.c_proj",
 }
-_ENDS = {
-    "embedding": "wte.weight",
-    "positions": "wpe.weight",
-    "norm.weight": "ln_f.weight",
-    "norm.bias": "ln_f.bias",
+_LLAMA = {
+    "norm": "input_layernorm",
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "out": "self_attn.o_proj",
+    "mlp_norm": "post_attention_layernorm",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
 }
+_NORM_FLOOR = 1e-5
 
 
-def grown_lm(weights: Mapping[str, Tensor], heads: int, words: Sequence[str]) -> LM:
+def grown_lm(weights: Mapping[str, Tensor], heads: int, words: Sequence[str], context: int | None = None) -> LM:
     """The frozen LM, in the weights' own number format, whose token i is ``words[i]``; a text is words and blanks between.
 
-    ``weights`` are those of a language model of GPT-2's design: ``embedding`` (v, e), ``positions`` (t, e), ``norm``, and
-    for layer i ``i.norm``, ``i.qkv``, ``i.out``, ``i.mlp_norm``, ``i.up`` and ``i.down``, each with ``weight`` (outputs,
-    inputs) and ``bias``. Nothing is drawn. Raises ModelError for weights of another design, or other words than tokens.
+    ``weights``, ``heads`` and ``context`` are those of ``as_transformers``. Raises ModelError as it does, and for other
+    words than tokens.
     """
-    layers = len([name for name in weights if name.endswith(".qkv.weight")])
-    known = {*_ENDS, *(f"{i}.{part}.{kind}" for i in range(layers) for part in _PARTS for kind in ("weight", "bias"))}
-    if known != set(weights):
-        other = ", ".join(sorted(known ^ set(weights))[:3])
-        raise ModelError(f"these are not the weights of a GPT-2 with {layers} layers ({other}); grow a 'transformer'")
-    (size, width), places = weights["embedding"].shape, len(weights["positions"])
+    size = len(weights["embedding"])
     if len(words) != size or len(set(words)) != size or any(word.split() != [word] for word in words):
         raise ModelError(
             f"{len(words)} words for {size} tokens; what works is one for each, all different and no blanks"
         )
-    config = GPT2Config(
-        vocab_size=size, n_positions=places, n_embd=width, n_layer=layers, n_head=heads, bos_token_id=None,
-        eos_token_id=None, use_cache=False,
-    )  # fmt: skip
-    model = GPT2LMHeadModel(config)
-    nn.Module.to(model, weights["embedding"].dtype)
-    model.load_state_dict(_named(weights, layers))
-    pin = _pin(weights)
+    model, pin = as_transformers(weights, heads, context), _pin(weights)
     source = Source(
         name=f"grown-{pin[:6]}",
-        caption=f"a GPT-2 of {layers} layers that was grown here",
+        caption=f"a {type(model).__name__} of {model.config.num_hidden_layers} layers that was grown here",
         folder=Path(),
         kind="directory",
         hash=pin,
@@ -65,16 +65,87 @@ def grown_lm(weights: Mapping[str, Tensor], heads: int, words: Sequence[str]) ->
     return frozen(model, _by_word(words), source)
 
 
-def _named(weights: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """The weights by transformers' names; its layers hold matrices as inputs by outputs."""
-    found = {f"transformer.{theirs}": weights[ours] for ours, theirs in _ENDS.items()}
-    found["lm_head.weight"] = weights["embedding"]
+def as_transformers(weights: Mapping[str, Tensor], heads: int, context: int | None = None) -> PreTrainedModel:
+    """The model of transformers that says what a language model of ours says with these weights, in their number format.
+
+    ``embedding`` (v, e), ``norm``, and for layer i ``i.norm``, ``i.qkv``, ``i.out``, ``i.mlp_norm``, ``i.up`` and
+    ``i.down``, each with ``weight`` (outputs, inputs): of GPT-2's design with ``bias`` and ``positions`` (t, e), of
+    Llama's with ``i.gate`` and without; the second reads ``context`` tokens. Nothing is drawn. Raises ModelError for
+    weights of another design.
+    """
+    layers = len([name for name in weights if name.endswith(".qkv.weight")])
+    both = {
+        "GPT-2": _names(layers, _GPT2_PARTS, ("weight", "bias")) | {"positions"},
+        "Llama": _names(layers, _LLAMA_PARTS),
+    }
+    kind = "GPT-2" if "positions" in weights else "Llama"
+    if both[kind] != set(weights):
+        other = ", ".join(sorted(both[kind] ^ set(weights))[:3])
+        raise ModelError(
+            f"these are not the weights of a {kind} with {layers} layers ({other}); grow a 'transformer' or a 'llama'"
+        )
+    model = _gpt2(weights, layers, heads) if kind == "GPT-2" else _llama(weights, layers, heads, context)
+    return model
+
+
+_GPT2_PARTS = ("norm", "qkv", "out", "mlp_norm", "up", "down")
+_LLAMA_PARTS = (*_GPT2_PARTS, "gate")
+
+
+def _names(layers: int, parts: Sequence[str], kinds: Sequence[str] = ("weight",)) -> set[str]:
+    own = {f"{i}.{part}.{kind}" for i in range(layers) for part in parts for kind in kinds}
+    return {"embedding", *(f"norm.{kind}" for kind in kinds), *own}
+
+
+def _gpt2(weights: Mapping[str, Tensor], layers: int, heads: int) -> PreTrainedModel:
+    (size, width), places = weights["embedding"].shape, len(weights["positions"])
+    config = GPT2Config(
+        vocab_size=size, n_positions=places, n_embd=width, n_layer=layers, n_head=heads, bos_token_id=None,
+        eos_token_id=None, use_cache=False, layer_norm_epsilon=_NORM_FLOOR,
+    )  # fmt: skip
+    found = {
+        "transformer.wte.weight": weights["embedding"],
+        "transformer.wpe.weight": weights["positions"],
+        "lm_head.weight": weights["embedding"],
+        **{f"transformer.ln_f.{kind}": weights[f"norm.{kind}"] for kind in ("weight", "bias")},
+    }
     for i in range(layers):
-        for ours, theirs in _PARTS.items():
+        for ours, theirs in _GPT2.items():
             for kind in ("weight", "bias"):
                 tensor = weights[f"{i}.{ours}.{kind}"]
+                # Its layers hold matrices as inputs by outputs.
                 found[f"transformer.h.{i}.{theirs}.{kind}"] = tensor.T if tensor.ndim == 2 else tensor
-    return found
+    return _loaded(GPT2LMHeadModel(config), found)
+
+
+def _llama(weights: Mapping[str, Tensor], layers: int, heads: int, context: int | None) -> PreTrainedModel:
+    if context is None:
+        raise ModelError(
+            "a Llama has no table of positions that says how much it reads; give the context it was grown with"
+        )
+    size, width = weights["embedding"].shape
+    config = LlamaConfig(
+        vocab_size=size, hidden_size=width, intermediate_size=len(weights["0.up.weight"]), num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=context, hidden_act="silu",
+        rms_norm_eps=_NORM_FLOOR, tie_word_embeddings=True, bos_token_id=None, eos_token_id=None, use_cache=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+    )  # fmt: skip
+    found = {
+        "model.embed_tokens.weight": weights["embedding"],
+        "lm_head.weight": weights["embedding"],
+        "model.norm.weight": weights["norm.weight"],
+    }
+    for i in range(layers):
+        own = {part: weights[f"{i}.{part}.weight"] for part in _LLAMA_PARTS}
+        own |= dict(zip("qkv", own.pop("qkv").chunk(3), strict=True))
+        found |= {f"model.layers.{i}.{_LLAMA[part]}.weight": tensor for part, tensor in own.items()}
+    return _loaded(LlamaForCausalLM(config), found)
+
+
+def _loaded(model: PreTrainedModel, found: Mapping[str, Tensor]) -> PreTrainedModel:
+    nn.Module.to(model, found["lm_head.weight"].dtype)
+    model.load_state_dict({name: tensor.contiguous() for name, tensor in found.items()})
+    return model
 
 
 def _by_word(words: Sequence[str]) -> PreTrainedTokenizerFast:

@@ -44,7 +44,7 @@ def _state_space(width: int, pairs: int, shape: Shape, *, mixing: str) -> Networ
     return transformer(width, pairs, shape, replace(_STATE_SPACE, mixing=mixing))
 
 
-_STATE_SPACE = Design(mlp=False, positions="none", norm="rms")
+_STATE_SPACE = Design(mlp=None, positions="none", norm="rms")
 
 NETWORKS: Mapping[str, Kind] = {
     "transformer": Kind(about="as GPT-2: softmax attention and MLPs", make=transformer),
@@ -56,7 +56,7 @@ NETWORKS: Mapping[str, Kind] = {
     "itself": Kind(
         about="softmax(X X') X and MLPs: no queries, keys or values", make=partial(_designed, mixing="itself")
     ),
-    "attention-only": Kind(about="softmax attention without MLPs", make=partial(_designed, mlp=False)),
+    "attention-only": Kind(about="softmax attention without MLPs", make=partial(_designed, mlp=None)),
     "mlp-only": Kind(about="MLPs without attention: hears nothing", make=partial(_designed, mixing=None)),
     "encoder": Kind(
         about="softmax attention without a mask, a pair a token",

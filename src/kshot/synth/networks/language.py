@@ -37,7 +37,8 @@ Make = Callable[[int, int, Shape], Language]
 
 
 _GPT = Design()
-_STATE_SPACE = Design(mlp=False, positions="none", norm="rms")
+_LLAMA = Design(mlp="swiglu", biases=False, positions="rotary", norm="rms")
+_STATE_SPACE = Design(mlp=None, positions="none", norm="rms")
 
 
 def layered(vocabulary: int, length: int, shape: Shape, design: Design = _GPT) -> Language:
@@ -77,9 +78,10 @@ def _mambaformer(vocabulary: int, length: int, shape: Shape) -> Language:
 
 LANGUAGES: Mapping[str, Make] = {
     "transformer": layered,
+    "llama": partial(layered, design=_LLAMA),
     "linear-transformer": partial(layered, design=Design(mixing="linear")),
     "momentum-transformer": partial(layered, design=Design(mixing="momentum")),
-    "attention-only": partial(layered, design=Design(mlp=False)),
+    "attention-only": partial(layered, design=Design(mlp=None)),
     "rnn": partial(_with_cells, cell="rnn"),
     "gru": partial(_with_cells, cell="gru"),
     "lstm": partial(_with_cells, cell="lstm"),

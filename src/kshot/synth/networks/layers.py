@@ -29,6 +29,7 @@ from kshot.synth.networks.state_space import STATE_SPACES
 
 Positions = Literal["learned", "sinusoidal", "sinusoidal-concatenated", "rotary", "none"]
 Norm = Literal["layer", "rms", "batch"]
+Mlp = Literal["gelu", "swiglu"]
 
 MIXINGS: Mapping[str, Mixing] = {**ATTENTIONS, **STATE_SPACES}
 
@@ -40,6 +41,8 @@ SIZES: Mapping[str, Shape] = {
 """As published by Garg et al. 2022: 0.2, 1.2 and 9.5 million parameters with softmax attention and MLPs."""
 
 _NORM_FLOOR = 1e-5
+# Of attention and MLPs; norms and state spaces keep theirs.
+_BIASES = ("qkv.bias", "out.bias", "gate.bias", "up.bias", "down.bias")
 _ALL = slice(None)
 
 
@@ -47,11 +50,13 @@ _ALL = slice(None)
 class Design:
     """What layers are made of: ``mixing`` is one of MIXINGS for all of them, one for each, or None.
 
-    Without a mask (``causal`` False) all tokens hear all.
+    ``mlp`` is GPT-2's, four times as wide as a token, or SwiGLU (Shazeer 2020), two thirds of that and with a gate; None:
+    none. Without ``biases`` attention and MLPs have matrices alone. Without a mask (``causal`` False) all tokens hear all.
     """
 
     mixing: str | tuple[str, ...] | None = "softmax"
-    mlp: bool = True
+    mlp: Mlp | None = "gelu"
+    biases: bool = True
     positions: Positions = "learned"
     norm: Norm = "layer"
     causal: bool = True
@@ -101,11 +106,10 @@ def layers_start(plan: Layers, places: int, rng: Generator) -> dict[str, Tensor]
         own: dict[str, Tensor] = {}
         if mixing is not None:
             own |= _norm_start(plan, "norm") | mixing.start(rng, plan.shape)
-        if plan.design.mlp:
-            own |= _norm_start(plan, "mlp_norm")
-            own |= linear_start(rng, "up", e, 4 * e, plan.shape.begin) | linear_start(
-                rng, "down", 4 * e, e, inner_spread(plan.shape)
-            )
+        if plan.design.mlp is not None:
+            own |= _norm_start(plan, "mlp_norm") | _mlp_start(plan, rng)
+        if not plan.design.biases:
+            own = {name: tensor for name, tensor in own.items() if name not in _BIASES}
         found |= {f"{i}.{name}": tensor for name, tensor in own.items()}
     return found | _norm_start(plan, "norm")
 
@@ -123,10 +127,29 @@ def passed(plan: Layers, weights: Weights, hidden: Hidden, asked: slice = _ALL) 
         if i == len(layers):
             # Nothing is mixed among tokens from here on, so the others have said what they had to say.
             hidden = hidden[:, asked]
-        if plan.design.mlp:
-            up = linear(own, "up", normed(plan, own, hidden, "mlp_norm"))
-            hidden = hidden + linear(own, "down", nn.functional.gelu(up, approximate="tanh"))
+        if plan.design.mlp is not None:
+            hidden = hidden + _mlp(plan, own, normed(plan, own, hidden, "mlp_norm"))
     return hidden
+
+
+def _mlp_start(plan: Layers, rng: Generator) -> dict[str, Tensor]:
+    e, begin, inner = plan.shape.width, plan.shape.begin, inner_spread(plan.shape)
+    if plan.design.mlp == "gelu":
+        return linear_start(rng, "up", e, 4 * e, begin) | linear_start(rng, "down", 4 * e, e, inner)
+    # As many parameters in three matrices as in two.
+    wide = round(8 * e / 3)
+    return (
+        linear_start(rng, "gate", e, wide, begin)
+        | linear_start(rng, "up", e, wide, begin)
+        | linear_start(rng, "down", wide, e, inner)
+    )
+
+
+def _mlp(plan: Layers, own: Own, hidden: Hidden) -> Hidden:
+    up = linear(own, "up", hidden)
+    if plan.design.mlp == "gelu":
+        return linear(own, "down", nn.functional.gelu(up, approximate="tanh"))
+    return linear(own, "down", nn.functional.silu(linear(own, "gate", hidden)) * up)
 
 
 def _norm_start(plan: Layers, name: str) -> dict[str, Tensor]:
