@@ -27,6 +27,8 @@ Look = Callable[[int, Weights], None]
 _AT_ONCE = 1024
 # Training tells so many times how it goes.
 _TELLS = 200
+# What names may hold and files may not.
+_NO_PATH = str.maketrans(" /", "--")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -56,7 +58,7 @@ def grown(
             look(step, {name: tensor.detach() for name, tensor in weights.items()})
 
     key = f"{word} {given.seed} {training}"
-    place = Kept(given.place / f"{word.replace(' ', '-')}-{given.seed}.safetensors", key) if given.place else None
+    place = Kept(given.place / f"{word.translate(_NO_PATH)}-{given.seed}.safetensors", key) if given.place else None
     start = network.start(torch_stream(given.seed, "start", word))
     start = {name: tensor.to(given.device) for name, tensor in start.items()}
     with torch.enable_grad():
