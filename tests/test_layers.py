@@ -14,7 +14,7 @@ TOP = 7
 # Own modules imported inside a function, and why.
 INSIDE = {
     "cli.py": "torch and transformers take seconds to import, and help or a mistyped flag needs neither",
-    "cli_generate.py": "as above",
+    "cli_generate.py": "as cli.py",
 }
 
 

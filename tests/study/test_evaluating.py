@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from kshot import cli
 from kshot.errors import DataError, KshotError
-from kshot.measure.perplexity import perplexity, surprise
+from kshot.measure.perplexity import Surprise, perplexity, surprise
 from kshot.model.lm import LM
 from kshot.pretrain.text import END
 from kshot.show import evaluate as shown
@@ -53,9 +54,9 @@ def test_a_run_goes_on_where_it_stopped(
     (out / "records.jsonl").write_text(lines[0], encoding="utf-8")
     calls: list[int] = []
 
-    def counted(lm: LM, documents: tuple[str, ...], context: int, *given: object, **more: object) -> object:
+    def counted(lm: LM, documents: tuple[str, ...], context: int, stride: int | None, **more: Any) -> Surprise:
         calls.append(context)
-        return surprise(lm, documents, context, *given, **more)  # type: ignore[arg-type]
+        return surprise(lm, documents, context, stride, **more)
 
     monkeypatch.setattr("kshot.study.evaluating.surprise", counted)
     assert evaluate(asked(file, output_path=str(out)), model=tiny_lm).results["kshot"]["measures"] == whole

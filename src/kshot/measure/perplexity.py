@@ -75,7 +75,7 @@ def surprise(
     first = lm.codec.first
     asked: list[Scored] = []
     bounds, size = [0], 0
-    for tokens in _cut(lm.codec.encode(documents), limit):
+    for tokens in _cut(lm, documents, limit):
         asked += windows(tokens, context, stride, first)
         bounds.append(len(asked))
         size += len(lm.codec.decode(tokens).encode()) - (0 if first else _bytes_of_one(lm, tokens[:1]))
@@ -90,14 +90,15 @@ def _bytes_of_one(lm: LM, tokens: tuple[int, ...]) -> int:
     return 1 if "\N{REPLACEMENT CHARACTER}" in text else len(text.encode())
 
 
-def _cut(documents: Sequence[tuple[int, ...]], limit: int | None) -> Iterator[tuple[int, ...]]:
-    """The first so many tokens of all documents, in as many of them as they reach into."""
-    left = sum(map(len, documents)) if limit is None else limit
-    for tokens in documents:
-        if left <= 0:
+def _cut(lm: LM, documents: Sequence[str], limit: int | None) -> Iterator[tuple[int, ...]]:
+    """The first so many tokens of all documents; those that they do not reach are not encoded."""
+    left = limit
+    for document in documents:
+        if left is not None and left <= 0:
             return
+        (tokens,) = lm.codec.encode([document])
         yield tokens[:left]
-        left -= len(tokens)
+        left = None if left is None else left - len(tokens)
 
 
 def perplexity(found: Surprise, seed: int = 0) -> tuple[float | None, float | None, float | None]:

@@ -26,8 +26,6 @@ def going_on(lm: LM, tokens: Sequence[int], how: Sampling, rng: np.random.Genera
         raise PromptError(
             f"{len(tokens)} tokens of prompt and {limit} to come: {lm.name} reads {lm.context}; ask for fewer"
         )
-    # Tokens of a kind of end, whatever the tokenizer calls its own.
-    ends = {lm.codec.tokenizer.eos_token_id}
     said, prefix, new = list(tokens), EMPTY, list(tokens)
     for _ in range(limit):
         with torch.no_grad():
@@ -37,7 +35,7 @@ def going_on(lm: LM, tokens: Sequence[int], how: Sampling, rng: np.random.Genera
                 (part,) = lm.stream([Scored((*said, 0), len(said))])
                 logits = part.logits[-1]
         token = int(how.next(logits[None], rng)[0])
-        if token in ends:
+        if token == lm.codec.tokenizer.eos_token_id:
             return
         yield token
         new = [token]

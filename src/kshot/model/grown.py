@@ -20,7 +20,7 @@ from kshot.model.lm import LM
 from kshot.model.load import frozen
 from kshot.model.sources import Source
 
-# Names of a layer's parts: ours, and transformers'. Queries, keys and values of a Llama are three matrices there.
+# Names of a layer's parts: ours, and transformers'.
 _GPT2 = {
     "norm": "ln_1",
     "qkv": "attn.c_attn",
@@ -40,6 +40,8 @@ _LLAMA = {
     "up": "mlp.up_proj",
     "down": "mlp.down_proj",
 }
+# Ours of a Llama: its queries, keys and values are one matrix here.
+_LLAMA_PARTS = (*_GPT2, "gate")
 _NORM_FLOOR = 1e-5
 
 
@@ -74,25 +76,21 @@ def as_transformers(weights: Mapping[str, Tensor], heads: int, context: int | No
     weights of another design.
     """
     layers = len([name for name in weights if name.endswith(".qkv.weight")])
-    both = {
-        "GPT-2": _names(layers, _GPT2_PARTS, ("weight", "bias")) | {"positions"},
-        "Llama": _names(layers, _LLAMA_PARTS),
-    }
     kind = "GPT-2" if "positions" in weights else "Llama"
-    if both[kind] != set(weights):
-        other = ", ".join(sorted(both[kind] ^ set(weights))[:3])
+    known = (
+        _names(layers, tuple(_GPT2), ("weight", "bias")) | {"positions"}
+        if kind == "GPT-2"
+        else _names(layers, _LLAMA_PARTS, ("weight",))
+    )
+    if known != set(weights):
+        other = ", ".join(sorted(known ^ set(weights))[:3])
         raise ModelError(
             f"these are not the weights of a {kind} with {layers} layers ({other}); grow a 'transformer' or a 'llama'"
         )
-    model = _gpt2(weights, layers, heads) if kind == "GPT-2" else _llama(weights, layers, heads, context)
-    return model
+    return _gpt2(weights, layers, heads) if kind == "GPT-2" else _llama(weights, layers, heads, context)
 
 
-_GPT2_PARTS = ("norm", "qkv", "out", "mlp_norm", "up", "down")
-_LLAMA_PARTS = (*_GPT2_PARTS, "gate")
-
-
-def _names(layers: int, parts: Sequence[str], kinds: Sequence[str] = ("weight",)) -> set[str]:
+def _names(layers: int, parts: Sequence[str], kinds: Sequence[str]) -> set[str]:
     own = {f"{i}.{part}.{kind}" for i in range(layers) for part in parts for kind in kinds}
     return {"embedding", *(f"norm.{kind}" for kind in kinds), *own}
 

@@ -6,6 +6,8 @@ with n states for each of m channels (Gu and Dao 2023, algorithm 2). In parallel
 that is memory all the way, and token after token, with states that stay in the cache, is several times as fast.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -137,15 +139,18 @@ def _(
     )
 
 
-def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(*inputs, output[1])
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output[1])
 
 
-def _slope(ctx, slope, _):  # type: ignore[no-untyped-def]
+def _slope(ctx: Any, slope: Tensor | None, of_states: None) -> tuple[Tensor | None, ...]:
     # None where nothing asks for what was read.
-    return (None,) * 5 if slope is None else _slopes(slope.contiguous(), *ctx.saved_tensors)
+    if slope is None:
+        return (None,) * 5
+    found: tuple[Tensor, ...] = _slopes(slope.contiguous(), *ctx.saved_tensors)
+    return found
 
 
 _read.register_autograd(_slope, setup_context=_keep)
