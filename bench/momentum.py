@@ -25,11 +25,12 @@ from scoring import spread
 VOCABULARY = 1024
 
 
-def all_pairs(values: Tensor, decay: Tensor) -> Tensor:
+def all_pairs(values: Tensor, decay: Tensor, *, times: Tensor) -> Tensor:
     """Velocities by the matrix whose entry t, i is decay^(t - 1 - i): what plain code would do."""
     steps = torch.arange(values.shape[-2])
     apart = steps[:, None] - 1 - steps
-    return torch.where(apart >= 0, decay[:, None, None] ** apart.clamp(min=0), 0.0) @ values
+    weights = torch.where(apart >= 0, decay[:, None, None] ** apart.clamp(min=0), 0.0)
+    return (times[:, None, None] * weights) @ values
 
 
 def step(kind: str, shape: Shape, tokens: Tensor) -> Callable[[], tuple[float, Tensor]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kshot import cli
+from kshot import cli, cli_list
 from kshot.errors import KshotError
 
 
@@ -143,7 +143,7 @@ def test_lists_name_everything_there_is(kind: str, capsys: pytest.CaptureFixture
 def test_the_help_of_list_names_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.status(["list", "--help"]) == 0
     said = capsys.readouterr().out.split("Arguments")[1]
-    assert all(kind in said for kind in cli.KINDS)
+    assert all(kind in said for kind in cli_list.KINDS)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_fault_of_ours_is_status_1_with_a_hint(
     def fails() -> dict[str, str]:
         raise ZeroDivisionError("division by\nzero")
 
-    monkeypatch.setitem(cli.KINDS, "tasks", fails)
+    monkeypatch.setitem(cli_list.KINDS, "tasks", fails)
     monkeypatch.delenv("KSHOT_DEBUG", raising=False)
     assert cli.status(["list", "tasks"]) == 1
     assert (
@@ -232,7 +232,7 @@ def test_ctrl_c_is_status_130_and_says_how_to_go_on(
         stop.add_note("3 of 7 cells are finished in 'out'")
         raise stop
 
-    monkeypatch.setitem(cli.KINDS, "tasks", stops)
+    monkeypatch.setitem(cli_list.KINDS, "tasks", stops)
     assert cli.status(["list", "tasks"]) == 130
     line = "kshot: stopped; 3 of 7 cells are finished in 'out', and the same command goes on from there\n"
     assert capsys.readouterr().err == line
@@ -244,7 +244,7 @@ def test_an_error_of_several_lines_is_printed_as_one(
     def fails() -> dict[str, str]:
         raise KshotError("two\n  lines")
 
-    monkeypatch.setitem(cli.KINDS, "tasks", fails)
+    monkeypatch.setitem(cli_list.KINDS, "tasks", fails)
     assert cli.status(["list", "tasks"]) == 2
     assert capsys.readouterr().err == "kshot: two lines\n"
 

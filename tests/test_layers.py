@@ -15,6 +15,7 @@ TOP = 7
 INSIDE = {
     "cli.py": "torch and transformers take seconds to import, and help or a mistyped flag needs neither",
     "cli_generate.py": "as cli.py",
+    "cli_list.py": "as cli.py",
 }
 
 

@@ -16,11 +16,13 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from kshot.cli_generate import generate
+from kshot.cli_list import list_names
 from kshot.cli_options import as_command, spelt, spoken
-from kshot.errors import DataError, KshotError, UnknownName
+from kshot.errors import DataError, KshotError
 from kshot.study.evaluate_settings import EvaluateSettings, make_evaluate_settings
 from kshot.study.explain_settings import ExplainSettings, make_explain_settings
 from kshot.study.hypotheses_settings import HypothesesSettings, make_hypotheses_settings
+from kshot.study.pretrain_settings import PretrainSettings, make_pretrain_settings
 from kshot.study.settings import Settings, make_settings
 from kshot.study.synth_settings import SynthSettings, make_synth_settings
 
@@ -72,6 +74,7 @@ def application() -> App:
     app.command(as_command(explain, ExplainSettings), name="explain")
     app.command(as_command(hypotheses, HypothesesSettings), name="hypotheses")
     app.command(as_command(synth, SynthSettings), name="synth")
+    app.command(as_command(pretrain, PretrainSettings), name="pretrain")
     app.command(as_command(evaluate_lm, EvaluateSettings), name="evaluate-lm")
     app.command(predict)
     app.command(generate)
@@ -155,6 +158,19 @@ def evaluate_lm(*tasks: str, config: str | None = None, json: bool = False, **op
     _reported(evaluate, asked, _in_words(text), json)
 
 
+def pretrain(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
+    """Grow language models from texts, one for each kind of attention and seed, and compare them. Writes a report.
+
+    The records and the models go to --output-path; training that was stopped goes on from there with the same command.
+    """
+    asked = make_pretrain_settings(**({"tasks": tasks} if tasks else {}), **options)
+    # as above
+    from kshot.show.pretrain import text
+    from kshot.study.pretraining import pretrain as grow
+
+    _reported(grow, asked, _in_words(text), json)
+
+
 def _in_words(text: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any], Path], None]:
     """Who tells what is on record, and where the report lies."""
     return lambda results, page: print(text(results["kshot"]), f"Report: {page}", sep="\n")
@@ -170,7 +186,9 @@ def _reported(
 
     with progress(show=not json) as on_progress, spoken():
         done = measure(asked, beneath=Path(RESULTS_FOLDER), on_progress=on_progress)
-        assert done.directory is not None, "with a folder beneath which to write, there is one"
+        if done.directory is None:
+            # Beside the first of several processes, which keeps what came.
+            return
         on_progress(0, None, "writing the report")
         page = write_report(done.directory)
     if json:
@@ -185,6 +203,7 @@ def _asked_by(argv: Sequence[str]) -> type:
         "explain": ExplainSettings,
         "hypotheses": HypothesesSettings,
         "synth": SynthSettings,
+        "pretrain": PretrainSettings,
         "evaluate-lm": EvaluateSettings,
     }
     return kinds.get(argv[0] if argv else "", Settings)
@@ -228,18 +247,6 @@ def predict(
         raise DataError(f"{bad} of {good + bad} lines could not be answered; each says why in its place")
 
 
-def list_names(
-    kind: Annotated[str, Parameter(help="One of tasks, methods, models, measures, parts, experiments, transforms.")], /
-) -> None:
-    """What there is: tasks, methods, models, measures, parts of an explanation, experiments, or transforms."""
-    if kind not in KINDS:
-        raise UnknownName("kind of name", kind, KINDS)
-    rows = KINDS[kind]()
-    width = max(len(name) for name in rows)
-    for name, about in rows.items():
-        print(f"{name:<{width}}  {about}")
-
-
 def report(directory: str, /) -> None:
     """Rebuild the page of a folder from its records."""
     # drawing takes seconds to import
@@ -262,72 +269,3 @@ def _version() -> str:
         return version("kshot")
     except PackageNotFoundError:
         return "unknown"
-
-
-# Each table stands beside the code it names, which is slow to import: a list waits for its own only.
-def _tasks() -> dict[str, str]:
-    from kshot.data import TASKS
-
-    return {
-        name: f"{entry.about} ({entry.kind}{', fetched once' if entry.needs_network else ''})"
-        for name, entry in TASKS.items()
-    }
-
-
-def _methods() -> dict[str, str]:
-    from kshot.adapt import METHODS
-
-    return {name: _first_line(method) for name, method in METHODS.items()}
-
-
-def _models() -> dict[str, str]:
-    from kshot.model.sources import MODELS
-
-    return {name: f"{model.caption}; {model.about}" for name, model in MODELS.items()}
-
-
-def _measures() -> dict[str, str]:
-    from kshot.measure import MEASURES, OF_DEMONSTRATIONS, OF_PREDICTORS
-    from kshot.measure.calibrate import SCORES
-    from kshot.measure.ensemble import ENSEMBLES
-
-    rules = {name: f"scoring rule: {_first_line(rule)}" for name, rule in SCORES.items()}
-    ensembles = {name: f"rule of an ensemble: {_first_line(rule)}" for name, rule in ENSEMBLES.items()}
-    inner = {name: f"of demonstrations: {_first_line(measure)}" for name, measure in OF_DEMONSTRATIONS.items()}
-    pairs = {name: f"of two predictors: {_first_line(measure)}" for name, measure in OF_PREDICTORS.items()}
-    return {name: _first_line(measure) for name, measure in MEASURES.items()} | inner | pairs | rules | ensembles
-
-
-def _first_line(thing: Any) -> str:
-    return (thing.__doc__ or "").strip().splitlines()[0]
-
-
-def _parts() -> dict[str, str]:
-    from kshot.study.explain import PARTS
-    from kshot.study.hypotheses.battery import PARTS as BATTERY
-
-    both = {"explain": PARTS, "hypotheses": BATTERY}
-    return {name: f"{word}: {part.name}" for word, parts in both.items() for name, part in parts.items()}
-
-
-def _experiments() -> dict[str, str]:
-    from kshot.study.synth.catalogue import EXPERIMENTS
-
-    return {name: f"{one.about} ({one.source})" for name, one in EXPERIMENTS.items()}
-
-
-def _transforms() -> dict[str, str]:
-    from kshot.transform import TRANSFORMS
-
-    return {name: f"keeps {', '.join(sorted(one.keeps)) or 'nothing'}" for name, one in TRANSFORMS.items()}
-
-
-KINDS: dict[str, Callable[[], dict[str, str]]] = {
-    "tasks": _tasks,
-    "methods": _methods,
-    "models": _models,
-    "measures": _measures,
-    "parts": _parts,
-    "experiments": _experiments,
-    "transforms": _transforms,
-}

@@ -1,9 +1,14 @@
-"""Where networks run."""
+"""Where networks run, and how many processes that train one network find one another."""
 
 import ctypes
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
+import torch.distributed as dist
+from torch import Tensor
 
 from kshot.errors import ModelError
 
@@ -17,6 +22,51 @@ def device_of(asked: Device) -> torch.device:
     if asked == "cuda" and not torch.cuda.is_available():
         raise ModelError("device cuda was asked for and torch finds none; use --device cpu")
     return torch.device(asked)
+
+
+def together() -> tuple[int, int]:
+    """The number of this process among those that work together, and how many they are; (0, 1) of one alone."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+@contextmanager
+def gathered(device: torch.device) -> Iterator[None]:
+    """Processes that torchrun has started find one another, and part at the end; one alone does nothing."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or not dist.is_available():
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def summed(weights: Mapping[str, Tensor], value: float) -> float:
+    """The sum over all processes of a value, returned, and of the gradients of weights, left in their place.
+
+    One message for all gradients: many small ones wait for one another.
+    """
+    names = sorted(weights)
+    device = weights[names[0]].device
+    parts = [
+        weights[name].grad if weights[name].grad is not None else torch.zeros_like(weights[name]) for name in names
+    ]
+    whole = torch.cat([torch.tensor([value], device=device), *(own.flatten() for own in parts if own is not None)])
+    dist.all_reduce(whole)
+    for name, own in zip(names, whole[1:].split([weights[name].numel() for name in names]), strict=True):
+        weights[name].grad = own.view_as(weights[name]).clone()
+    return float(whole[0])
+
+
+def told(number: int, device: torch.device) -> int:
+    """The number that the first process gives, in all of them."""
+    found = torch.tensor([number], device=device)
+    if together()[1] > 1:
+        dist.broadcast(found, 0)
+    return int(found)
 
 
 def keep_buffers() -> None:

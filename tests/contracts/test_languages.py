@@ -5,7 +5,7 @@ import torch
 
 from kshot.errors import KshotError
 from kshot.seeds import torch_stream
-from kshot.synth.networks.language import LANGUAGES, Language, cross_entropy, layered
+from kshot.synth.networks.language import LANGUAGES, WINDOW, Language, cross_entropy, layered
 from kshot.synth.networks.mixing import Shape
 from kshot.synth.train import Training, trained
 
@@ -34,9 +34,11 @@ def test_what_comes_later_changes_nothing_and_what_was_is_heard(name: str) -> No
     later[:, 5:] = (later[:, 5:] + 1) % 7
     assert torch.allclose(language.says(weights, later)[:, :5], said[:, :5], atol=1e-12)
     assert torch.allclose(language.says(weights, tokens[1:2]), said[1:2], atol=1e-12), "texts do not hear one another"
-    earlier = tokens.clone()
+    earlier, reach = tokens.clone(), WINDOW - 1 if name == "neural-ngram" else 8
     earlier[:, 0] = (earlier[:, 0] + 1) % 7
-    assert (language.says(weights, earlier)[:, -1] - said[:, -1]).abs().amax(dim=1).min() > 1e-9
+    apart = (language.says(weights, earlier) - said).abs().amax(dim=2)
+    assert apart[:, reach].min() > 1e-9
+    assert reach == 8 or apart[:, reach + 1 :].max() < 1e-12, "what stands before its window is not heard"
 
 
 @pytest.mark.parametrize("name", LANGUAGES)

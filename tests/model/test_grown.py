@@ -1,5 +1,6 @@
 """A language model that was grown here, read by kshot's own engine: the same logits, and the texts that it was grown on."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,16 @@ from kshot.data.task import Example, Task
 from kshot.data.template import Template
 from kshot.errors import ModelError
 from kshot.measure.scoring import score
-from kshot.model.grown import as_transformers, grown_lm
+from kshot.model.grown import as_codec, as_transformers, grown_lm, kept_tokenizer, save_grown
+from kshot.model.load import load_model
+from kshot.model.momentum import MOMENTUM, Momentum, keep_momentum
+from kshot.model.sources import content_hash
 from kshot.model.tree import Scored
+from kshot.pretrain.text import END
+from kshot.pretrain.vocabulary import learned_vocabulary
 from kshot.seeds import torch_stream
-from kshot.synth.networks.language import LANGUAGES
+from kshot.study.experiment import standing
+from kshot.synth.networks.language import DESIGNS, LANGUAGES, layered
 from kshot.synth.networks.mixing import Shape
 
 WORDS = ("/", "a", "b", "c", "d", "ee", "f")
@@ -127,3 +134,64 @@ def test_a_llama_is_read_by_the_engine() -> None:
 def test_a_llama_without_a_context_is_refused() -> None:
     with pytest.raises(ModelError, match="give the context it was grown with"):
         as_transformers(llama(), 2)
+
+
+SAVED = ("softmax", "momentum", "momentum-normalised")
+
+
+@pytest.mark.parametrize("kind", SAVED)
+@pytest.mark.parametrize("eta", [None, 0.7])
+def test_a_saved_model_says_what_it_said_with_its_momentum(kind: str, eta: float | None, tmp_path: Path) -> None:
+    vocabulary = learned_vocabulary(["a b c d " * 30], 260)
+    size = vocabulary.get_vocab_size()
+    language = layered(size, 40, SHAPE, replace(DESIGNS["llama"], mixing=kind, eta=eta))
+    rng = torch_stream(0, "saved")
+    weights = {name: own + 0.3 * torch.randn(own.shape, generator=rng) for name, own in language.start(rng).items()}
+    folder = tmp_path / "model"
+    save_grown(weights, folder, heads=2, context=40, tokenizer=(vocabulary, END), momentum=(kind, eta))
+    lm = load_model(str(folder), dtype="float32", device="cpu")
+    assert lm.context == 40
+    assert lm.codec.first == (vocabulary.token_to_id(END),)
+    tokens = torch.randint(size, (3, 40), generator=rng)
+    said = language.says(weights, tokens).double().log_softmax(-1)
+    found = lm.score([Scored(tuple(row.tolist()), 1) for row in tokens])
+    for own, expected in zip(found.logprobs, said[:, :-1].gather(2, tokens[:, 1:, None])[..., 0], strict=True):
+        assert own == pytest.approx(expected.numpy(), abs=1e-4)
+    if kind == "softmax":
+        assert lm.momentum is None
+        return
+    # Another momentum is another model, and none is what transformers opens.
+    other = replace(lm, momentum=replace(lm.momentum, decay=lm.momentum.decay * 0.5))
+    assert standing(other) != standing(lm)
+    pin = content_hash(folder)
+    (folder / MOMENTUM).unlink()
+    assert content_hash(folder) != pin
+    assert load_model(str(folder), dtype="float32", device="cpu").momentum is None
+
+
+def test_a_momentum_of_another_shape_and_a_file_that_is_none_are_refused(tmp_path: Path) -> None:
+    vocabulary = learned_vocabulary(["a b c d " * 30], 260)
+    weights = LANGUAGES["llama"](260, 40, SHAPE).start(torch_stream(0, "start"))
+    save_grown(weights, tmp_path / "model", heads=2, context=40, tokenizer=(vocabulary, END))
+    keep_momentum(Momentum(decay=torch.full((3, 2), 0.5)), tmp_path / "model")
+    with pytest.raises(ModelError, match=r"kshot_momentum\.safetensors is of 3 by 2"):
+        load_model(str(tmp_path / "model"), device="cpu")
+    (tmp_path / "model" / MOMENTUM).write_bytes(b"no tensors")
+    with pytest.raises(ModelError, match="holds no momentum"):
+        load_model(str(tmp_path / "model"), device="cpu")
+
+
+def test_the_vocabulary_of_a_model_is_taken_with_its_end(tiny_model_dir: Path, tmp_path: Path) -> None:
+    tokenizer, end = kept_tokenizer(str(tiny_model_dir))
+    codec = as_codec(tokenizer, end)
+    assert codec.first == (tokenizer.token_to_id(end),)
+    assert codec.decode(codec.encode(["a word"])[0]) == "a word"
+    with pytest.raises(ModelError, match="cannot be read"):
+        kept_tokenizer(str(_without_tokenizer(tiny_model_dir, tmp_path)))
+
+
+def _without_tokenizer(folder: Path, into: Path) -> Path:
+    for path in folder.iterdir():
+        if not path.name.startswith(("tokenizer", "special")):
+            (into / path.name).write_bytes(path.read_bytes())
+    return into

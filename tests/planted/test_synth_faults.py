@@ -33,7 +33,7 @@ def _answers_read_off_answers(patch: pytest.MonkeyPatch) -> None:
 
 
 def _without_a_mask(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(layers, "Hearing", lambda causal, rotary: Hearing(causal=False, rotary=rotary))
+    patch.setattr(layers, "Hearing", lambda causal, **own: Hearing(causal=False, **own))
 
 
 def _last_answer_in_the_set(patch: pytest.MonkeyPatch) -> None:

@@ -96,11 +96,11 @@ def test_no_training_has_a_prompt_that_is_asked() -> None:
 def reader(sharp: float) -> Language:
     """Says of every token but the last what the next one is: it reads it there. Of the last it says the first symbol."""
 
-    def says(weights: Any, tokens: torch.Tensor) -> torch.Tensor:
+    def reads(weights: Any, tokens: torch.Tensor, heard: Any) -> torch.Tensor:
         following = torch.cat([tokens[:, 1:], torch.zeros_like(tokens[:, :1])], dim=1)
         return sharp * torch.nn.functional.one_hot(following, vocabulary(SPACE)).float()
 
-    return Language(start=lambda rng: {}, says=says)
+    return Language(start=lambda rng: {}, reads=reads, head=lambda weights, known: known)
 
 
 def test_answers_are_read_where_they_are_asked() -> None:

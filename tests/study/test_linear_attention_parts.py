@@ -14,7 +14,7 @@ from kshot.study.synth.linear_attention import LINEAR_ATTENTION
 from kshot.synth.networks.linear_attention import as_descent, linear_attention
 from kshot.synth.networks.separate import as_copy_and_descent
 from kshot.synth.oracles import descended
-from kshot.synth.train import Training
+from kshot.synth.train import Trained, Training
 
 GIVEN = Given(size="smoke", seed=0, say=lambda text: None)
 PARTS = {**sine_attention.SINE_PARTS, **separate_tokens.SEPARATE_PARTS, **momentum_layer.MOMENTUM_PARTS}
@@ -93,15 +93,14 @@ def test_losses_are_half_the_squares_of_the_last_answer() -> None:
 def test_what_is_watched_is_what_stands_at_the_end() -> None:
     network, asked = linear_attention(10), against_descent.asked_of(GIVEN)
     rival = descended(6.06, 1)
-    look, along = against_descent.watching(network, rival, asked)
     weights = {name: tensor.float() for name, tensor in as_descent(10, 10, 3.03).items()}
-    look(7, weights)
+    seen = against_descent.watching(network, rival, asked)(7, weights)
     says = partial(network.says, weights)
-    assert along["loss"] == [
-        (7, pytest.approx(against_descent.loss_of(says, asked) / against_descent.loss_of(rival, asked)))
-    ]
-    assert along["sensitivity_cosine"] == [(7, pytest.approx(1.0))], "half the rate, and the same direction"
-    drawn = against_descent.along_pictures(along, "a layer")
+    assert seen is not None
+    assert seen["loss"] == pytest.approx(against_descent.loss_of(says, asked) / against_descent.loss_of(rival, asked))
+    assert seen["sensitivity_cosine"] == pytest.approx(1.0), "half the rate, and the same direction"
+    done = Trained(weights=weights, losses=(), seconds=0.0, looks=((7, dict(seen)),))
+    drawn = against_descent.along_pictures(done, "a layer")
     assert [one["lines"]["a layer"][0][0] for one in drawn] == [7.0, 7.0, 7.0]
 
 

@@ -60,6 +60,10 @@ class _Stop(Exception):
     pass
 
 
+def look(step: int, weights: train.Weights) -> dict[str, float] | None:
+    return {"norm": float(sum(own.norm() for own in weights.values()))} if step % 3 == 1 else None
+
+
 @pytest.mark.parametrize("at", [1, 7, 12])
 def test_stopped_anywhere_it_goes_on_to_the_same_bits(at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "_SECONDS", 0.0)
@@ -71,16 +75,21 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bits(at: int, tmp_path: Path, m
 
     place = Kept(tmp_path / "state.safetensors", "mine")
     with pytest.raises(_Stop):
-        trained(start(), loss, TRAINING, place=place, watch=stops)
+        trained(start(), loss, TRAINING, place=place, watch=stops, look=look)
     seen: list[int] = []
-    rest = trained(start(), loss, TRAINING, place=place, watch=lambda step, weights, now: seen.append(step))
-    whole = trained(start(), loss, TRAINING)
+    rest = trained(start(), loss, TRAINING, place=place, watch=lambda step, weights, now: seen.append(step), look=look)
+    whole = trained(start(), loss, TRAINING, look=look)
     # What was done in the step that was stopped behind is done again.
     assert seen == list(range(at, 13))
     assert same(rest.weights, whole.weights)
     assert rest.losses == whole.losses
-    place.done()
-    assert not (tmp_path / "state.safetensors").exists()
+    assert rest.looks == whole.looks
+    assert [step for step, _ in rest.along("norm")] == [1, 4, 7, 10]
+    # Whoever comes again before what came of it is kept finds it done.
+    again = trained(start(), loss, TRAINING, place=place, watch=lambda step, weights, now: seen.append(step), look=look)
+    assert seen == list(range(at, 13))
+    assert same(again.weights, whole.weights)
+    assert (again.losses, again.looks) == (whole.losses, whole.looks)
 
 
 def test_the_state_of_another_training_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from kshot.errors import PromptError
 from kshot.measure.intervals import bootstrap_mean
 from kshot.model.lm import LM, OnProgress
+from kshot.model.tokens import Codec
 from kshot.model.tree import Scored
 
 
@@ -54,6 +55,47 @@ def windows(tokens: Sequence[int], context: int, stride: int, first: Sequence[in
     return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reading:
+    """Documents in tokens, and the sequences in which each of these is scored once: those of document i are
+    ``bounds[i]`` to ``bounds[i + 1]``."""
+
+    documents: tuple[tuple[int, ...], ...]
+    sequences: tuple[Scored, ...]
+    bounds: tuple[int, ...]
+    bytes: int
+    context: int
+    stride: int
+
+    def surprise(self, logprobs: Sequence[Float[np.ndarray, "_"]]) -> Surprise:
+        """What came of it, from the log-probabilities of every sequence."""
+        parts = [np.concatenate([np.zeros(0), *logprobs[a:b]]) for a, b in pairwise(self.bounds)]
+        return Surprise(
+            by_document=tuple(-part for part in parts), bytes=self.bytes, context=self.context, stride=self.stride
+        )
+
+
+def reading(
+    codec: Codec, documents: Sequence[str], context: int, stride: int | None = None, *, limit: int | None = None
+) -> Reading:
+    """How these documents are read; ``stride`` is half of the context by default. PromptError as ``windows``.
+
+    No window crosses from a document into another. Each begins as the model's texts do in training. Of all documents
+    the first ``limit`` tokens are read.
+    """
+    stride = context // 2 if stride is None else stride
+    asked: list[Scored] = []
+    bounds, size = [0], 0
+    cut = tuple(_cut(codec, documents, limit))
+    for tokens in cut:
+        asked += windows(tokens, context, stride, codec.first)
+        bounds.append(len(asked))
+        size += len(codec.decode(tokens).encode()) - (0 if codec.first else _bytes_of_one(codec, tokens[:1]))
+    return Reading(
+        documents=cut, sequences=tuple(asked), bounds=tuple(bounds), bytes=size, context=context, stride=stride
+    )
+
+
 def surprise(
     lm: LM,
     documents: Sequence[str],
@@ -63,40 +105,27 @@ def surprise(
     limit: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Surprise:
-    """The nats of all tokens of these documents; ``stride`` is half of the context by default. PromptError as ``windows``,
-    and where the model reads no context of that length.
-
-    No window crosses from a document into another. Each begins as the model's texts do in training. Of all documents
-    the first ``limit`` tokens are read.
-    """
+    """The nats of all tokens of these documents, read as ``reading`` says. PromptError as there, and where the model
+    reads no context of that length."""
     if lm.context is not None and context > lm.context:
         raise PromptError(f"a context of {context} tokens: {lm.name} reads {lm.context}; give a shorter one")
-    stride = context // 2 if stride is None else stride
-    first = lm.codec.first
-    asked: list[Scored] = []
-    bounds, size = [0], 0
-    for tokens in _cut(lm, documents, limit):
-        asked += windows(tokens, context, stride, first)
-        bounds.append(len(asked))
-        size += len(lm.codec.decode(tokens).encode()) - (0 if first else _bytes_of_one(lm, tokens[:1]))
-    said = lm.score(asked, on_progress=on_progress).logprobs if asked else ()
-    parts = [np.concatenate([np.zeros(0), *said[a:b]]) for a, b in pairwise(bounds)]
-    return Surprise(by_document=tuple(-part for part in parts), bytes=size, context=context, stride=stride)
+    asked = reading(lm.codec, documents, context, stride, limit=limit)
+    return asked.surprise(lm.score(asked.sequences, on_progress=on_progress).logprobs if asked.sequences else ())
 
 
-def _bytes_of_one(lm: LM, tokens: tuple[int, ...]) -> int:
+def _bytes_of_one(codec: Codec, tokens: tuple[int, ...]) -> int:
     """Of a token that nothing stands before, and that is not scored; one that is no whole letter is taken for a byte."""
-    text = lm.codec.decode(tokens)
+    text = codec.decode(tokens)
     return 1 if "\N{REPLACEMENT CHARACTER}" in text else len(text.encode())
 
 
-def _cut(lm: LM, documents: Sequence[str], limit: int | None) -> Iterator[tuple[int, ...]]:
+def _cut(codec: Codec, documents: Sequence[str], limit: int | None) -> Iterator[tuple[int, ...]]:
     """The first so many tokens of all documents; those that they do not reach are not encoded."""
     left = limit
     for document in documents:
         if left is not None and left <= 0:
             return
-        (tokens,) = lm.codec.encode([document])
+        (tokens,) = codec.encode([document])
         yield tokens[:left]
         left = None if left is None else left - len(tokens)
 

@@ -1,12 +1,14 @@
-"""A small model that was grown here, as one of transformers', and as the LM that everything else reads with."""
+"""A small model that was grown here: as one of transformers', as the LM that everything else reads with, and in a folder."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tokenizers import Tokenizer, models, pre_tokenizers
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from transformers import (
+    AutoTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -17,8 +19,11 @@ from transformers import (
 
 from kshot.errors import ModelError
 from kshot.model.lm import LM
-from kshot.model.load import frozen
-from kshot.model.sources import Source
+from kshot.model.load import frozen, silence
+from kshot.model.momentum import MOMENTUM, Momentum, keep_momentum
+from kshot.model.sealed import replaced
+from kshot.model.sources import Source, resolve
+from kshot.model.tokens import Codec
 
 # Names of a layer's parts: ours, and transformers'.
 _GPT2 = {
@@ -144,6 +149,78 @@ def _loaded(model: PreTrainedModel, found: Mapping[str, Tensor]) -> PreTrainedMo
     nn.Module.to(model, found["lm_head.weight"].dtype)
     model.load_state_dict({name: tensor.contiguous() for name, tensor in found.items()})
     return model
+
+
+# What a saved folder may hold.
+_FILES = (
+    "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", MOMENTUM,
+)  # fmt: skip
+_SUMS = ("momentum", "momentum-normalised")
+
+
+def saves(network: str, attention: str) -> bool:
+    """Whether a network that was grown here can be saved as a model that other programs open."""
+    return network in ("llama", "transformer") and attention in ("softmax", *_SUMS)
+
+
+def save_grown(
+    weights: Mapping[str, Tensor],
+    folder: Path,
+    *,
+    heads: int,
+    context: int,
+    tokenizer: tuple[Tokenizer, str],
+    momentum: tuple[str, float | None] = ("softmax", None),
+) -> None:
+    """A folder that ``transformers`` and ``load_model`` open, whole or not at all; OutputError where it cannot be written.
+
+    ``tokenizer`` comes with the token that its texts begin behind, ``momentum`` are the kind of attention and the decay
+    of all heads (None: that of the weights). transformers knows no momentum: it lies beside, and ``load_model`` reads it.
+    """
+    plain = {name: tensor for name, tensor in weights.items() if not name.endswith(".decay")}
+    model = as_transformers(plain, heads, context)
+    kind, eta = momentum
+    begins = _begun_behind(*tokenizer)
+    model.config.bos_token_id = model.config.eos_token_id = begins.bos_token_id
+    silence()
+    with replaced(folder, _FILES, "config.json") as fresh:
+        model.save_pretrained(fresh)
+        begins.save_pretrained(fresh)
+        if kind in _SUMS:
+            layers = model.config.num_hidden_layers
+            if eta is None:
+                decay = torch.stack([weights[f"{i}.decay"].sigmoid() for i in range(layers)])
+            else:
+                decay = torch.full((layers, heads), eta)
+            keep_momentum(Momentum(decay=decay.float(), normalised=kind == "momentum-normalised"), fresh)
+
+
+def as_codec(tokenizer: Tokenizer, end: str) -> Codec:
+    """A vocabulary whose texts begin behind the token that ends another."""
+    begins = _begun_behind(tokenizer, end)
+    return Codec(begins, (begins.bos_token_id,), begins.bos_token_id)
+
+
+def kept_tokenizer(model: str) -> tuple[Tokenizer, str]:
+    """A model's own vocabulary, and its token that ends a text. ModelError where it cannot be read or has no such token."""
+    source = resolve(model)
+    try:
+        found = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
+        backend = found.backend_tokenizer
+    # transformers raises whatever its parts raise
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"the tokenizer of {model!r} cannot be read: {first}") from error
+    if found.eos_token is None:
+        raise ModelError(f"the tokenizer of {model!r} has no token that ends a text; learn a vocabulary instead")
+    return backend, str(found.eos_token)
+
+
+def _begun_behind(tokenizer: Tokenizer, end: str) -> PreTrainedTokenizerFast:
+    own = Tokenizer.from_str(tokenizer.to_str())
+    own.post_processor = processors.TemplateProcessing(single=f"{end} $A", special_tokens=[(end, own.token_to_id(end))])
+    return PreTrainedTokenizerFast(tokenizer_object=own, bos_token=end, eos_token=end)
 
 
 def _by_word(words: Sequence[str]) -> PreTrainedTokenizerFast:

@@ -18,6 +18,7 @@ from kshot.devices import Device, device_of, keep_buffers
 from kshot.errors import KshotError, ModelError
 from kshot.model.attention import install
 from kshot.model.lm import LM, Route, keeps_rows
+from kshot.model.momentum import MOMENTUM, Momentum, kept_momentum
 from kshot.model.sources import Source, in_bfloat16, resolve
 from kshot.model.tokens import Codec
 from kshot.model.tree import Scored
@@ -41,13 +42,13 @@ def load_model(name: str = MODEL, *, dtype: DType = "auto", device: Device = "au
     ``dtype`` auto is bfloat16 where the processor or the GPU is fast at it, else float32; ``device`` auto is cuda where
     there is one. Code that comes with a model is never run. Raises ModelError or UnknownName.
     """
-    _silence()
+    silence()
     return open_model(resolve(name), dtype=dtype, device=device)
 
 
 def open_model(source: Source, *, dtype: DType = "auto", device: Device = "auto") -> LM:
     """The same from a folder that is already here."""
-    _silence()
+    silence()
     place = device_of(device)
     number = _dtype(dtype, place)
     _refuse_foreign_code(source)
@@ -62,7 +63,21 @@ def open_model(source: Source, *, dtype: DType = "auto", device: Device = "auto"
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"model {source.name!r} in {source.folder} cannot be loaded: {first}") from error
     torch.nn.Module.to(model, place)
-    return frozen(model, tokenizer, source, check=True)
+    momentum = kept_momentum(source.folder, place)
+    lm = frozen(model, tokenizer, source, check=True)
+    return lm if momentum is None else replace(lm, momentum=_fitting(momentum, lm))
+
+
+def _fitting(momentum: Momentum, lm: LM) -> Momentum:
+    """The momentum itself; ModelError where it is not that of this model."""
+    config = lm.model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    if momentum.decay.shape != (config.num_hidden_layers, heads):
+        raise ModelError(
+            f"model {lm.name!r} has {config.num_hidden_layers} layers of {heads} key-value heads, and its {MOMENTUM} is of "
+            f"{' by '.join(map(str, momentum.decay.shape))}; remove it to read the model without"
+        )
+    return momentum
 
 
 def frozen(model: PreTrainedModel, tokenizer: Any, source: Source, *, check: bool = True) -> LM:
@@ -96,7 +111,7 @@ def frozen(model: PreTrainedModel, tokenizer: Any, source: Source, *, check: boo
     return _checked(lm) if check else lm
 
 
-def _silence() -> None:
+def silence() -> None:
     """transformers tells of every file it reads; who watches a run is told by its own progress bar."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

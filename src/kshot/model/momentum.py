@@ -8,13 +8,22 @@ with momentum: u_(t + 1) = eta u_t + v_t. So what stands before a text is known 
 Source: Dai et al. 2023, section 5; no code of theirs was published.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
+
+from kshot.errors import ModelError
+
+MOMENTUM = "kshot_momentum.safetensors"
+"""The file beside a model's weights that holds its momentum."""
 
 # Within so many tokens every pair is weighed; measured on heads of width 64, forward and backward (docs/LOG.md).
 _BLOCK = 16
@@ -32,6 +41,15 @@ class Momentum:
     gate: Float[Tensor, "l g"] | None = None
     normalised: bool = False
 
+    @property
+    def hash(self) -> str:
+        """What it is, in hexadecimal."""
+        parts = [own for own in (self.decay, self.gate) if own is not None]
+        found = hashlib.sha256(f"{self.normalised} {len(parts)}".encode())
+        for own in parts:
+            found.update(own.detach().cpu().double().numpy().tobytes())
+        return found.hexdigest()[:16]
+
     def added(
         self, velocity: Float[Tensor, "b g t d"], layer: int, before: Int[Tensor, "t"], heads: int
     ) -> Float[Tensor, "b t h d"]:
@@ -45,22 +63,52 @@ class Momentum:
         return own.repeat_interleave(heads // len(decay), dim=1).transpose(1, 2)
 
 
+def keep_momentum(momentum: Momentum, folder: Path) -> None:
+    """Beside a model's weights, as ``kept_momentum`` finds it."""
+    tensors = {"decay": momentum.decay} | ({} if momentum.gate is None else {"gate": momentum.gate})
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+        folder / MOMENTUM,
+        metadata={"normalised": str(momentum.normalised)},
+    )
+
+
+def kept_momentum(folder: Path, device: torch.device) -> Momentum | None:
+    """What lies beside a model's weights, if anything; ModelError where it cannot be read."""
+    path = folder / MOMENTUM
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            return Momentum(
+                decay=tensors["decay"],
+                gate=tensors.get("gate"),
+                normalised=file.metadata()["normalised"] == str(True),
+            )
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} holds no momentum ({error}); remove it to read the model without") from error
+
+
 def velocities(
-    values: Float[Tensor, "*b h t d"], decay: Float[Tensor, "h"], before: Float[Tensor, "*b h d"] | None = None
+    values: Float[Tensor, "*b h t d"],
+    decay: Float[Tensor, "h"],
+    before: Float[Tensor, "*b h d"] | None = None,
+    times: Float[Tensor, "h"] | None = None,
 ) -> Float[Tensor, "*b h t d"]:
-    """u_t of every token of a text behind a velocity, differentiable in all three.
+    """u_t of every token of a text behind a velocity, so many ``times``, differentiable in all four.
 
     Blocks of tokens are summed within, and what they leave behind is a text of its own with a token a block, whose
     decay is that of a whole block.
     """
     t = values.shape[-2]
     if t <= _BLOCK:
-        return _within(values, decay, before)
+        return _within(values, decay, before, times)
     blocks = _longer(values, -t % _BLOCK).unflatten(-2, (-1, _BLOCK))
     left = torch.einsum("hs,...hnsd->...hnd", _falling(decay, _BLOCK).flip(1).to(values.dtype), blocks)
     begins = velocities(left, decay**_BLOCK, before)
-    own = torch.einsum("hts,...hnsd->...hntd", _weights(decay, _BLOCK).to(values.dtype), blocks)
-    rates = _falling(decay, _BLOCK).to(values.dtype)[:, None, :, None]
+    own = torch.einsum("hts,...hnsd->...hntd", _often(_weights(decay, _BLOCK), times).to(values.dtype), blocks)
+    rates = _often(_falling(decay, _BLOCK), times).to(values.dtype)[:, None, :, None]
     return torch.addcmul(own, rates, begins[..., None, :]).flatten(-3, -2)[..., :t, :]
 
 
@@ -118,10 +166,17 @@ def _longer(values: Float[Tensor, "*b t d"], more: int) -> Float[Tensor, "*b u d
     return torch.nn.functional.pad(values, (0, 0, 0, more)) if more else values
 
 
-def _within(values: Tensor, decay: Tensor, before: Tensor | None) -> Tensor:
+def _within(values: Tensor, decay: Tensor, before: Tensor | None, times: Tensor | None) -> Tensor:
     t = values.shape[-2]
-    own = torch.einsum("hts,...hsd->...htd", _weights(decay, t).to(values.dtype), values)
-    return own if before is None else own + _falling(decay, t).to(values.dtype)[:, :, None] * before[..., None, :]
+    own = torch.einsum("hts,...hsd->...htd", _often(_weights(decay, t), times).to(values.dtype), values)
+    if before is None:
+        return own
+    return own + _often(_falling(decay, t), times).to(values.dtype)[:, :, None] * before[..., None, :]
+
+
+def _often(weights: Float[Tensor, "h *t"], times: Float[Tensor, "h"] | None) -> Float[Tensor, "h *t"]:
+    """What every head weighs by, so many times: a few weights, where the values would be many."""
+    return weights if times is None else weights * times.view(-1, *[1] * (weights.ndim - 1))
 
 
 def _weights(decay: Float[Tensor, "h"], t: int) -> Float[Tensor, "h t t"]:

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kshot.errors import ModelError, UnknownName
+from kshot.model.momentum import MOMENTUM
 from kshot.packages import Wheel, built_once, cache_dir, joined, wheel_file
 
 log = logging.getLogger("kshot")
@@ -187,7 +188,7 @@ def _directory(name: str, folder: Path, kind: Literal["directory", "hub"]) -> So
 def weight_files(folder: Path) -> list[Path]:
     """The files that hold the weights of a folder: safetensors where there are any, else pytorch_model*.bin."""
     for pattern in ("model*.safetensors", "*.safetensors", "pytorch_model*.bin"):
-        found = sorted(path for path in folder.glob(pattern) if not path.name.startswith("adapter_"))
+        found = sorted(path for path in folder.glob(pattern) if not path.name.startswith(("adapter_", MOMENTUM)))
         if found:
             return found
     return []
@@ -205,6 +206,7 @@ def content_hash(folder: Path) -> str:
         folder / "tokenizer.json",
         folder / "tokenizer_config.json",
         folder / "tokenizer.model",
+        folder / MOMENTUM,
     ]
     for path in [*rest, *weight_files(folder)]:
         if path.is_file():

@@ -27,6 +27,9 @@ def keep(path: Path, leaves: Mapping[str, Tensor], moments: Moments, facts: Mapp
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, part, metadata={"kshot": json.dumps(dict(facts))})
+        # A loss of power must not find the new name on half a file.
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
         part.replace(path)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):

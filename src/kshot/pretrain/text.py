@@ -35,6 +35,17 @@ def documents(path: str | Path) -> Iterator[str]:
                 yield document
 
 
+def held_out_beside(path: Path) -> tuple[Path, Path] | None:
+    """The files of a folder that are called train and valid (or test), where it has both and no more."""
+    if not path.is_dir():
+        return None
+    by_name = {file.name.split(".")[0]: file for file in path.iterdir() if file.name.endswith(SUFFIXES)}
+    others = set(by_name) - {"train"}
+    if "train" not in by_name or others not in ({"valid"}, {"test"}):
+        return None
+    return by_name["train"], by_name[others.pop()]
+
+
 def split(found: Sequence[str], seed: int = 0) -> tuple[list[str], list[str]]:
     """Documents to learn from and documents held out, a twentieth by a hash of each, so that their order says nothing.
 

@@ -22,11 +22,11 @@ def sentinel(i: int) -> str:
     return f"<extra_id_{i}>"
 
 
-def learned_vocabulary(texts: Iterable[str], size: int, *, hides: bool = False) -> Tokenizer:
+def learned_vocabulary(texts: Iterable[str], size: int, *, hides: bool = False, at_most: bool = False) -> Tokenizer:
     """Byte-pair encoding of so many tokens (Sennrich et al. 2016, on bytes as GPT-2), END among them.
 
-    ``hides``: with MASK and the sentinels, which belong to the size. DataError for a size that the text does not
-    support, or that does not hold all bytes.
+    ``hides``: with MASK and the sentinels, which belong to the size. DataError for a size that does not hold all bytes,
+    or that the text does not support, unless it is ``at_most`` that.
     """
     special = [END, *([MASK, *map(sentinel, range(SENTINELS))] if hides else [])]
     if size < _BYTES + len(special):
@@ -44,6 +44,6 @@ def learned_vocabulary(texts: Iterable[str], size: int, *, hides: bool = False) 
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    if (found := tokenizer.get_vocab_size()) < size:
+    if (found := tokenizer.get_vocab_size()) < size and not at_most:
         raise DataError(f"a vocabulary of {size}: the text has pairs for {found} tokens; what works is {found} or less")
     return tokenizer

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from kshot.errors import DataError, OutputError
-from kshot.show import evaluate, explain, hypotheses, synth, words
+from kshot.show import evaluate, explain, hypotheses, pretrain, synth, words
 from kshot.show.sections import task_view
 from kshot.show.templates import PAGES, templates
 from kshot.show.words import Row
@@ -29,6 +29,8 @@ def write_report(directory: Path) -> Path:
         html = hypotheses.page(results["kshot"])
     elif "experiments" in results["kshot"]:
         html = synth.page(results["kshot"])
+    elif "corpus" in results["kshot"]:
+        html = pretrain.page(results["kshot"])
     elif "texts" in results["kshot"]:
         html = evaluate.page(results["kshot"])
     elif "measures" in results["kshot"]:

@@ -130,7 +130,7 @@ def _experiment(kshot: Row, name: str, anchor: str) -> dict[str, Any]:
             }
             for row in _claims(kshot, name)
         ],
-        "figures": _figures(drawn, anchor),
+        "figures": line_figures(drawn, anchor),
         "rows": [_row(row) for row in rows],
     }
 
@@ -147,7 +147,7 @@ def _row(row: Row) -> dict[str, str]:
     }
 
 
-def _figures(drawn: Sequence[Row], anchor: str) -> list[dict[str, Any]]:
+def line_figures(drawn: Sequence[Row], anchor: str) -> list[dict[str, Any]]:
     """Every picture, its lines as means over seeds, with what it shows in words."""
     by_name: dict[str, list[Row]] = {}
     for one in drawn:

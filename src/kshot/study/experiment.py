@@ -53,6 +53,7 @@ def standing(lm: LM) -> dict[str, Any]:
     return {
         "engine": ENGINE,
         "model": lm.hash,
+        **({} if lm.momentum is None else {"momentum": lm.momentum.hash}),
         "route": lm.route.kind,
         "dtype": str(lm.dtype).removeprefix("torch."),
         "device": lm.device.type,

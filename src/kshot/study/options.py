@@ -21,6 +21,13 @@ _MOST = {
     "seed": 2**63 - 1,
     "context": 10_000_000,
     "stride": 10_000_000,
+    "tokens": 10**13,
+    "vocabulary": 10_000_000,
+    "batch": 1_000_000,
+    "layers": 10_000,
+    "heads": 10_000,
+    "width": 1_000_000,
+    "accumulate": 1_000_000,
 }
 
 

@@ -33,6 +33,11 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("rule_distance", "task_error", "error_ratio", "spd", "spd_ratio", "ilwd"), _POSITIVE),
     **dict.fromkeys(("best_penalty", "penalty_ratio", "parameters", "parameters_apart"), _POSITIVE),
     **dict.fromkeys(("kl_to_exact", "mastered_over_trained", "distance_ratio"), _POSITIVE),
+    # Of language models grown from text.
+    **dict.fromkeys(("copy_accuracy", "prompt_accuracy", "order_flips", "repeated", "rank_one"), _SHARE),
+    **dict.fromkeys(("copy_nats", "nats_by_distance", "tokens_per_second"), _POSITIVE),
+    **dict.fromkeys(("training_loss", "validation_loss", "bits_per_byte"), _POSITIVE),
+    "perplexity": (1.0, math.inf),
 }
 
 

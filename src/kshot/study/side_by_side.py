@@ -24,6 +24,7 @@ import psutil
 import torch
 
 import kshot.errors
+from kshot.devices import together
 from kshot.errors import KshotError
 from kshot.study.parts import Cell, Line, Say
 
@@ -49,7 +50,7 @@ def room_for(weights: int, device: str, cells: Sequence[Cell]) -> Room:
     of the time of its task; one in all where the system cannot fork, nothing is on the CPU, or memory is short.
     """
     threads = torch.get_num_threads()
-    if sys.platform != "linux" or device != "cpu":
+    if sys.platform != "linux" or device != "cpu" or together()[1] > 1:
         return Room(1, threads)
     fitting = (psutil.virtual_memory().total - weights) // (weights + _OWN_BYTES)
     groups = len({(cell.task, cell.seed) for cell in cells})

@@ -15,6 +15,7 @@ NAMES = (
     "ginc",
     "architectures",
     "composition",
+    "scaling",
 )
 
 

@@ -1,5 +1,6 @@
 """``kshot synth``: parts of experiments become records, and the records claims that hold or do not."""
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -69,7 +70,11 @@ def synthesize(asked: SynthSettings, *, beneath: Path | None = None, on_progress
     study = Grown(
         names=asked.tasks, size=asked.size, seeds=asked.seed, parts=asked.parts, device=device_of(asked.device)
     )
-    return on_record(_INQUIRY, asked, study, [], repeatable=True, beneath=beneath, say=on_progress or silent)
+    done = on_record(_INQUIRY, asked, study, [], repeatable=True, beneath=beneath, say=on_progress or silent)
+    if done.directory is not None:
+        # Every figure is on record: what training left to go on from has served.
+        shutil.rmtree(done.directory / STATE, ignore_errors=True)
+    return done
 
 
 def _line(study: Grown, cell: Cell, before: Mapping[str, Line], say: Say) -> Line:

@@ -10,15 +10,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from kshot.devices import summed, together
 from kshot.errors import KshotError, NumericError, UnknownName
-from kshot.optim.optimisers import SCHEDULES, Optimiser, adamw, rate
+from kshot.optim.optimisers import OPTIMISERS, SCHEDULES, Moments, Optimiser, adamw, rate
 from kshot.optim.state import keep, kept
 
 Weights = Mapping[str, Tensor]
 Loss = Callable[[Weights, int], Tensor]
-"""The loss of a step: weights and the step's number -> a scalar. The batch is drawn from the number and nothing else."""
+"""The loss of a batch: weights and the batch's number -> a scalar. The batch is drawn from the number and nothing else."""
 Watch = Callable[[int, Weights, float], None]
 """Told behind a step: how many steps are done, the weights, and the loss that the last of them began with."""
+Look = Callable[[int, Weights], Mapping[str, float] | None]
+"""What is seen when so many steps are done, by name; None: nothing is looked at here."""
 
 # A state is kept when so many seconds have passed, and so many times as long as the last took to write.
 _SECONDS, _SHARE = 15.0, 20.0
@@ -29,6 +32,8 @@ class Training:
     """How long and how fast: AdamW with these betas, ``clip`` the greatest norm of a gradient (None: any).
 
     With ``precision`` bfloat16 products are taken in it (torch.autocast); weights, moments and sums stay in float32.
+    A step's gradient is the mean over ``parts`` batches, read one after another, and at once by processes that torchrun
+    started: each has as many of them.
     """
 
     steps: int
@@ -40,14 +45,22 @@ class Training:
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
+    optimiser: str = "adamw"
+    parts: int = 1
 
     def __post_init__(self) -> None:
+        if self.optimiser not in OPTIMISERS:
+            raise UnknownName("optimiser", self.optimiser, OPTIMISERS)
         if self.schedule not in SCHEDULES:
             raise UnknownName("schedule", self.schedule, SCHEDULES)
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise KshotError(f"learning rate {self.learning_rate!r}: what works is a number above 0")
         if self.steps < 0 or self.batch < 1:
             raise KshotError(f"{self.steps} steps of {self.batch} prompts: what works is 0 or more of 1 or more")
+        if self.parts < 1 or self.batch % self.parts:
+            raise KshotError(
+                f"{self.batch} prompts in {self.parts} parts: what works is a number of parts that divides them"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +87,16 @@ class Curriculum:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trained:
-    """Weights at the end, the loss before every step, and seconds."""
+    """Weights at the end, the loss before every step, seconds, and what was seen along the way behind which steps."""
 
     weights: dict[str, Tensor]
     losses: tuple[float, ...]
     seconds: float
+    looks: tuple[tuple[int, dict[str, float]], ...] = ()
+
+    def along(self, name: str) -> list[tuple[float, float]]:
+        """What was seen under this name, as (steps, value)."""
+        return [(float(step), seen[name]) for step, seen in self.looks if name in seen]
 
 
 @dataclass(slots=True)
@@ -95,55 +113,105 @@ class Kept:
         found = kept(self.path)
         return found if found is not None and found[2].get("key") == self.key else None
 
-    def offer(self, weights: Weights, optimiser: Optimiser, losses: list[float], seconds: float) -> None:
-        """Keep the state if enough time has passed; OutputError where it cannot be written."""
-        began = time.monotonic()
-        if began - self._last > max(_SECONDS, _SHARE * self._took):
-            keep(self.path, weights, optimiser.moments(), {"key": self.key, "losses": losses, "seconds": seconds})
-            self._last, self._took = time.monotonic(), time.monotonic() - began
+    def offer(
+        self, weights: Weights, optimiser: Optimiser, facts: Callable[[], dict[str, Any]], *, last: bool = False
+    ) -> None:
+        """Keep the state if enough time has passed, and the ``last`` in any case; OutputError where it cannot be written.
 
-    def done(self) -> None:
-        """Forget the state: what it led to is kept elsewhere."""
-        self.path.unlink(missing_ok=True)
+        That of a training which is done stays: its weights are not asked for again until whoever trains has kept what
+        came of them.
+        """
+        began = time.monotonic()
+        if last or began - self._last > max(_SECONDS, _SHARE * self._took):
+            keep(self.path, weights, optimiser.moments(), {"key": self.key, **facts()})
+            self._last, self._took = time.monotonic(), time.monotonic() - began
 
 
 def trained(
-    start: Weights, loss: Loss, training: Training, *, place: Kept | None = None, watch: Watch | None = None
+    start: Weights,
+    loss: Loss,
+    training: Training,
+    *,
+    place: Kept | None = None,
+    watch: Watch | None = None,
+    look: Look | None = None,
 ) -> Trained:
     """The weights after all steps from ``start``, or from the state that ``place`` holds of the same training.
 
-    ``watch`` is told behind every step that is taken here. NumericError where a loss is no number, with its step.
+    ``watch`` is told behind every step that is taken here; what ``look`` sees behind steps is part of the state.
+    NumericError where a loss is no number, with its step.
     """
-    found = place.found() if place is not None else None
-    before, moments, facts = found or (dict(start), {}, {"losses": [], "seconds": 0.0})
-    weights = {name: tensor.detach().clone().requires_grad_(True) for name, tensor in before.items()}
-    optimiser = adamw(weights, training.weight_decay, moments, training.betas)
-    device = next((tensor.device.type for tensor in weights.values()), "cpu")
-    losses, seconds, began = list(facts["losses"]), float(facts["seconds"]), time.perf_counter()
+    weights, optimiser, facts = _standing(start, training, place)
+    losses, looks = list(facts["losses"]), [(int(step), dict(seen)) for step, seen in facts["looks"]]
+    before_us, began = float(facts["seconds"]), time.perf_counter()
+
+    def standing() -> dict[str, Any]:
+        return {"losses": losses, "looks": looks, "seconds": before_us + time.perf_counter() - began}
+
     for step in range(len(losses), training.steps):
         for tensor in weights.values():
             tensor.grad = None
-        with torch.autocast(device, torch.bfloat16, enabled=training.precision == "bfloat16"):
-            value = loss(weights, step)
-        if not math.isfinite(now := float(value.detach())):
+        now = _gradients(weights, loss, training, step)
+        if not math.isfinite(now):
             raise NumericError(
                 f"the loss of step {step + 1} of {training.steps} is {now}; try a smaller learning rate than "
                 f"{training.learning_rate:g}"
             )
-        value.backward()
         if training.clip is not None:
             torch.nn.utils.clip_grad_norm_(weights.values(), training.clip)
         optimiser.step(rate(training.learning_rate, training.schedule, training.warmup, step, training.steps))
         losses.append(now)
         if watch is not None:
             watch(step + 1, weights, now)
-        if place is not None:
-            place.offer(weights, optimiser, losses, seconds + time.perf_counter() - began)
+        if look is not None:
+            seen = look(step + 1, {name: tensor.detach() for name, tensor in weights.items()})
+            looks += [(step + 1, dict(seen))] if seen is not None else []
+        if place is not None and together()[0] == 0:
+            place.offer(weights, optimiser, standing, last=step + 1 == training.steps)
     return Trained(
         weights={name: tensor.detach() for name, tensor in weights.items()},
         losses=tuple(losses),
-        seconds=seconds + time.perf_counter() - began,
+        seconds=standing()["seconds"],
+        looks=tuple(looks),
     )
+
+
+def _standing(
+    start: Weights, training: Training, place: Kept | None
+) -> tuple[dict[str, Tensor], Optimiser, dict[str, Any]]:
+    """Leaves, what moves them, and facts of a training that begins, or is gone on with."""
+    found = place.found() if place is not None else None
+    before, kept_moments, facts = found or (dict(start), {}, {"losses": [], "seconds": 0.0, "looks": []})
+    # A state is read to the CPU.
+    weights = {
+        name: before[name].detach().to(own.device, copy=True).requires_grad_(True) for name, own in start.items()
+    }
+    moments = {
+        name: {kind: tensor.to(start[name].device) for kind, tensor in own.items()}
+        for name, own in kept_moments.items()
+    }
+    return weights, _optimiser(weights, training, moments), facts
+
+
+def _optimiser(weights: Weights, training: Training, moments: Moments) -> Optimiser:
+    if training.optimiser == "adamw":
+        return adamw(weights, training.weight_decay, moments, training.betas)
+    found: Optimiser = OPTIMISERS[training.optimiser](weights, training.weight_decay, moments)
+    return found
+
+
+def _gradients(weights: Weights, loss: Loss, training: Training, step: int) -> float:
+    """The mean loss over the parts of a step, its gradient left at the weights, the same in all processes."""
+    device = next((tensor.device.type for tensor in weights.values()), "cpu")
+    rank, world = together()
+    total = 0.0
+    for part in range(rank, training.parts, world):
+        with torch.autocast(device, torch.bfloat16, enabled=training.precision == "bfloat16"):
+            value = loss(weights, step * training.parts + part) / training.parts
+        total += float(value.detach())
+        if math.isfinite(total):
+            value.backward()
+    return summed(weights, total) if world > 1 else total
 
 
 def squared_error(said: Tensor, ys: Tensor) -> Tensor:

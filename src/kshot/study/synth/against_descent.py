@@ -4,7 +4,7 @@ Losses are half the mean square of the last answer, as in the published code.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from kshot.measure.predictors import prediction_distance, sensitivities, sensitivity_cosine, sensitivity_distance
 from kshot.study.synth.experiment import Given, Row, Size
-from kshot.study.synth.growing import Line, Look, asked_prompts, grown, mean_rows, on_prompts, picture, unseen
+from kshot.study.synth.growing import asked_prompts, grown, mean_rows, on_prompts, picture, unseen
 from kshot.synth.networks.network import Network, Weights
 from kshot.synth.oracles import Predictor
 from kshot.synth.prompts import Prompts, Source
-from kshot.synth.train import Training
+from kshot.synth.train import Look, Trained, Training
 
 VON_OSWALD = "von Oswald et al. 2023"
 LINEAR = Source(width=10, pairs=11, reach=0.5)
@@ -122,19 +122,19 @@ def trained_on(
     by: str | None = None,
     source: Source = LINEAR,
     look: Look | None = None,
-) -> dict[str, Tensor]:
-    """The network's weights, on the CPU, after training on prompts of the seed; ``by`` says how much, else ``word``."""
+) -> Trained:
+    """The network, its weights on the CPU, after training on prompts of the seed; ``by`` says how much, else ``word``."""
     training = much(given).training[by or word]
     squares = on_prompts(given, network, source, training)
 
     def half(weights: Weights, step: int) -> Tensor:
         return squares(weights, step) / 2
 
-    def here(step: int, weights: Weights) -> None:
-        if look is not None:
-            look(step, _on_the_cpu(weights))
+    def here(step: int, weights: Weights) -> Mapping[str, float] | None:
+        return None if look is None else look(step, _on_the_cpu(weights))
 
-    return _on_the_cpu(grown(given, word, network, half, training, looks=much(given).looks, look=here))
+    done = grown(given, word, network, half, training, looks=much(given).looks, look=here)
+    return replace(done, weights=_on_the_cpu(done.weights))
 
 
 def _on_the_cpu(weights: Weights) -> dict[str, Tensor]:
@@ -168,25 +168,23 @@ def alike_rows(says: Predictor, rival: Predictor, asked: Prompts, variant: tuple
     return [mean_rows(measure, variant, values, seed) for measure, values in found.items()]
 
 
-def watching(network: Network, rival: Predictor, asked: Prompts) -> tuple[Look, dict[str, list[tuple[float, float]]]]:
-    """A look that notes how a network does against a rival, and what it has noted: points by what was looked at."""
+def watching(network: Network, rival: Predictor, asked: Prompts) -> Look:
+    """A look at how a network does against a rival."""
     least = loss_of(rival, asked)
     few = Prompts(asked.xs[:_AT_A_LOOK], asked.ys[:_AT_A_LOOK], asked.means[:_AT_A_LOOK], {})
-    along: dict[str, list[tuple[float, float]]] = {name: [] for name in _ALONG}
 
-    def look(step: int, weights: Weights) -> None:
+    def look(step: int, weights: Weights) -> dict[str, float]:
         says = partial(network.says, weights)
-        along["loss"].append((step, loss_of(says, asked) / least))
         found = alike(says, rival, few)
-        for name in ("sensitivity_cosine", "prediction_distance"):
-            along[name].append((step, float(np.nanmean(found[name]))))
+        likeness = {name: float(np.nanmean(found[name])) for name in ("sensitivity_cosine", "prediction_distance")}
+        return {"loss": loss_of(says, asked) / least, **likeness}
 
-    return look, along
+    return look
 
 
-def along_pictures(along: Mapping[str, Line], word: str, behind: str = "along training") -> list[dict[str, Any]]:
-    """What ``watching`` noted, as pictures with a line called ``word``."""
+def along_pictures(done: Trained, word: str, behind: str = "along training") -> list[dict[str, Any]]:
+    """What ``watching`` has seen, as pictures with a line called ``word``."""
     return [
-        picture(f"{said}, {behind}", x="steps of training", y=said, lines={word: along[name]}, log_x=True)
+        picture(f"{said}, {behind}", x="steps of training", y=said, lines={word: done.along(name)}, log_x=True)
         for name, said in _ALONG.items()
     ]

@@ -117,14 +117,17 @@ def _part(count: int, share: float, given: Given) -> dict[str, Any]:
     made = _network(much)
     asked = _groups(given, own, much.asked)
     few = _groups(given, own, much.few)
-    along: dict[str, list[tuple[float, float]]] = {name: [] for name in (_SEEN, _HELD_OUT) if name in few}
+    watched = [name for name in (_SEEN, _HELD_OUT) if name in few]
 
-    def look(step: int, weights: Weights) -> None:
-        for name, points in along.items():
-            said = _answered(made, weights, much, few[name])
-            points.append((step, float(_alike(said, right(few[name], much.space.symbols), much)[:, -1].mean())))
+    def look(step: int, weights: Weights) -> dict[str, float]:
+        said = {name: _answered(made, weights, much, few[name]) for name in watched}
+        return {
+            name: float(_alike(own, right(few[name], much.space.symbols), much)[:, -1].mean())
+            for name, own in said.items()
+        }
 
-    weights = grown(given, word, made, _loss(given, own, made), much.training, look=look)
+    done = grown(given, word, made, _loss(given, own, made), much.training, look=look)
+    weights = done.weights
     rules = {
         "selection": selection(much.space, own.trained),
         "composition": selection(much.space, own.pairs),
@@ -134,8 +137,8 @@ def _part(count: int, share: float, given: Given) -> dict[str, Any]:
     rows = [row for name, judged in found.items() for row in _rows(judged, word, name, given)]
     rows += _mastery(own, asked, found, word)
     shown = [
-        picture(f"{name}, along training", x="steps", y="accuracy", lines={word: points}, log_x=True)
-        for name, points in along.items()
+        picture(f"{name}, along training", x="steps", y="accuracy", lines={word: done.along(name)}, log_x=True)
+        for name in watched
     ]
     return {"rows": rows, "pictures": [*_pictures(found, rows, count, share), *shown]}
 

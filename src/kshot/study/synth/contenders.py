@@ -60,7 +60,7 @@ def equal_network(name: str, task: Task) -> Network:
 def weights_of(given: Given, part: str, name: str, network: Network, task: Task) -> Weights:
     """What a network of a part has after its training."""
     loss = on_prompts(given, network, task.source, task.training, curriculum=task.curriculum)
-    return grown(given, f"{part} {name}", network, loss, task.training)
+    return grown(given, f"{part} {name}", network, loss, task.training).weights
 
 
 def counted(part: str, networks: Mapping[str, Network], task: Task) -> list[Row]:

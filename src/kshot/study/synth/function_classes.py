@@ -133,7 +133,7 @@ def _learned(given: Given, part: str) -> Predictor:
 
 def _trained(given: Given, word: str, own: _Learner, network: Network) -> Predictor:
     loss = on_prompts(given, network, own.source, own.training, curriculum=own.curriculum)
-    return predictor(network, grown(given, word, network, loss, own.training))
+    return predictor(network, grown(given, word, network, loss, own.training).weights)
 
 
 _LEAST_SQUARES, _NEAREST, _AVERAGING = exact(least_squares), exact(nearest(3)), exact(averaging)

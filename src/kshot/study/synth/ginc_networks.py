@@ -153,7 +153,7 @@ def speaker(given: Given, name: str, grows: Grows, mixture: Ginc) -> Speaker:
     loss = on_batches(
         given, make, grows.training, lambda weights, tokens: cross_entropy(language.says(weights, tokens), tokens)
     )
-    return Speaker(name=name, language=language, weights=grown(given, name, language, loss, grows.training))
+    return Speaker(name=name, language=language, weights=grown(given, name, language, loss, grows.training).weights)
 
 
 def shown(found: Examples, shots: int, length: int) -> Int[np.ndarray, "b t"]:

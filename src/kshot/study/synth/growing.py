@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kshot.devices import together
 from kshot.measure.intervals import bootstrap_mean
 from kshot.seeds import digest, torch_stream
 from kshot.study.figures import figure
@@ -17,11 +18,10 @@ from kshot.study.synth.experiment import Given, Row
 from kshot.synth.networks.language import Language
 from kshot.synth.networks.network import Network, Weights
 from kshot.synth.prompts import Prompts, Source
-from kshot.synth.train import Curriculum, Kept, Loss, Training, squared_error, trained
+from kshot.synth.train import Curriculum, Kept, Look, Loss, Trained, Training, squared_error, trained
 
 Batch = tuple[Tensor, ...]
 Line = Sequence[tuple[int | float, float]]
-Look = Callable[[int, Weights], None]
 
 # Prompts go through a network so many at a time where nothing is learned from them.
 _AT_ONCE = 1024
@@ -41,11 +41,11 @@ def grown(
     *,
     looks: int = 8,
     look: Look | None = None,
-) -> dict[str, Tensor]:
-    """The network's weights after training from a start of the seed; ``word`` names it among those of a part.
+) -> Trained:
+    """The network after training from a start of the seed; ``word`` names it among those of a part.
 
     ``look`` is shown the weights behind the first step, the last, and as many more as make ``looks``, ever farther
-    apart. Training that was stopped goes on from its last state. Raises NumericError.
+    apart. Training that was stopped goes on from its last state, and one that was done is done. Raises NumericError.
     """
     at = {round(training.steps ** (i / looks)) for i in range(looks + 1)}
     told, losses = max(1, training.steps // _TELLS), []
@@ -54,18 +54,16 @@ def grown(
         losses.append(now)
         if step % told == 0 or step == training.steps:
             given.say(f"{word}, step {step:,} of {training.steps:,}, loss {now:.4g} {curve(losses)}")
-        if step in at and look is not None:
-            look(step, {name: tensor.detach() for name, tensor in weights.items()})
+
+    def seen(step: int, weights: Weights) -> Mapping[str, float] | None:
+        return look(step, weights) if look is not None and step in at else None
 
     key = f"{word} {given.seed} {training}"
     place = Kept(given.place / f"{word.translate(_NO_PATH)}-{given.seed}.safetensors", key) if given.place else None
     start = network.start(torch_stream(given.seed, "start", word))
     start = {name: tensor.to(given.device) for name, tensor in start.items()}
     with torch.enable_grad():
-        done = trained(start, loss, training, place=place, watch=watch)
-    if place is not None:
-        place.done()
-    return done.weights
+        return trained(start, loss, training, place=place, watch=watch, look=seen)
 
 
 def curve(losses: Sequence[float], width: int = 16) -> str:
@@ -97,15 +95,17 @@ def on_prompts(
 
 
 def on_batches(given: Given, make: Callable[[int], Batch], training: Training, loss: Callable[..., Tensor]) -> Loss:
-    """``loss(weights, *batch)`` with the batch of the step, which is drawn in a thread while the step before is taken."""
+    """``loss(weights, *batch)`` with the batch of a number, which is drawn in a thread while the one before is read."""
     ahead: dict[int, Any] = {}
     thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+    # Each of several processes reads its own.
+    world = together()[1]
 
-    def taken(weights: Weights, step: int) -> Tensor:
-        batch = ahead.pop(step).result() if step in ahead else make(step)
+    def taken(weights: Weights, number: int) -> Tensor:
+        batch = ahead.pop(number).result() if number in ahead else make(number)
         ahead.clear()
-        if step + 1 < training.steps:
-            ahead[step + 1] = thread.submit(make, step + 1)
+        if number + world < training.steps * training.parts:
+            ahead[number + world] = thread.submit(make, number + world)
         else:
             thread.shutdown(wait=False)
         return loss(weights, *(tensor.to(given.device) for tensor in batch))

@@ -79,8 +79,8 @@ def _one_layer(given: Given) -> dict[str, Any]:
     best = one_step(10, 10, 0.5)
     rival = descended(best.rate, 1)
     least = loss_of(rival, asked)
-    look, along = watching(network, rival, asked)
-    weights = trained_on(given, network, "one layer", look=look)
+    done = trained_on(given, network, "one layer", look=watching(network, rival, asked))
+    weights = done.weights
     says = partial(network.says, weights)
     own = loss_of(says, asked)
     between = loss_of(partial(network.says, halfway(weights, as_descent(10, 10, best.rate))), asked)
@@ -90,7 +90,7 @@ def _one_layer(given: Given) -> dict[str, Any]:
         figure("loss_over", ("halfway to descent",), value=between / max(own, least) - 1, null=0.0),
         *alike_rows(says, rival, asked, ("one layer",), given.seed),
     ]
-    return {"rows": rows, "pictures": along_pictures(along, "one layer")}
+    return {"rows": rows, "pictures": along_pictures(done, "one layer")}
 
 
 def _layers(layers: int, shared: bool, given: Given) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _layers(layers: int, shared: bool, given: Given) -> dict[str, Any]:
     asked, searched = asked_of(given), searched_of(given)
     word = f"{layers} layers"
     network = linear_attention(10, layers=layers, shared=shared, bound=10.0 if layers > 2 else None)
-    says = partial(network.says, trained_on(given, network, word))
+    says = partial(network.says, trained_on(given, network, word).weights)
     rate = one_step(10, 10, 0.5).rate
     rivals: dict[str, Tuned] = {
         "gradient descent": tuned(searched, layers, rate / layers),

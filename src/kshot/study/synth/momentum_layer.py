@@ -26,7 +26,7 @@ from kshot.study.synth.against_descent import (
     trained_on,
 )
 from kshot.study.synth.experiment import Claim, Given, Part, Row
-from kshot.study.synth.growing import Look, mean_rows, picture
+from kshot.study.synth.growing import mean_rows, picture
 from kshot.synth.networks.linear_attention import Momentum, as_descent, linear_attention
 from kshot.synth.networks.network import Network, Weights
 from kshot.synth.optima import one_step, tuned
@@ -45,8 +45,9 @@ def _momentum(given: Given) -> dict[str, Any]:
     says, lines, rows = {}, {}, [_identity(given), *_one_pass(given, asked)]
     for word, kind in _LAYERS.items():
         network = linear_attention(10, layers=_PASSES, shared=True, momentum=kind)
-        look, lines[word] = _losses_along(network, asked)
-        weights = trained_on(given, network, f"two passes {word}", by="two passes", look=look)
+        look = partial(_loss_at, network, asked)
+        done = trained_on(given, network, f"two passes {word}", by="two passes", look=look)
+        weights, lines[word] = done.weights, done.along("loss")
         says[word] = partial(network.says, weights)
         rows += _decay_rows(weights, ("two passes", word))
     for name, rival in rivals.items():
@@ -101,7 +102,7 @@ def _identity(given: Given) -> Row:
 
 def _one_pass(given: Given, asked: Prompts) -> list[Row]:
     network = linear_attention(10, momentum="tokens")
-    weights = trained_on(given, network, "one pass")
+    weights = trained_on(given, network, "one pass").weights
     says, rival = partial(network.says, weights), descended(one_step(10, 10, 0.5).rate, 1)
     without = partial(linear_attention(10).says, weights)
     own, least = loss_of(says, asked), loss_of(rival, asked)
@@ -127,13 +128,8 @@ def _distance(one: Predictor, other: Predictor, asked: Prompts) -> float:
         return float((one(asked.xs, asked.ys)[:, -1] - other(asked.xs, asked.ys)[:, -1]).abs().mean())
 
 
-def _losses_along(network: Network, asked: Prompts) -> tuple[Look, list[tuple[float, float]]]:
-    along: list[tuple[float, float]] = []
-
-    def look(step: int, weights: Weights) -> None:
-        along.append((step, loss_of(partial(network.says, weights), asked)))
-
-    return look, along
+def _loss_at(network: Network, asked: Prompts, step: int, weights: Weights) -> dict[str, float]:
+    return {"loss": loss_of(partial(network.says, weights), asked)}
 
 
 MOMENTUM_PARTS = {

@@ -44,15 +44,14 @@ def _separate(given: Given) -> dict[str, Any]:
     network, asked = separate_tokens(10), asked_of(given)
     rival = descended(one_step(10, 10, 0.5).rate, 1)
     few = Prompts(asked.xs[:_HEARD], asked.ys[:_HEARD], asked.means[:_HEARD], {})
-    beside, along = watching(network, rival, asked)
-    shares: dict[str, list[tuple[float, float]]] = {way: [] for way in _WAYS}
+    beside = watching(network, rival, asked)
 
-    def look(step: int, weights: Weights) -> None:
-        beside(step, weights)
-        for way, (_, share) in _of_partners(weights, few).items():
-            shares[way].append((step, float(share.mean())))
+    def look(step: int, weights: Weights) -> dict[str, float]:
+        shares = {way: float(share.mean()) for way, (_, share) in _of_partners(weights, few).items()}
+        return {**(beside(step, weights) or {}), **shares}
 
-    weights = trained_on(given, network, "separate tokens", look=look)
+    done = trained_on(given, network, "separate tokens", look=look)
+    weights = done.weights
     says = partial(network.says, weights)
     own, least = loss_of(says, asked), loss_of(rival, asked)
     rows = [
@@ -62,12 +61,13 @@ def _separate(given: Given) -> dict[str, Any]:
         *alike_rows(says, rival, asked, ("separate tokens",), given.seed),
         *_partner_rows(weights, few, given.seed),
     ]
+    shares = {way: done.along(way) for way in _WAYS}
     share = picture(
         "copying, along training", x="steps of training", y="share of the partner", lines=shares, log_x=True
     )
     return {
         "rows": rows,
-        "pictures": [*along_pictures(along, "two layers", "separate tokens, along training"), share],
+        "pictures": [*along_pictures(done, "two layers", "separate tokens, along training"), share],
     }
 
 

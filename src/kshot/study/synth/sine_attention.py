@@ -41,11 +41,11 @@ def _sine(given: Given) -> dict[str, Any]:
     asked = asked_of(given, _SINES)
     step, block = step_on_features(1), mlp_and_attention(1)
     features, others = (
-        trained_on(given, step, word, by="features", source=_SINES) for word in ("features", "other features")
+        trained_on(given, step, word, by="features", source=_SINES).weights for word in ("features", "other features")
     )
     rival, other = partial(step.says, features), partial(step.says, others)
-    look, along = watching(block, rival, asked)
-    says = partial(block.says, trained_on(given, block, "block", source=_SINES, look=look))
+    done = trained_on(given, block, "block", source=_SINES, look=watching(block, rival, asked))
+    says = partial(block.says, done.weights)
     least = losses_of(rival, asked)
     rows = [
         _identity(given, features),
@@ -56,7 +56,7 @@ def _sine(given: Given) -> dict[str, Any]:
         *_alike_on_sines(says, rival, asked, "block", given.seed),
         *_alike_on_sines(other, rival, asked, "another step on features", given.seed),
     ]
-    drawn = along_pictures(along, "block", "sines, along training")
+    drawn = along_pictures(done, "block", "sines, along training")
     return {"rows": rows, "pictures": [*drawn, _curves(asked, {"block": says, "step on features": rival})]}
 
 

@@ -98,13 +98,13 @@ def _pool(size: int, given: Given) -> dict[str, Any]:
     new = asked_prompts(given, replace(source, pool=None), much.asked)
     own, word = asked_prompts(given, source, much.asked), f"pool {size}"
     few = Prompts(new.xs[: much.few], new.ys[: much.few], new.means[: much.few], {})
-    along: list[tuple[float, float]] = []
 
-    def look(step: int, weights: Weights) -> None:
-        along.append((step, _way(_apart(network, weights, rules, few))))
+    def look(step: int, weights: Weights) -> dict[str, float]:
+        return {"way": _way(_apart(network, weights, rules, few))}
 
     training = much.training
-    weights = grown(given, word, network, on_prompts(given, network, source, training), training, look=look)
+    done = grown(given, word, network, on_prompts(given, network, source, training), training, look=look)
+    weights = done.weights
     rows, points = [], {}
     for name, asked in (("new tasks", new), ("tasks of the pool", own)):
         found = _apart(network, weights, rules, asked)
@@ -120,7 +120,7 @@ def _pool(size: int, given: Given) -> dict[str, Any]:
     way = "way from dMMSE (0) to ridge (1)"
     lines = {word: [(share, _way(found)) for share, found in path.items()]}
     drawn += [
-        picture(f"{way}, new tasks, along training", x="steps", y=way, lines={word: along}, log_x=True),
+        picture(f"{way}, new tasks, along training", x="steps", y=way, lines={word: done.along("way")}, log_x=True),
         picture(f"{way}, between two tasks of the pool", x="share of one task", y=way, lines=lines),
     ]
     return {"rows": rows, "pictures": drawn}

@@ -127,7 +127,7 @@ _RULES: Mapping[str, Predictor] = {
 def _trained(given: Given, source: Source, shape: Shape, word: str) -> Predictor:
     network = transformer(source.width, source.pairs, shape)
     training = _MUCH[given.size].training
-    weights = grown(given, word, network, on_prompts(given, network, source, training), training)
+    weights = grown(given, word, network, on_prompts(given, network, source, training), training).weights
     return partial(answers, network, weights)
 
 
@@ -223,7 +223,7 @@ def _unknown_noise(given: Given) -> dict[str, Any]:
     def loss(weights: Mapping[str, Tensor], xs: Tensor, ys: Tensor) -> Tensor:
         return squared_error(network.says(weights, xs, ys), ys)
 
-    weights = grown(given, "two levels", network, on_batches(given, make, much.training, loss), much.training)
+    weights = grown(given, "two levels", network, on_batches(given, make, much.training, loss), much.training).weights
     says = partial(answers, network, weights)
     asked = {name: asked_prompts(given, own, much.asked) for name, own in sources.items()}
     rules = {name: ridge(level) for name, level in levels.items()}

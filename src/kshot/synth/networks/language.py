@@ -1,7 +1,7 @@
 """Language models: networks that say of every token of a text what the next one is.
 
 Layers of attention or state spaces as in ``layers.py``, with one matrix for tokens that are read and said, as GPT-2 has;
-or recurrent cells, with one for each.
+or recurrent cells, or a window of tokens, with one for each.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
+from kshot.errors import KshotError
 from kshot.synth.networks.layers import Design, layers, layers_start, normed, passed
 from kshot.synth.networks.mixing import Shape, linear, linear_start
 from kshot.synth.networks.network import Weights
@@ -24,14 +25,22 @@ from kshot.synth.networks.transformer import alternating
 class Language:
     """A language model; a value without weights of its own, so one may be asked with many.
 
-    ``says(weights, tokens)`` maps texts (b, t) to logits of the token behind each of theirs, (b, t, v). It is causal: what
-    comes later changes nothing.
+    ``reads(weights, tokens, heard)`` maps texts (b, t) to what is known at each of their tokens, (b, t, e), and
+    ``head(weights, known)`` that to logits, (..., v). It is causal, what comes later changes nothing, but where the
+    design has no mask, and for the first ``heard`` tokens of a text, (b,), which all others hear.
     """
 
     start: Callable[[Generator], dict[str, Tensor]]
-    says: Callable[[Weights, Int[Tensor, "b t"]], Float[Tensor, "b t v"]]
+    reads: Callable[[Weights, Int[Tensor, "b t"], Int[Tensor, "b"] | None], Float[Tensor, "b t e"]]
+    head: Callable[[Weights, Float[Tensor, "*b e"]], Float[Tensor, "*b v"]]
+
+    def says(self, weights: Weights, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
+        """The logits of what stands behind each token, or in its place where there is no mask."""
+        return self.head(weights, self.reads(weights, tokens, None))
 
 
+Texts = Int[Tensor, "b t"]
+Heard = Int[Tensor, "b"] | None
 Make = Callable[[int, int, Shape], Language]
 """Of the size of the vocabulary, the greatest number of tokens of a text, and a shape."""
 
@@ -39,6 +48,17 @@ Make = Callable[[int, int, Shape], Language]
 _GPT = Design()
 _LLAMA = Design(mlp="swiglu", biases=False, positions="rotary", norm="rms")
 _STATE_SPACE = Design(mlp=None, positions="none", norm="rms")
+
+WINDOW = 5
+"""Tokens that a neural n-gram knows the next one by."""
+
+DESIGNS: Mapping[str, Design] = {
+    "transformer": _GPT,
+    "llama": _LLAMA,
+    "attention-only": Design(mlp=None),
+    "encoder": Design(causal=False),
+}
+"""Those whose kind of attention can be chosen."""
 
 
 def layered(vocabulary: int, length: int, shape: Shape, design: Design = _GPT) -> Language:
@@ -49,11 +69,14 @@ def layered(vocabulary: int, length: int, shape: Shape, design: Design = _GPT) -
         found = {"embedding": shape.begin * torch.randn(vocabulary, shape.width, generator=rng)}
         return found | layers_start(plan, length, rng)
 
-    def says(weights: Weights, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
-        hidden = passed(plan, weights, nn.functional.embedding(tokens, weights["embedding"]))
-        return normed(plan, weights, hidden) @ weights["embedding"].T
+    def reads(weights: Weights, tokens: Texts, heard: Heard) -> Float[Tensor, "b t e"]:
+        embedded = nn.functional.embedding(tokens, weights["embedding"])
+        return normed(plan, weights, passed(plan, weights, embedded, heard=heard))
 
-    return Language(start=start, says=says)
+    def head(weights: Weights, known: Float[Tensor, "*b e"]) -> Float[Tensor, "*b v"]:
+        return nn.functional.linear(known, weights["embedding"])
+
+    return Language(start=start, reads=reads, head=head)
 
 
 def _with_cells(vocabulary: int, length: int, shape: Shape, *, cell: str) -> Language:
@@ -64,12 +87,46 @@ def _with_cells(vocabulary: int, length: int, shape: Shape, *, cell: str) -> Lan
         spread = 1 / sqrt(3 * shape.width)
         return found | cells_start(rng, shape, gates) | linear_start(rng, "read_out", shape.width, vocabulary, spread)
 
-    def says(weights: Weights, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
-        return linear(
-            weights, "read_out", states(weights, nn.functional.embedding(tokens, weights["embedding"]), shape, run)
+    def reads(weights: Weights, tokens: Texts, heard: Heard) -> Float[Tensor, "b t e"]:
+        if heard is not None:
+            raise KshotError(
+                f"a beginning that all tokens hear needs attention, and a network of {cell} cells has none"
+            )
+        return states(weights, nn.functional.embedding(tokens, weights["embedding"]), shape, run)
+
+    def head(weights: Weights, known: Float[Tensor, "*b e"]) -> Float[Tensor, "*b v"]:
+        return linear(weights, "read_out", known)
+
+    return Language(start=start, reads=reads, head=head)
+
+
+def _windowed(vocabulary: int, length: int, shape: Shape) -> Language:
+    """The neural n-gram of Bengio et al. 2003: the last WINDOW tokens, one hidden layer, and a way past it."""
+    e = shape.width
+
+    def start(rng: Generator) -> dict[str, Tensor]:
+        found = {"embedding": torch.randn(vocabulary, e, generator=rng)}
+        spread = 1 / sqrt(WINDOW * e)
+        return (
+            found
+            | linear_start(rng, "hidden", WINDOW * e, 4 * e, spread)
+            | linear_start(rng, "past", WINDOW * e, e, spread, bias=False)
+            | linear_start(rng, "out", 4 * e, e, 1 / sqrt(4 * e))
+            | linear_start(rng, "read_out", e, vocabulary, 1 / sqrt(e))
         )
 
-    return Language(start=start, says=says)
+    def reads(weights: Weights, tokens: Texts, heard: Heard) -> Float[Tensor, "b t e"]:
+        if heard is not None:
+            raise KshotError("a beginning that all tokens hear needs attention, and a neural n-gram has none")
+        embedded = nn.functional.embedding(tokens, weights["embedding"])
+        # Before the first token stands nothing.
+        wide = nn.functional.pad(embedded, (0, 0, WINDOW - 1, 0)).unfold(1, WINDOW, 1).flatten(2)
+        return linear(weights, "past", wide) + linear(weights, "out", torch.tanh(linear(weights, "hidden", wide)))
+
+    def head(weights: Weights, known: Float[Tensor, "*b e"]) -> Float[Tensor, "*b v"]:
+        return linear(weights, "read_out", known)
+
+    return Language(start=start, reads=reads, head=head)
 
 
 def _mambaformer(vocabulary: int, length: int, shape: Shape) -> Language:
@@ -77,14 +134,13 @@ def _mambaformer(vocabulary: int, length: int, shape: Shape) -> Language:
 
 
 LANGUAGES: Mapping[str, Make] = {
-    "transformer": layered,
-    "llama": partial(layered, design=_LLAMA),
+    **{name: partial(layered, design=design) for name, design in DESIGNS.items() if design.causal},
     "linear-transformer": partial(layered, design=Design(mixing="linear")),
     "momentum-transformer": partial(layered, design=Design(mixing="momentum")),
-    "attention-only": partial(layered, design=Design(mlp=None)),
     "rnn": partial(_with_cells, cell="rnn"),
     "gru": partial(_with_cells, cell="gru"),
     "lstm": partial(_with_cells, cell="lstm"),
+    "neural-ngram": _windowed,
     "mamba": partial(layered, design=replace(_STATE_SPACE, mixing="mamba")),
     "mambaformer": _mambaformer,
 }

@@ -4,11 +4,11 @@ Layers are pre-norm residual blocks as GPT-2's: h + mixing(norm h), then h + MLP
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from kshot.errors import KshotError, UnknownName
@@ -52,6 +52,7 @@ class Design:
 
     ``mlp`` is GPT-2's, four times as wide as a token, or SwiGLU (Shazeer 2020), two thirds of that and with a gate; None:
     none. Without ``biases`` attention and MLPs have matrices alone. Without a mask (``causal`` False) all tokens hear all.
+    ``eta`` in (0, 1) is the decay of momentum in all heads; None: each learns its own.
     """
 
     mixing: str | tuple[str, ...] | None = "softmax"
@@ -60,6 +61,7 @@ class Design:
     positions: Positions = "learned"
     norm: Norm = "layer"
     causal: bool = True
+    eta: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +90,14 @@ def layers(shape: Shape, design: Design) -> Layers:
         )
     mixings = tuple(None if kind is None else MIXINGS[kind] for kind in kinds)
     ordered = [kind for kind, own in zip(kinds, mixings, strict=True) if own is not None and own.ordered]
-    if not design.causal and (ordered or positions != "none"):
-        found = f"{ordered[0]} hears what came before" if ordered else f"positions are {positions}"
-        raise KshotError(f"a set has no order, and {found}; what works is positions='none' and attention without decay")
-    return Layers(shape, design, mixings, Hearing(causal=design.causal, rotary=positions == "rotary"))
+    if not design.causal and ordered:
+        raise KshotError(
+            f"{ordered[0]} hears what came before alone; without a mask what works is attention without decay"
+        )
+    if design.eta is not None and not 0 < design.eta < 1:
+        raise KshotError(f"a decay of {design.eta}: what works is a number between 0 and 1")
+    hearing = Hearing(causal=design.causal, rotary=positions == "rotary", eta=design.eta)
+    return Layers(shape, design, mixings, hearing)
 
 
 def layers_start(plan: Layers, places: int, rng: Generator) -> dict[str, Tensor]:
@@ -110,26 +116,42 @@ def layers_start(plan: Layers, places: int, rng: Generator) -> dict[str, Tensor]
             own |= _norm_start(plan, "mlp_norm") | _mlp_start(plan, rng)
         if not plan.design.biases:
             own = {name: tensor for name, tensor in own.items() if name not in _BIASES}
+        if plan.design.eta is not None:
+            own.pop("decay", None)
         found |= {f"{i}.{name}": tensor for name, tensor in own.items()}
     return found | _norm_start(plan, "norm")
 
 
-def passed(plan: Layers, weights: Weights, hidden: Hidden, asked: slice = _ALL) -> Float[Tensor, "b a e"]:
-    """The ``asked`` tokens behind all layers, before the last norm (``normed``).
+def passed(
+    plan: Layers, weights: Weights, hidden: Hidden, asked: slice = _ALL, heard: Int[Tensor, "b"] | None = None
+) -> Float[Tensor, "b a e"]:
+    """The ``asked`` tokens behind all layers, before the last norm (``normed``); all tokens of a text hear its first ``heard``.
 
-    KshotError for more tokens than there are places.
+    KshotError for more tokens than there are places, and for layers that cannot be told what they hear.
     """
-    hidden = _placed(plan, weights, hidden)
+    hidden, hearing = _placed(plan, weights, hidden), _heard(plan, hidden, heard)
     layers = list(zip(_by_layer(weights, plan.shape.layers), plan.mixings, strict=True))
     for i, (own, mixing) in enumerate(layers, 1):
         if mixing is not None:
-            hidden = hidden + mixing.mix(own, normed(plan, own, hidden), plan.shape, plan.hearing)
+            hidden = hidden + mixing.mix(own, normed(plan, own, hidden), plan.shape, hearing)
         if i == len(layers):
             # Nothing is mixed among tokens from here on, so the others have said what they had to say.
             hidden = hidden[:, asked]
         if plan.design.mlp is not None:
             hidden = hidden + _mlp(plan, own, normed(plan, own, hidden, "mlp_norm"))
     return hidden
+
+
+def _heard(plan: Layers, hidden: Hidden, heard: Int[Tensor, "b"] | None) -> Hearing:
+    if heard is None:
+        return plan.hearing
+    if not all(mixing is not None and mixing.masks for mixing in plan.mixings):
+        raise KshotError(
+            "a beginning that all tokens hear needs softmax attention in every layer, with momentum or without"
+        )
+    places = torch.arange(hidden.shape[1], device=hidden.device)
+    mask = (places[:, None] >= places) | (places < heard[:, None, None])
+    return replace(plan.hearing, mask=mask[:, None])
 
 
 def _mlp_start(plan: Layers, rng: Generator) -> dict[str, Tensor]:

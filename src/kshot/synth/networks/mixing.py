@@ -10,10 +10,10 @@ from functools import partial
 from math import log, sqrt
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
-from kshot.model.momentum import velocities
+from kshot.model.momentum import summed_weights, velocities
 
 Hidden = Float[Tensor, "b t e"]
 Heads = Float[Tensor, "b h t d"]
@@ -46,23 +46,30 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hearing:
-    """Which tokens a layer hears: those up to each (``causal``), else all; ``rotary`` turns queries and keys."""
+    """Which tokens a layer hears: those up to each (``causal``), else all; ``rotary`` turns queries and keys.
+
+    ``mask`` says it text by text where that is not enough. ``eta`` is a decay of momentum that is not learned.
+    """
 
     causal: bool
     rotary: bool = False
+    mask: Bool[Tensor, "b 1 t t"] | None = None
+    eta: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixing:
     """A kind of mixing: how its weights begin in a network of this shape, and what it adds to tokens with them.
 
-    ``ordered`` kinds know where a token stands without positions, and need a mask.
+    ``ordered`` kinds know where a token stands without positions, and hear what came before alone; ``masks`` those whose
+    attention can be told text by text what it hears.
     """
 
     about: str
     start: Callable[[Generator, Shape], dict[str, Tensor]]
     mix: Callable[[Own, Hidden, Shape, Hearing], Hidden]
     ordered: bool = False
+    masks: bool = False
 
 
 def linear(own: Own, name: str, hidden: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
@@ -85,15 +92,18 @@ def inner_spread(shape: Shape) -> float:
 
 # --- attention
 
-Attend = Callable[[Heads, Heads, Heads, Own, bool], Heads]
+Attend = Callable[[Heads, Heads, Heads, Own, Hearing], Heads]
 
 
-def _attention(about: str, attend: Attend, *, projects: bool = True, decays: bool = False) -> Mixing:
+def _attention(
+    about: str, attend: Attend, *, projects: bool = True, decays: bool = False, masks: bool = False
+) -> Mixing:
     return Mixing(
         about=about,
         start=partial(_attention_start, projects=projects, decays=decays),
         mix=partial(_attended, attend=attend, projects=projects),
         ordered=decays,
+        masks=masks,
     )
 
 
@@ -114,38 +124,57 @@ def _attended(own: Own, hidden: Hidden, shape: Shape, hearing: Hearing, *, atten
         q = k = v = hidden.view(b, t, shape.heads, e // shape.heads).transpose(1, 2)
     if hearing.rotary:
         q, k = turned(q), turned(k)
-    said = attend(q, k, v, own, hearing.causal).transpose(1, 2).reshape(b, t, e)
+    said = attend(q, k, v, own, hearing).transpose(1, 2).reshape(b, t, e)
     return linear(own, "out", said) if projects else said
 
 
-def _softmax(q: Heads, k: Heads, v: Heads, own: Own, causal: bool) -> Heads:
-    return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+def _softmax(q: Heads, k: Heads, v: Heads, own: Own, hearing: Hearing) -> Heads:
+    if hearing.mask is not None:
+        return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=hearing.mask)
+    return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=hearing.causal)
 
 
-def _linear(q: Heads, k: Heads, v: Heads, own: Own, causal: bool) -> Heads:
+def _linear(q: Heads, k: Heads, v: Heads, own: Own, hearing: Hearing) -> Heads:
     scores = q @ k.transpose(2, 3)
     t = q.shape[2]
     # As many tokens as are heard: sums over long texts stay as large as over short ones.
-    heard = torch.arange(1, t + 1).to(q)[:, None] if causal else float(t)
-    return (scores.tril() if causal else scores) @ v / heard
+    heard = torch.arange(1, t + 1).to(q)[:, None] if hearing.causal else float(t)
+    return (scores.tril() if hearing.causal else scores) @ v / heard
 
 
-def _kernel(q: Heads, k: Heads, v: Heads, own: Own, causal: bool) -> Heads:
+def _kernel(q: Heads, k: Heads, v: Heads, own: Own, hearing: Hearing) -> Heads:
     # exp(-|q - k|^2 / (2 sqrt d)), and the part of |q|^2 is the same for all keys.
     scores = (q @ k.transpose(2, 3) - k.square().sum(-1)[:, :, None] / 2) / sqrt(q.shape[-1])
-    if causal:
+    if hearing.causal:
         later = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).triu(1)
         scores = scores.masked_fill(later, -torch.inf)
     return scores.softmax(dim=-1) @ v
 
 
-def _momentum(q: Heads, k: Heads, v: Heads, own: Own, causal: bool) -> Heads:
-    return _softmax(q, k, v, own, causal) + decayed(v, own["decay"].sigmoid())
+def _momentum(q: Heads, k: Heads, v: Heads, own: Own, hearing: Hearing) -> Heads:
+    return _softmax(q, k, v, own, hearing) + decayed(v, _decay(v, own, hearing))
+
+
+def _normalised(q: Heads, k: Heads, v: Heads, own: Own, hearing: Hearing) -> Heads:
+    decay = _decay(v, own, hearing)
+    before = torch.arange(v.shape[2], device=v.device).clamp(min=1)
+    return _softmax(q, k, v, own, hearing) + decayed(v, decay) / summed_weights(decay, before).to(v.dtype)[..., None]
+
+
+def _of_keys(q: Heads, k: Heads, v: Heads, own: Own, hearing: Hearing) -> Heads:
+    return _softmax(q, k + decayed(k, _decay(k, own, hearing)), v, own, hearing)
+
+
+def _decay(like: Heads, own: Own, hearing: Hearing) -> Float[Tensor, "h"]:
+    """The decay of every head: learned, in (0, 1) as the logistic function of a weight, or given."""
+    if hearing.eta is None:
+        return own["decay"].sigmoid()
+    return torch.full(like.shape[1:2], hearing.eta, dtype=torch.float64, device=like.device)
 
 
 def decayed(values: Heads, decay: Float[Tensor, "h"]) -> Heads:
     """sum_(i < t) decay^(t - i) v_i of every head and token t: the second term of momentum attention (Dai et al. 2023)."""
-    return decay.to(values.dtype)[:, None, None] * velocities(values, decay)
+    return velocities(values, decay, times=decay)
 
 
 def angles(t: int, width: int) -> Float[Tensor, "t f"]:
@@ -163,12 +192,22 @@ def turned(vectors: Heads) -> Heads:
 
 
 ATTENTIONS: Mapping[str, Mixing] = {
-    "softmax": _attention("softmax(Q K') V (Vaswani et al. 2017)", _softmax),
+    "softmax": _attention("softmax(Q K') V (Vaswani et al. 2017)", _softmax, masks=True),
     "linear": _attention("Q K' V, a mean over what is heard", _linear),
     "momentum": _attention(
         "softmax attention and a decayed sum of values, the decay learned for each head (Dai et al. 2023)",
         _momentum,
         decays=True,
+        masks=True,
+    ),
+    "momentum-normalised": _attention(
+        "softmax attention and a decayed mean of values", _normalised, decays=True, masks=True
+    ),
+    "momentum-keys": _attention(
+        "softmax attention to keys to each of which a decayed sum of those before is added",
+        _of_keys,
+        decays=True,
+        masks=True,
     ),
     "itself": _attention("softmax(X X') X: no queries, keys or values of its own", _softmax, projects=False),
     "kernel": _attention("a Gaussian kernel of queries and keys (Nadaraya 1964, Watson 1964)", _kernel),

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from kshot.errors import KshotError
 from kshot.synth.networks.layers import Design, Layers, layers, layers_start, normed, passed
 from kshot.synth.networks.mixing import Shape, linear, linear_start
 from kshot.synth.networks.network import Network, Weights
@@ -28,6 +29,8 @@ def transformer(width: int, pairs: int, shape: Shape, design: Design = _GPT) -> 
     Raises UnknownName, and KshotError for parts that do not go together.
     """
     plan = layers(shape, design)
+    if not design.causal and design.positions != "none":
+        raise KshotError(f"a set has no order, and positions are {design.positions}; what works is positions='none'")
     return Network(start=partial(_start, plan, width, pairs), says=partial(_says, plan), causal=design.causal)
 
 

@@ -1,0 +1,89 @@
+"""``kshot list``: what there is, by name."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from kshot.errors import UnknownName
+
+
+def list_names(
+    kind: Annotated[str, Parameter(help="One of tasks, methods, models, measures, parts, experiments, transforms.")], /
+) -> None:
+    """What there is: tasks, methods, models, measures, parts of an explanation, experiments, or transforms."""
+    if kind not in KINDS:
+        raise UnknownName("kind of name", kind, KINDS)
+    rows = KINDS[kind]()
+    width = max(len(name) for name in rows)
+    for name, about in rows.items():
+        print(f"{name:<{width}}  {about}")
+
+
+# Each table stands beside the code it names, which is slow to import: a list waits for its own only.
+def _tasks() -> dict[str, str]:
+    from kshot.data import TASKS
+
+    return {
+        name: f"{entry.about} ({entry.kind}{', fetched once' if entry.needs_network else ''})"
+        for name, entry in TASKS.items()
+    }
+
+
+def _methods() -> dict[str, str]:
+    from kshot.adapt import METHODS
+
+    return {name: _first_line(method) for name, method in METHODS.items()}
+
+
+def _models() -> dict[str, str]:
+    from kshot.model.sources import MODELS
+
+    return {name: f"{model.caption}; {model.about}" for name, model in MODELS.items()}
+
+
+def _measures() -> dict[str, str]:
+    from kshot.measure import MEASURES, OF_DEMONSTRATIONS, OF_PREDICTORS
+    from kshot.measure.calibrate import SCORES
+    from kshot.measure.ensemble import ENSEMBLES
+
+    rules = {name: f"scoring rule: {_first_line(rule)}" for name, rule in SCORES.items()}
+    ensembles = {name: f"rule of an ensemble: {_first_line(rule)}" for name, rule in ENSEMBLES.items()}
+    inner = {name: f"of demonstrations: {_first_line(measure)}" for name, measure in OF_DEMONSTRATIONS.items()}
+    pairs = {name: f"of two predictors: {_first_line(measure)}" for name, measure in OF_PREDICTORS.items()}
+    return {name: _first_line(measure) for name, measure in MEASURES.items()} | inner | pairs | rules | ensembles
+
+
+def _first_line(thing: Any) -> str:
+    return (thing.__doc__ or "").strip().splitlines()[0]
+
+
+def _parts() -> dict[str, str]:
+    from kshot.study.explain import PARTS
+    from kshot.study.hypotheses.battery import PARTS as BATTERY
+
+    both = {"explain": PARTS, "hypotheses": BATTERY}
+    return {name: f"{word}: {part.name}" for word, parts in both.items() for name, part in parts.items()}
+
+
+def _experiments() -> dict[str, str]:
+    from kshot.study.synth.catalogue import EXPERIMENTS
+
+    return {name: f"{one.about} ({one.source})" for name, one in EXPERIMENTS.items()}
+
+
+def _transforms() -> dict[str, str]:
+    from kshot.transform import TRANSFORMS
+
+    return {name: f"keeps {', '.join(sorted(one.keeps)) or 'nothing'}" for name, one in TRANSFORMS.items()}
+
+
+KINDS: dict[str, Callable[[], dict[str, str]]] = {
+    "tasks": _tasks,
+    "methods": _methods,
+    "models": _models,
+    "measures": _measures,
+    "parts": _parts,
+    "experiments": _experiments,
+    "transforms": _transforms,
+}

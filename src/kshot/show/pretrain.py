@@ -1,0 +1,191 @@
+"""The page and the terminal's text of ``kshot pretrain``. It reads records and computes nothing."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kshot.show import words
+from kshot.show.explain_rows import finite, overall
+from kshot.show.synth import line_figures
+from kshot.show.templates import templates
+from kshot.show.words import Row
+
+_WIDTH = 100
+_IN_CONTEXT = {
+    "copy_accuracy": "random tokens copied: accuracy",
+    "copy_nats": "random tokens copied: nats a token",
+    "nats_by_distance": "a pair seen once before: nats",
+    "prompt_accuracy": "prompts of the mixture: accuracy",
+    "repeated": "runs of four tokens that came before",
+    "rank_one": "tokens that were the most probable",
+    "order_flips": "prompts of the mixture: answers that another order changes",
+}
+
+
+def page(kshot: Mapping[str, Any]) -> str:
+    """The page as HTML text, one self-contained file, the same for the same record (the value of ``kshot`` in results.json)."""
+    return templates().get_template("pretrain.html.j2").render(_view(finite(words.clean(kshot))))
+
+
+def text(kshot: Mapping[str, Any]) -> str:
+    """What every network came to, and what to do with it, in lines of at most 100 columns."""
+    ours = finite(words.clean(kshot))
+    file = io.StringIO()
+    console = Console(file=file, width=_WIDTH, color_system=None, highlight=False)
+    console.print(Text(answer(ours)))
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    columns = _columns(ours)
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row in lines(ours):
+        table.add_row(row["name"], *(row["values"][name] for name in columns))
+    console.print(table)
+    for row in gains(ours):
+        console.print(Text(f"{row['name']}: {row['said']}"))
+    if saved := _saved(ours):
+        console.print(Text(f"Try one: kshot generate <folder of the run>/{saved[0]}"))
+    return "".join(row.rstrip() + "\n" for row in file.getvalue().splitlines())
+
+
+def answer(kshot: Row) -> str:
+    """The best network by the loss that it was trained for, and what is below it."""
+    corpus, plan = kshot["corpus"], kshot["plan"]
+    found = [(row["values"], row["name"]) for row in lines(kshot) if row["best"] is not None]
+    read = f"After {words.count(plan['tokens'])} tokens of {corpus['name']}"
+    scored = [(row["best"], row["name"]) for row in lines(kshot) if row["best"] is not None and not row["floor"]]
+    floors = [(row["best"], row["name"]) for row in lines(kshot) if row["best"] is not None and row["floor"]]
+    if not found or not scored:
+        losses = [row for row in _rows(kshot) if row["measure"] == "validation_loss" and row["value"] is not None]
+        said = [f"{row['variant']} {row['value']:.3f}" for row in losses]
+        return f"{read} the held-out loss is {words.listed(said)} nats." if said else "Nothing was grown."
+    least, name = min(scored)
+    beside = "; ".join(f"{own} {_short(value)}" for value, own in floors)
+    whose = f"of the best of {len(scored)} networks, {name}," if len(scored) > 1 else f"of {name}"
+    return f"{read} the held-out perplexity {whose} is {_short(least)}" + (f" ({beside})." if beside else ".")
+
+
+def lines(kshot: Row) -> list[dict[str, Any]]:
+    """A row of the table for every network, and for what stands below and above them."""
+    by_name: dict[str, dict[str, Row]] = {}
+    for row in _rows(kshot):
+        if row["measure"] in ("perplexity", "bits_per_byte", "parameters", "tokens_per_second", "validation_loss"):
+            name, _, rest = str(row["variant"]).partition(", ")
+            key = f"{row['measure']}, {rest}" if row["measure"] in ("perplexity", "bits_per_byte") else row["measure"]
+            by_name.setdefault(name, {})[key] = row
+    longest = _contexts(kshot)[-1:]
+    found = []
+    for name, own in by_name.items():
+        floor = "parameters" not in own
+        values = {}
+        for column, key in _columns(kshot).items():
+            chosen = own.get(key)
+            if chosen is None and floor and key.partition(", ")[2] in longest:
+                # What counts, or knows, reads all there is before a token.
+                chosen = next((row for at, row in own.items() if at.startswith(key.partition(", ")[0])), None)
+            values[column] = "" if chosen is None or chosen["value"] is None else _value(column, chosen["value"])
+        best = [row["value"] for key, row in own.items() if key.startswith("perplexity") and row["value"] is not None]
+        found.append({"name": name, "values": values, "best": min(best) if best else None, "floor": floor})
+    return found
+
+
+def gains(kshot: Row) -> list[dict[str, str]]:
+    """By how much networks are less surprised than the first, at the longest context."""
+    longest, found = (_contexts(kshot) or [""])[-1], []
+    for row in _rows(kshot):
+        if row["measure"] != "nats_gained" or row["value"] is None or longest not in str(row["variant"]):
+            continue
+        name, _, base = str(row["variant"]).split(", ")
+        way, sign = ("better", 1) if row["value"] >= 0 else ("worse", -1)
+        bounds = sorted(sign * row[name] for name in ("low", "high")) if row["low"] is not None else []
+        interval = f" (95 %: {bounds[0]:.4f} to {bounds[1]:.4f})" if bounds else ""
+        said = f"{abs(row['value']):.4f} nats a token {way} than {base.removeprefix('over ')}{interval}"
+        if bounds and bounds[0] <= 0:
+            said += ", which may be nothing"
+        found.append({"name": name, "said": said.replace("-", "−")})
+    return found
+
+
+def in_context(kshot: Row) -> tuple[list[str], list[dict[str, Any]]]:
+    """Networks by name, and what each came to in what is asked of all of them in context."""
+    names: dict[str, None] = {}
+    found: dict[str, dict[str, str]] = {}
+    for row in _rows(kshot):
+        if row["measure"] in _IN_CONTEXT and row["value"] is not None:
+            name, _, rest = str(row["variant"]).partition(", ")
+            names[name] = None
+            what = f"{_IN_CONTEXT[row['measure']]}{f', {rest}' if rest else ''}"
+            null = "" if row.get("null") is None else _short(row["null"])
+            own = found.setdefault(what, {"null": null})
+            interval = "" if row["low"] is None else f" ({row['low']:.3g} to {row['high']:.3g})"
+            own[name] = f"{row['value']:.3f}{interval}"
+    return list(names), [{"what": what, "values": own} for what, own in found.items()]
+
+
+def _rows(kshot: Row) -> list[Row]:
+    """Rows over seeds where there are several, else those of the seed."""
+    return overall(kshot.get("measures") or [])
+
+
+def _contexts(kshot: Row) -> list[str]:
+    """Lengths of context, the shortest first, as variants have them."""
+    found = {
+        str(row["variant"]).partition(", ")[2] for row in kshot.get("measures") or () if row["measure"] == "perplexity"
+    }
+    return sorted((own for own in found if own.startswith("context")), key=lambda own: int(own.rpartition(" ")[2]))
+
+
+def _columns(kshot: Row) -> dict[str, str]:
+    """Columns of the table, and what stands in them."""
+    contexts = _contexts(kshot)
+    by_context = {f"perplexity, {own}": f"perplexity, {own}" for own in contexts}
+    bits = {"bits a byte": f"bits_per_byte, {contexts[-1]}"} if contexts else {"held-out loss": "validation_loss"}
+    return {"parameters": "parameters", **by_context, **bits, "tokens/s": "tokens_per_second"}
+
+
+def _value(column: str, value: words.Number) -> str:
+    if column in ("parameters", "tokens/s"):
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if column == "bits a byte" else _short(value)
+
+
+def _short(value: words.Number) -> str:
+    return f"{value:,.4g}"
+
+
+def _saved(kshot: Row) -> list[str]:
+    return [str(cell["saved"]) for cell in kshot.get("cells") or () if cell.get("saved")]
+
+
+def _view(kshot: Row) -> dict[str, Any]:
+    """What the template needs: plain values, every text still to be escaped, figures as SVG."""
+    version, settings, corpus = str(kshot.get("version") or ""), kshot.get("settings") or {}, kshot["corpus"]
+    asked = [
+        ("text", f"{corpus['name']}, {words.count(corpus['tokens'])} tokens"),
+        ("objective", str(kshot["plan"]["objective"])),
+        ("size", str(settings.get("size") or "")),
+        ("seeds", words.listed(settings.get("seed") or [])),
+    ]
+    return {
+        "version": version,
+        "kicker": f"kshot pretrain {version}".strip(),
+        "title": "Language models grown from text",
+        "asked": [(name, said) for name, said in asked if said],
+        "answer": answer(kshot),
+        "columns": list(_columns(kshot)),
+        "lines": lines(kshot),
+        "gains": gains(kshot),
+        "asked_in_context": in_context(kshot),
+        "figures": line_figures(kshot.get("pictures") or (), "curves"),
+        "saved": _saved(kshot),
+        "plan": words.facts({**kshot["plan"], **{f"text_{name}": value for name, value in corpus.items()}}),
+        "notes": [str(note) for note in kshot.get("notes") or ()],
+        "command": words.command(kshot.get("argv")),
+        "model": [],
+        "environment": words.facts(kshot.get("environment") or {}),
+        "settings": words.facts(settings),
+    }

@@ -1,0 +1,1 @@
+"""Language models grown from text: what is grown, on what, and how it is judged."""

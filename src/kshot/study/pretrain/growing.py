@@ -1,0 +1,198 @@
+"""A language model grown on text: its loss, what it is seen to do along training, and how it is judged at the end."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from kshot.measure.perplexity import Reading, Surprise, bits_per_byte, perplexity
+from kshot.model.tree import Scored
+from kshot.pretrain.objectives import IGNORED, OBJECTIVES, Lesson
+from kshot.pretrain.packed import Packed
+from kshot.seeds import stream
+from kshot.study.figures import figure
+from kshot.study.pretrain.corpus import Tokens
+from kshot.study.pretrain.plan import Arm, Plan
+from kshot.study.synth.experiment import Given
+from kshot.study.synth.growing import grown, on_batches, picture
+from kshot.synth.networks.language import Language
+from kshot.synth.networks.network import Weights, parameters
+from kshot.synth.train import Trained
+
+# Texts are judged so many tokens at a time: what they are read with is not larger than training's.
+_AT_ONCE = 8_192
+# The seed of what is looked at along training.
+_LOOKED = 1
+# The loss at the end of training is that of this share of the steps.
+_LAST = 0.05
+# A loss is set against so many before it.
+_BEFORE, _FAR, _NATS = 50, 10.0, 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Grown:
+    """A network after training, and figures and pictures of how it went."""
+
+    language: Language
+    done: Trained
+    rows: list[dict[str, Any]]
+    pictures: list[dict[str, Any]]
+    notes: list[str]
+
+
+def grow(given: Given, tokens: Tokens, plan: Plan, arm: Arm, objective: str) -> Grown:
+    """A network trained as planned; NumericError where a loss is no number, DataError for too little text."""
+    size = tokens.marks.vocabulary
+    language = arm.language(size, plan.context, plan.shape)
+    watched = _watched(tokens, plan, objective)
+
+    training = plan.training
+    size_of_part = (plan.batch // training.parts, plan.context)
+
+    def make(number: int) -> tuple[Tensor, ...]:
+        return as_tensors(lesson(tokens, tokens.train, objective, (given.seed, number), size_of_part))
+
+    def look(step: int, weights: Weights) -> dict[str, float]:
+        with torch.no_grad():
+            found = [
+                float(loss_of(language, weights, *(own.to(given.device) for own in as_tensors(one)))) for one in watched
+            ]
+        return {"validation": float(np.mean(found))}
+
+    def loss(weights: Weights, *batch: Tensor) -> Tensor:
+        return loss_of(language, weights, *batch)
+
+    done = grown(
+        given, arm.name, language, on_batches(given, make, training, loss), training, looks=plan.looks, look=look
+    )
+    pace = len(done.losses) * plan.batch * plan.context / done.seconds if done.seconds else 0.0
+    last = done.losses[-max(1, round(_LAST * len(done.losses))) :]
+    seen = done.along("validation")
+    rows = [
+        figure("parameters", (arm.name,), value=float(parameters(done.weights))),
+        figure("training_loss", (arm.name,), value=float(np.mean(last)), unit="nats", n=len(last)),
+        figure("validation_loss", (arm.name,), value=seen[-1][1] if seen else None, unit="nats", n=len(watched)),
+        figure("tokens_per_second", (arm.name,), value=pace, n=len(done.losses)),
+    ]
+    return Grown(
+        language=language,
+        done=done,
+        rows=rows,
+        pictures=_pictures(done, plan, arm),
+        notes=_jumped(arm, given, done.losses),
+    )
+
+
+def _watched(tokens: Tokens, plan: Plan, objective: str) -> list[Lesson]:
+    """Held-out rows that are looked at along training, the same for every seed; all that there are where they are few."""
+    rows = min(plan.looked, tokens.valid.rows(plan.context))
+    at_once = min(max(1, rows), max(1, _AT_ONCE // plan.context))
+    count = max(1, rows // at_once)
+    return [lesson(tokens, tokens.valid, objective, (_LOOKED, i), (at_once, plan.context)) for i in range(count)]
+
+
+def jumps(losses: Sequence[float]) -> list[tuple[int, float, float]]:
+    """Steps whose loss is far above those just before: their number from 1, the median before, and the loss.
+
+    Far is ten times as far as the middle half of the steps before reach, and half a nat at least; of a jump that lasts
+    its first step alone.
+    """
+    found: list[tuple[int, float, float]] = []
+    for step in range(_BEFORE, len(losses)):
+        low, middle, high = np.quantile(losses[step - _BEFORE : step], [0.25, 0.5, 0.75])
+        if losses[step] - middle > max(_FAR * (high - low), _NATS) and (not found or step - found[-1][0] > _BEFORE):
+            found.append((step + 1, float(middle), float(losses[step])))
+    return found
+
+
+def _jumped(arm: Arm, given: Given, losses: Sequence[float]) -> list[str]:
+    return [
+        f"{arm.name}: the loss jumped from {before:.2f} to {now:.2f} nats at step {step} of {len(losses)}, whose batch is "
+        f"number {step - 1} of seed {given.seed}"
+        for step, before, now in jumps(losses)
+    ]
+
+
+def _pictures(done: Trained, plan: Plan, arm: Arm) -> list[dict[str, Any]]:
+    points = done.along("validation")
+    read = [(step * plan.batch * plan.context, value) for step, value in points]
+    spent = [(step * done.seconds / max(1, len(done.losses)), value) for step, value in points]
+    y = "nats a token"
+    return [
+        picture("validation loss by tokens", x="tokens read", y=y, lines={arm.name: read}, log_x=True),
+        picture("validation loss by seconds", x="seconds of training", y=y, lines={arm.name: spent}, log_x=True),
+    ]
+
+
+def lesson(tokens: Tokens, packed: Packed, objective: str, drawn: tuple[int, int], size: tuple[int, int]) -> Lesson:
+    """What is read and said of ``size`` (rows, tokens) of a text, ``drawn`` by a seed and a step."""
+    rows = packed.batch(*drawn, *size)
+    return OBJECTIVES[objective](rows, tokens.marks, stream(drawn[0], "lesson", objective, drawn[1]))
+
+
+def as_tensors(own: Lesson) -> tuple[Tensor, ...]:
+    """What is read, what is to be said, and what all hear, where there is such."""
+    parts = (own.read, own.said) if own.heard is None else (own.read, own.said, own.heard)
+    return tuple(map(torch.from_numpy, parts))
+
+
+def loss_of(
+    language: Language,
+    weights: Weights,
+    read: Int[Tensor, "b t"],
+    said: Int[Tensor, "b t"],
+    heard: Int[Tensor, "b"] | None = None,
+) -> Float[Tensor, ""]:
+    """The mean surprise at all tokens that are to be said, in nats; the head reads no other places."""
+    known, places = language.reads(weights, read, heard).flatten(0, 1), said.flatten()
+    if (said == IGNORED).any():
+        chosen = torch.nonzero(places != IGNORED)[:, 0]
+        known, places = known[chosen], places[chosen]
+    return torch.nn.functional.cross_entropy(language.head(weights, known), places)
+
+
+def judged(
+    language: Language, weights: Weights, asked: Sequence[Reading], variant: str, *, say: Callable[[str], None]
+) -> tuple[list[dict[str, Any]], list[Surprise]]:
+    """Perplexity and bits a byte of held-out text at every length of context, and what they are made of."""
+    rows, found = [], []
+    for one in asked:
+        say(f"{variant}, reading held-out text {one.context} tokens at a time")
+        found.append(one.surprise(said_of(language, weights, one.sequences)))
+        rows += figures(found[-1], (variant, f"context {one.context}"))
+    return rows, found
+
+
+def figures(found: Surprise, variant: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of what a text was read with."""
+    value, low, high = perplexity(found)
+    return [
+        figure("perplexity", variant, value=value, low=low, high=high, n=found.tokens, unit="tokens"),
+        figure("bits_per_byte", variant, value=bits_per_byte(found), n=found.bytes, unit="bits"),
+    ]
+
+
+def said_of(language: Language, weights: Weights, asked: Sequence[Scored]) -> list[Float[np.ndarray, "_"]]:
+    """The log-probability of every scored token of sequences, in nats; the network is causal."""
+    place = next(iter(weights.values())).device
+    found: list[np.ndarray] = [np.zeros(0)] * len(asked)
+    order = sorted(range(len(asked)), key=lambda i: len(asked[i].tokens))
+    while order:
+        longest = len(asked[order[-1]].tokens)
+        some, order = order[-max(1, _AT_ONCE // longest) :], order[: -max(1, _AT_ONCE // longest)]
+        rows = np.zeros((len(some), longest), dtype=np.int64)
+        for row, i in enumerate(some):
+            # What is put behind a text changes nothing of it.
+            rows[row, : len(asked[i].tokens)] = asked[i].tokens
+        with torch.no_grad():
+            known = language.reads(weights, torch.from_numpy(rows).to(place), None)
+            for row, i in enumerate(some):
+                begin, end = asked[i].start, len(asked[i].tokens)
+                logits = language.head(weights, known[row, begin - 1 : end - 1]).double()
+                said = torch.from_numpy(rows[row, begin:end, None]).to(place)
+                found[i] = logits.log_softmax(-1).gather(1, said)[:, 0].cpu().numpy()
+    return found

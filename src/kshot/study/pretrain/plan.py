@@ -1,0 +1,153 @@
+"""What is grown: a network of a shape, trained on so many tokens, once for each kind of attention that is asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from kshot.devices import together
+from kshot.study.pretrain_settings import LEARNED, PretrainSettings
+from kshot.synth.networks.language import DESIGNS, LANGUAGES, Language, layered
+from kshot.synth.networks.mixing import Shape
+from kshot.synth.train import Training
+
+_SOFTMAX = "softmax"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A network's shape, and how much is read at a time and in all: ``batch`` rows of ``context`` tokens a step.
+
+    ``warmup`` is a share of the steps. The rows of a step are read in ``accumulate`` parts by each process. Validation reads ``looked`` rows at each of ``looks`` along training, and at the end
+    documents of at most ``judged`` tokens in all.
+    """
+
+    shape: Shape
+    vocabulary: int
+    context: int
+    batch: int
+    tokens: int
+    learning_rate: float
+    schedule: str = "cosine"
+    warmup: float = 0.05
+    precision: str = "float32"
+    optimiser: str = "adamw"
+    accumulate: int = 1
+    looks: int = 8
+    looked: int = 32
+    judged: int | None = None
+
+    @property
+    def steps(self) -> int:
+        return max(1, round(self.tokens / (self.batch * self.context)))
+
+    @property
+    def contexts(self) -> tuple[int, ...]:
+        """Lengths at which text is read at the end: a quarter, a half, and all that training read at once."""
+        return tuple(sorted({max(4, self.context // part) for part in (4, 2, 1)}))
+
+    @property
+    def training(self) -> Training:
+        """The betas and the decay that are usual for language models, and clipped gradients."""
+        return Training(
+            steps=self.steps,
+            batch=self.batch,
+            learning_rate=self.learning_rate,
+            schedule=self.schedule,
+            warmup=round(self.warmup * self.steps),
+            weight_decay=0.1,
+            betas=(0.9, 0.95),
+            clip=1.0,
+            precision="bfloat16" if self.precision == "bfloat16" else "float32",
+            optimiser=self.optimiser,
+            parts=self.accumulate * together()[1],
+        )
+
+
+PLANS: Mapping[str, Plan] = {
+    "smoke": Plan(
+        shape=Shape(layers=2, heads=4, width=128, spread=None),
+        vocabulary=1_024,
+        context=128,
+        batch=16,
+        tokens=500_000,
+        learning_rate=3e-3,
+        judged=20_000,
+    ),
+    "full": Plan(
+        shape=Shape(layers=4, heads=4, width=128, spread=None),
+        vocabulary=2_048,
+        context=256,
+        batch=32,
+        tokens=8_000_000,
+        learning_rate=3e-3,
+        looks=16,
+        looked=64,
+        judged=200_000,
+    ),
+    # Dai et al. 2023, section 5, but for Adam's betas of (0.9, 0.98) and gradients clipped at 2.
+    "paper": Plan(
+        shape=Shape(layers=24, heads=16, width=1_024),
+        vocabulary=50_257,
+        context=1_024,
+        batch=512,
+        tokens=500_000 * 512 * 1_024,
+        learning_rate=3e-4,
+        schedule="linear",
+        warmup=0.04,
+        looks=24,
+        looked=256,
+    ),
+}
+
+
+def planned(asked: PretrainSettings) -> Plan:
+    """The plan of a size with what the settings say otherwise."""
+    plan = PLANS[asked.size]
+    shape = {name: getattr(asked, name) for name in ("layers", "heads", "width") if getattr(asked, name) is not None}
+    own = ("tokens", "context", "vocabulary", "batch", "learning_rate")
+    given = {name: getattr(asked, name) for name in own if getattr(asked, name) is not None}
+    schedule = plan.schedule if asked.size == "paper" and asked.schedule == "cosine" else asked.schedule
+    return replace(
+        plan,
+        shape=replace(plan.shape, **shape),
+        schedule=schedule,
+        precision=asked.precision,
+        optimiser=asked.optimiser,
+        accumulate=asked.accumulate,
+        **given,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One network among those that are compared: a kind, its attention, and the decay of its momentum (None: learned)."""
+
+    network: str
+    attention: str = _SOFTMAX
+    eta: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called where others differ in nothing but attention.
+
+        >>> Arm(network="llama", attention="momentum", eta=0.6).name
+        'momentum 0.6'
+        """
+        if "momentum" in self.attention:
+            return f"{self.attention} {LEARNED if self.eta is None else f'{self.eta:g}'}"
+        return self.attention if self.network in DESIGNS else self.network
+
+    def language(self, vocabulary: int, length: int, shape: Shape) -> Language:
+        """The network; KshotError for parts that do not go together."""
+        if self.network not in DESIGNS:
+            return LANGUAGES[self.network](vocabulary, length, shape)
+        design = replace(DESIGNS[self.network], mixing=self.attention, eta=self.eta)
+        return layered(vocabulary, length, shape, design)
+
+
+def arms(asked: PretrainSettings) -> tuple[Arm, ...]:
+    """Every network that is grown: each kind of attention, those with momentum once for each decay."""
+    return tuple(
+        Arm(network=str(asked.network), attention=attention, eta=None if eta == LEARNED else float(eta))
+        for attention in asked.attention
+        for eta in (asked.eta if "momentum" in attention else (LEARNED,))
+    )

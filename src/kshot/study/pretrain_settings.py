@@ -1,0 +1,122 @@
+"""Every option of ``kshot pretrain`` with its default, in one place."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kshot.errors import KshotError, UnknownName
+from kshot.study.options import flag, option, read, within
+
+# Names of ``synth.networks.language``: those whose attention can be chosen, and the others.
+ATTENDING = ("llama", "transformer", "attention-only", "encoder")
+NETWORKS = (*ATTENDING, "rnn", "gru", "lstm", "mamba", "mambaformer", "neural-ngram")
+# Names of ``synth.networks.mixing``; those with momentum have a decay.
+ATTENTIONS = ("softmax", "momentum", "momentum-normalised", "momentum-keys", "linear")
+LEARNED = "learned"
+_COUNTS = ("tokens", "context", "vocabulary", "batch", "layers", "heads", "width", "accumulate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainSettings:
+    """What is grown from texts, and how."""
+
+    tasks: tuple[str, ...] = option(
+        (),
+        "Texts to learn from: .txt, .jsonl or .parquet files, .gz of them, folders, hf:org/name. Of a folder with files "
+        "train and valid the second is held out, of anything else a twentieth.",
+        word="TEXT",
+    )
+    network: str | None = option(
+        None,
+        "llama, transformer, attention-only, rnn, gru, lstm, mamba, mambaformer or neural-ngram; by default llama, and encoder for mlm.",
+    )
+    attention: tuple[str, ...] = option(
+        ("softmax",), "softmax, momentum, momentum-normalised, momentum-keys or linear; of several each is grown."
+    )
+    eta: tuple[str, ...] = option(
+        (LEARNED,), "Decays of momentum between 0 and 1, or learned; of several each is grown."
+    )
+    objective: Literal["causal", "prefix", "mlm"] = option(
+        "causal", "What is said: the next token, the rest of a text from its beginning, or hidden tokens."
+    )
+    size: Literal["smoke", "full", "paper"] = option(
+        "smoke", "How large, and how much is read: a look, a million parameters, or as published."
+    )
+    seed: tuple[int, ...] = option((0,), "Seeds; each begins with its own weights and reads in its own order.")
+    tokens: int | None = option(None, "Tokens that training reads, by default as many as the size says.")
+    context: int | None = option(None, "Tokens of a row.")
+    vocabulary: int | None = option(None, "Tokens of a vocabulary learned from the texts.")
+    tokenizer: str | None = option(None, "A model whose vocabulary is taken instead.")
+    batch: int | None = option(None, "Rows of a step.")
+    layers: int | None = option(None, "Layers of the network.")
+    heads: int | None = option(None, "Heads of a layer.")
+    width: int | None = option(None, "Width of a token.")
+    learning_rate: float | None = option(None, "The greatest learning rate.")
+    schedule: Literal["cosine", "linear", "constant"] = option("cosine", "The learning rate behind the warm-up.")
+    optimiser: Literal["adamw", "adafactor", "sgd"] = option("adamw", "What moves the weights.")
+    accumulate: int = option(1, "Parts in which the rows of a step are read, one after another.")
+    precision: Literal["float32", "bfloat16"] = option(
+        "float32", "Of the products in training; weights and sums stay in float32."
+    )
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "Where networks are grown.")
+    output_path: str | None = option(
+        None, "Folder of the records and models; the same command goes on where it stopped."
+    )
+
+
+def make_pretrain_settings(**options: Any) -> PretrainSettings:
+    """Settings that make sense; UnknownName or KshotError in one line where they do not."""
+    asked = read(PretrainSettings, options)
+    if not asked["tasks"]:
+        raise KshotError("needed is a text to learn from; as in: pretrain notes.txt")
+    if asked["network"] is None:
+        asked["network"] = "encoder" if asked["objective"] == "mlm" else "llama"
+    if asked["network"] not in NETWORKS:
+        raise UnknownName("network", asked["network"], NETWORKS)
+    for name in _COUNTS:
+        if asked[name] is not None:
+            within(name, asked[name], 1)
+    if asked["vocabulary"] is not None and asked["tokenizer"] is not None:
+        raise KshotError("--vocabulary learns a vocabulary and --tokenizer takes one; give one of the two")
+    rate = asked["learning_rate"]
+    if rate is not None and not (isinstance(rate, int | float) and 0 < rate < math.inf):
+        raise KshotError(f"--learning-rate {rate!r}: what works is a number above 0")
+    _check_attention(asked)
+    return PretrainSettings(**asked)
+
+
+def _check_attention(asked: dict[str, Any]) -> None:
+    for name in ("attention", "eta"):
+        if not asked[name]:
+            raise KshotError(f"{flag(name)} is empty; give at least one")
+    for name in asked["attention"]:
+        if name not in ATTENTIONS:
+            raise UnknownName("kind of attention", name, ATTENTIONS)
+    asked["eta"] = tuple(_decay(word) for word in asked["eta"])
+    network, others = asked["network"], [name for name in asked["attention"] if name != "softmax"]
+    if others and network not in ATTENDING:
+        raise KshotError(
+            f"--attention {others[0]}: a network {network} has its own way; what works is {', '.join(ATTENDING)}"
+        )
+    if (network == "encoder") != (asked["objective"] == "mlm"):
+        raise KshotError(
+            f"--network {network} with --objective {asked['objective']}: hidden tokens are for an encoder, and for it alone"
+        )
+    if asked["objective"] == "mlm" and any(name != "linear" for name in others):
+        raise KshotError(
+            f"--attention {others[0]} hears what came before alone, and an encoder hears all; give softmax"
+        )
+    if asked["objective"] == "prefix" and (network not in ATTENDING or "linear" in others):
+        raise KshotError("--objective prefix needs softmax attention, with momentum or without")
+
+
+def _decay(word: Any) -> str:
+    if word == LEARNED:
+        return LEARNED
+    try:
+        eta = float(word)
+    except ValueError:
+        eta = math.nan
+    if not 0 < eta < 1:
+        raise KshotError(f"--eta {word}: what works is {LEARNED}, or a number between 0 and 1")
+    return f"{eta:g}"

@@ -1,0 +1,299 @@
+"""``kshot pretrain`` as a run: its records and models, what is resumed, its page, its words, and what is refused."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kshot import cli
+from kshot.errors import DataError, KshotError, UnknownName
+from kshot.measure.perplexity import perplexity, surprise
+from kshot.model.load import load_model
+from kshot.pretrain.objectives import IGNORED
+from kshot.pretrain.text import END
+from kshot.show import pretrain as shown
+from kshot.study import inquiry, pretraining
+from kshot.study.pretrain import corpus as corpora
+from kshot.study.pretrain.corpus import Corpus, corpus_of, in_tokens
+from kshot.study.pretrain.growing import as_tensors, jumps, lesson, loss_of
+from kshot.study.pretrain.plan import Arm, arms, planned
+from kshot.study.pretrain_settings import PretrainSettings, make_pretrain_settings
+from kshot.study.pretraining import pretrain
+from kshot.study.side_by_side import Room
+from kshot.synth import train
+from kshot.synth.networks.mixing import Shape
+
+TINY: dict[str, Any] = {
+    "tokens": 1_000, "context": 16, "batch": 4, "vocabulary": 270, "layers": 1, "heads": 2, "width": 16,
+}  # fmt: skip
+TEXTS = [f"The cat number {i} sat on mat {i * i % 7}, and a dog ran after it.\n" * 2 for i in range(60)]
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KSHOT_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "cats.txt"
+    path.write_text(f"{END}\n".join(TEXTS), encoding="utf-8")
+    return path
+
+
+def asked(file: Path, **more: Any) -> PretrainSettings:
+    return make_pretrain_settings(tasks=(str(file),), **{**TINY, "device": "cpu", **more})
+
+
+def rows_of(results: Mapping[str, Any]) -> dict[tuple[str, str, int | None], dict[str, Any]]:
+    return {(row["measure"], row["variant"], row["seed"]): row for row in results["kshot"]["measures"]}
+
+
+def test_models_are_saved_and_say_what_was_measured(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    attention = ("softmax", "momentum", "momentum-normalised")
+    results = pretrain(asked(file, attention=attention, eta=("learned", "0.4"), output_path=str(out))).results
+    rows, valid = rows_of(results), corpus_of([str(file)]).valid
+    names = ["softmax", *(f"{kind} {eta}" for kind in attention[1:] for eta in ("learned", "0.4"))]
+    saved = {cell["part"]: cell.get("saved") for cell in results["kshot"]["cells"]}
+    assert list(saved) == ["n-gram", *names]
+    for name in names:
+        lm = load_model(str(out / saved[name]), dtype="float32", device="cpu")
+        assert (lm.momentum is None) == (name == "softmax")
+        for context in (8, 16):
+            value = perplexity(surprise(lm, valid, context))[0]
+            assert rows["perplexity", f"{name}, context {context}", 0]["value"] == pytest.approx(value, rel=1e-5)
+    assert not (out / "state").exists()
+
+
+def test_what_is_gained_is_paired_over_documents(file: Path) -> None:
+    results = pretrain(asked(file, attention=("softmax", "momentum"), seed=(0, 1))).results
+    rows = rows_of(results)
+    for seed in (0, 1):
+        pair = [rows["perplexity", f"{name}, context 16", seed] for name in ("softmax", "momentum learned")]
+        gained = rows["nats_gained", "momentum learned, context 16, over softmax", seed]
+        assert gained["value"] == pytest.approx(np.log(pair[0]["value"] / pair[1]["value"]))
+        # The documents are the same, so that most of what they vary by is in neither.
+        wide = np.log(pair[0]["high"] / pair[0]["low"])
+        assert gained["low"] < gained["value"] < gained["high"]
+        assert gained["high"] - gained["low"] < wide
+    over = rows["nats_gained", "momentum learned, context 16, over softmax", None]
+    assert over["n"] == gained["n"]
+
+
+class _Stop(Exception):
+    pass
+
+
+def test_killed_anywhere_it_goes_on_to_the_same_figures(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "_SECONDS", 0.0)
+    monkeypatch.setattr(train, "_SHARE", 0.0)
+    whole = pretrain(asked(file)).results["kshot"]
+    offered = train.Kept.offer
+    steps: list[int] = []
+
+    def stops(self: train.Kept, *given: Any, **more: Any) -> None:
+        offered(self, *given, **more)
+        steps.append(1)
+        if len(steps) == 5:
+            raise _Stop
+
+    out = asked(file, output_path=str(tmp_path / "out"))
+    # In this process alone, where a test can stop it.
+    monkeypatch.setattr(inquiry, "room_for", lambda *_: Room(1, torch.get_num_threads()))
+    monkeypatch.setattr(train.Kept, "offer", stops)
+    with pytest.raises(_Stop):
+        pretrain(out)
+    found = pretrain(out).results["kshot"]
+    assert len(steps) == planned(out).steps, "the steps before the kill were not taken again"
+    timed = ("tokens_per_second",)
+    assert [r for r in found["measures"] if r["measure"] not in timed] == [
+        r for r in whole["measures"] if r["measure"] not in timed
+    ]
+    drawn = [[p["lines"] for p in own["pictures"] if "tokens" in p["name"]] for own in (found, whole)]
+    assert drawn[0] == drawn[1]
+
+
+def test_a_run_on_record_grows_nothing_again(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = asked(file, output_path=str(tmp_path / "out"))
+    whole = pretrain(out).results["kshot"]["measures"]
+    monkeypatch.setattr(pretraining, "grow", None)
+    assert pretrain(out).results["kshot"]["measures"] == whole
+
+
+@pytest.mark.parametrize("objective", ["prefix", "mlm"])
+def test_other_objectives_come_to_their_own_loss(objective: str, file: Path) -> None:
+    results = pretrain(asked(file, objective=objective, vocabulary=380, learning_rate=1e-2, tokens=30_000)).results
+    (row,) = [row for row in results["kshot"]["measures"] if row["measure"] == "validation_loss"]
+    assert 0 < row["value"] < 0.5 * np.log(380)
+    assert "held-out loss" in shown.answer(results["kshot"])
+    assert all(cell["saved"] is None for cell in results["kshot"]["cells"])
+
+
+def test_the_loss_is_that_of_the_places_that_are_said(file: Path) -> None:
+    tokens = in_tokens(corpus_of([str(file)]), 380, None, hides=True)
+    arm, shape = Arm(network="encoder"), Shape(layers=1, heads=2, width=16)
+    language = arm.language(380, 16, shape)
+    weights = language.start(torch.Generator().manual_seed(0))
+    own = lesson(tokens, tokens.train, "mlm", (0, 3), (4, 16))
+    logits = language.says(weights, torch.from_numpy(own.read)).double().log_softmax(-1)
+    places = np.argwhere(own.said != IGNORED)
+    by_hand = -np.mean([logits[b, t, own.said[b, t]].item() for b, t in places])
+    assert float(loss_of(language, weights, *as_tensors(own))) == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_text_of_known_entropy_is_read_against_the_truth(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KSHOT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(corpora, "_DRAWN", 300)
+    monkeypatch.setattr(corpora, "_HELD_OUT", 10)
+    found = corpus_of(["ginc"])
+    assert found.surprise is not None
+    assert len(found.surprise) == len(found.valid) == 10
+    results = pretrain(
+        make_pretrain_settings(tasks=("ginc",), device="cpu", **{**TINY, "tokens": 64, "vocabulary": None})
+    ).results
+    rows = rows_of(results)
+    exact, floor = (rows["bits_per_byte", name, 0]["value"] for name in ("exact, who made the text", "n-gram, order 5"))
+    size = sum(len(text.encode()) for text in found.valid)
+    assert exact == pytest.approx(sum(found.surprise) / np.log(2) / size, rel=1e-6)
+    assert exact < floor
+    # Several texts, of which not all are known, have no truth.
+    assert replace(found, surprise=None).hash == found.hash
+
+
+def test_a_folder_with_both_parts_is_taken_as_it_is_parted(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "train.txt").write_text("a b c", encoding="utf-8")
+    (tmp_path / "own" / "valid.jsonl").write_text(json.dumps({"text": "d e"}), encoding="utf-8")
+    found = corpus_of([str(tmp_path / "own")])
+    assert (found.name, found.train, found.valid) == ("own", ("a b c",), ("d e",))
+    both = corpus_of([str(tmp_path / "own"), str(tmp_path / "own")])
+    assert (both.name, both.train) == ("own-own", ("a b c", "a b c"))
+
+
+def test_the_command(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    words = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
+    words += ["--device", "cpu", "--attention", "softmax,momentum", "--eta", "0.5", "--output-path", str(out)]
+    assert cli.status(["pretrain", str(file), *words]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("After ")
+    assert "nats a token" in said
+    assert "kshot generate" in said
+    assert all(len(line) <= 100 for line in said.splitlines() if not line.startswith("Report"))
+    page = (out / "report.html").read_bytes()
+    assert cli.status(["report", str(out)]) == 0
+    assert (out / "report.html").read_bytes() == page
+    ours = json.loads((out / "results.json").read_text(encoding="utf-8"))["kshot"]
+    assert ours["argv"][:3] == ["kshot", "pretrain", str(file)]
+    assert b"momentum 0.5" in page
+
+
+def test_the_page_escapes_names(file: Path) -> None:
+    path = file.rename(file.with_name("<b>bold.txt"))
+    ours = pretrain(asked(path)).results["kshot"]
+    assert "<b>bold" not in shown.page(ours)
+    assert "&lt;b&gt;bold" in shown.page(ours)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"tasks": ()}, KshotError, "needed is a text"),
+        ({"network": "lama"}, UnknownName, "llama"),
+        ({"attention": ("momentun",)}, UnknownName, "momentum"),
+        ({"eta": ("1.0",)}, KshotError, "between 0 and 1"),
+        ({"eta": ("a",)}, KshotError, "between 0 and 1"),
+        ({"network": "lstm", "attention": ("momentum",)}, KshotError, "has its own way"),
+        ({"network": "encoder"}, KshotError, "for an encoder"),
+        ({"network": "lstm", "objective": "prefix"}, KshotError, "needs softmax attention"),
+        ({"attention": ("momentum",), "objective": "mlm"}, KshotError, "an encoder hears all"),
+        ({"vocabulary": 300, "tokenizer": "smollm2-135m"}, KshotError, "give one of the two"),
+        ({"learning_rate": 0.0}, KshotError, "above 0"),
+        ({"tokens": 0}, KshotError, "--tokens 0"),
+        ({"layers": 1.5}, KshotError, "--layers 1.5"),
+    ],
+)
+def test_settings_that_make_no_sense(options: dict[str, Any], error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        make_pretrain_settings(**{"tasks": ("a.txt",), **options})
+
+
+def test_what_cannot_be_learned_from_is_said_before_anything_is_written(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for more, said in (
+        ({"vocabulary": 5_000}, "the text has pairs for"),
+        ({"context": 4_000}, "what works is --context"),
+        ({"width": 15}, "what works is a multiple of"),
+    ):
+        with pytest.raises(KshotError, match=said):
+            pretrain(asked(file, output_path=str(out), **more))
+    for name, content in (("empty.txt", ""), ("blank.txt", " \n ")):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        with pytest.raises(DataError, match="the text is empty"):
+            pretrain(asked(tmp_path / name, output_path=str(out)))
+    assert not out.exists()
+
+
+def test_arms_are_each_kind_of_attention_and_those_with_momentum_each_decay() -> None:
+    found = arms(
+        make_pretrain_settings(tasks=("a",), attention=("softmax", "momentum", "linear"), eta=("0.3", "learned"))
+    )
+    assert [arm.name for arm in found] == ["softmax", "momentum 0.3", "momentum learned", "linear"]
+    assert arms(make_pretrain_settings(tasks=("a",), network="gru"))[0].name == "gru"
+    assert (
+        Corpus(name="a", train=("x", "y"), valid=("z",)).hash != Corpus(name="a", train=("x",), valid=("y", "z")).hash
+    )
+
+
+def test_a_step_in_parts_is_the_same_step(file: Path) -> None:
+    whole, parts = (pretrain(asked(file, accumulate=n)).results["kshot"]["measures"] for n in (1, 4))
+    for one, other in zip(whole, parts, strict=True):
+        if one["measure"] != "tokens_per_second":
+            assert other["value"] == pytest.approx(one["value"], rel=1e-4), one["measure"]
+    with pytest.raises(KshotError, match="4 prompts in 3 parts"):
+        pretrain(asked(file, accumulate=3))
+
+
+def test_two_processes_of_torchrun_come_to_what_one_does(file: Path, tmp_path: Path) -> None:
+    words = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
+    words += ["--device", "cpu", "--attention", "softmax,momentum"]
+    found = []
+    for processes in (1, 2):
+        out = tmp_path / f"of-{processes}"
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command = [*launch, "-m", "kshot", "pretrain", str(file), *words, "--output-path", str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+        # One of them speaks.
+        assert done.stdout.count("Report:") == 1
+        found.append(json.loads((out / "results.json").read_text(encoding="utf-8"))["kshot"])
+    for one, other in zip(*(own["measures"] for own in found), strict=True):
+        if one["measure"] != "tokens_per_second" and one["value"] is not None:
+            assert other["value"] == pytest.approx(one["value"], rel=1e-3, abs=1e-3), (one["measure"], one["variant"])
+    curves = [[own["lines"] for own in run["pictures"] if "tokens" in own["name"]] for run in found]
+    for one, other in zip(*curves, strict=True):
+        for name, points in one.items():
+            assert np.array(other[name]) == pytest.approx(np.array(points), rel=1e-4)
+    assert all((tmp_path / "of-2" / cell["saved"]).is_dir() for cell in found[1]["cells"] if "saved" in cell)
+
+
+@pytest.mark.parametrize("optimiser", ["adafactor", "sgd"])
+def test_other_optimisers_learn(optimiser: str, file: Path) -> None:
+    rate = {"adafactor": 1e-2, "sgd": 0.5}[optimiser]
+    results = pretrain(asked(file, optimiser=optimiser, learning_rate=rate, tokens=20_000)).results
+    (row,) = [row for row in results["kshot"]["measures"] if row["measure"] == "validation_loss"]
+    assert row["value"] < 0.7 * np.log(270)
+
+
+def test_a_loss_that_jumps_is_said_with_its_step() -> None:
+    calm = [3.0 + 0.01 * (i % 5) for i in range(200)]
+    assert jumps(calm) == []
+    wild = [*calm[:120], 5.0, 4.8, *calm[122:]]
+    assert [(step, round(before, 2), now) for step, before, now in jumps(wild)] == [(121, 3.02, 5.0)]
+    assert jumps([9.0] * 10) == []
