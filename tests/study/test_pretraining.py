@@ -297,3 +297,44 @@ def test_a_loss_that_jumps_is_said_with_its_step() -> None:
     wild = [*calm[:120], 5.0, 4.8, *calm[122:]]
     assert [(step, round(before, 2), now) for step, before, now in jumps(wild)] == [(121, 3.02, 5.0)]
     assert jumps([9.0] * 10) == []
+
+
+def test_a_model_is_trained_further_with_and_without_momentum(file: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    more: dict[str, Any] = {
+        "vocabulary": None,
+        "layers": None,
+        "heads": None,
+        "width": None,
+        "start": str(tiny_model_dir),
+    }
+    settings = asked(file, **more, attention=("softmax", "momentum"), learning_rate=1e-3, output_path=str(out))
+    results = pretrain(settings).results
+    rows = rows_of(results)
+    assert results["kshot"]["plan"]["trained_further"] == str(tiny_model_dir)
+    saved = {cell["part"]: cell.get("saved") for cell in results["kshot"]["cells"]}
+    valid = corpus_of([str(file)]).valid
+    for name in ("softmax", "momentum learned"):
+        lm = load_model(str(out / saved[name]), dtype="float32", device="cpu")
+        # A model's own first token is another question; here all begin behind what ends a text.
+        lm = replace(lm, codec=replace(lm.codec, first=(lm.codec.tokenizer.eos_token_id,)))
+        value = perplexity(surprise(lm, valid, 16))[0]
+        assert rows["perplexity", f"{name}, context 16", 0]["value"] == pytest.approx(value, rel=1e-4)
+    assert lm.momentum is not None
+    assert lm.momentum.gate is not None
+    assert lm.momentum.gate.abs().min() > 0
+    assert ("nats_gained", "momentum learned, context 16, over softmax", 0) in rows
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"width": 16}, "--width with --start m"),
+        ({"network": "llama"}, "--network with --start m"),
+        ({"objective": "prefix"}, "what works is --objective causal"),
+        ({"attention": ("momentum-keys",)}, "--attention of softmax, momentum, momentum-normalised"),
+    ],
+)
+def test_what_a_start_rules_out(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(KshotError, match=said):
+        make_pretrain_settings(**{"tasks": ("a.txt",), "start": "m", **options})

@@ -12,6 +12,8 @@ ATTENDING = ("llama", "transformer", "attention-only", "encoder")
 NETWORKS = (*ATTENDING, "rnn", "gru", "lstm", "mamba", "mambaformer", "neural-ngram")
 # Names of ``synth.networks.mixing``; those with momentum have a decay.
 ATTENTIONS = ("softmax", "momentum", "momentum-normalised", "momentum-keys", "linear")
+SUMS = ("softmax", "momentum", "momentum-normalised")
+"""What can be added to the attention of any decoder."""
 LEARNED = "learned"
 _COUNTS = ("tokens", "context", "vocabulary", "batch", "layers", "heads", "width", "accumulate")
 
@@ -25,6 +27,9 @@ class PretrainSettings:
         "Texts to learn from: .txt, .jsonl or .parquet files, .gz of them, folders, hf:org/name. Of a folder with files "
         "train and valid the second is held out, of anything else a twentieth.",
         word="TEXT",
+    )
+    start: str | None = option(
+        None, "A model that is trained further, in the place of a new network; its momentum begins with a gate of 0."
     )
     network: str | None = option(
         None,
@@ -69,6 +74,8 @@ def make_pretrain_settings(**options: Any) -> PretrainSettings:
     asked = read(PretrainSettings, options)
     if not asked["tasks"]:
         raise KshotError("needed is a text to learn from; as in: pretrain notes.txt")
+    if asked["start"] is not None:
+        _check_start(asked)
     if asked["network"] is None:
         asked["network"] = "encoder" if asked["objective"] == "mlm" else "llama"
     if asked["network"] not in NETWORKS:
@@ -83,6 +90,18 @@ def make_pretrain_settings(**options: Any) -> PretrainSettings:
         raise KshotError(f"--learning-rate {rate!r}: what works is a number above 0")
     _check_attention(asked)
     return PretrainSettings(**asked)
+
+
+def _check_start(asked: dict[str, Any]) -> None:
+    given = [
+        name for name in ("network", "vocabulary", "tokenizer", "layers", "heads", "width") if asked[name] is not None
+    ]
+    if given:
+        raise KshotError(
+            f"{flag(given[0])} with --start {asked['start']}: the model has its own; leave one of the two out"
+        )
+    if asked["objective"] != "causal" or any(name not in SUMS for name in asked["attention"]):
+        raise KshotError(f"--start: what works is --objective causal and --attention of {', '.join(SUMS)}")
 
 
 def _check_attention(asked: dict[str, Any]) -> None:

@@ -2,9 +2,9 @@
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,68 +14,31 @@ from tokenizers import Tokenizer
 
 from kshot.devices import device_of, gathered, keep_buffers, together, told
 from kshot.errors import DataError, NumericError
-from kshot.measure.intervals import bootstrap_mean
-from kshot.measure.perplexity import Reading, Surprise, reading
-from kshot.model.grown import as_codec, kept_tokenizer, save_grown, saves
+from kshot.measure.perplexity import Surprise
+from kshot.model.grown import kept_tokenizer, save_grown, saves
+from kshot.model.load import load_model
 from kshot.pretrain.ngram import ngram
-from kshot.study.environment import environment
 from kshot.study.experiment import ENGINE
-from kshot.study.figures import figure
 from kshot.study.inquiry import About, Inquiry, on_record
-from kshot.study.over_seeds import over_seeds
-from kshot.study.parts import Cell, Line, Say, digest_of, notes_of
+from kshot.study.parts import Cell, Line, Say
 from kshot.study.place import STATE, Finished, OnProgress, folder, safe_name, silent
-from kshot.study.pretrain.corpus import Tokens, corpus_of, in_tokens
+from kshot.study.pretrain.corpus import corpus_of, in_tokens
 from kshot.study.pretrain.going_on import going_on
 from kshot.study.pretrain.growing import Grown, figures, grow, judged
 from kshot.study.pretrain.in_context import in_context
-from kshot.study.pretrain.plan import Arm, Plan, arms, planned
+from kshot.study.pretrain.plan import Arm, arms, planned, saved_further
+from kshot.study.pretrain.results import results_of
+from kshot.study.pretrain.study import FLOOR, Pretraining
 from kshot.study.pretrain_settings import PretrainSettings
-from kshot.study.synth.experiment import Given, Size
+from kshot.study.synth.experiment import Given
 
 MODELS = "models"
 """The folder in a run's own where models are saved."""
 
-_FLOOR = "n-gram"
 # What the first of several processes tells when there is nothing left to grow.
 _DONE = -1
 # Contexts of up to four tokens: more of them are seldom seen twice in texts of this size.
 _ORDER = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Pretraining:
-    """Networks to be grown on a text; ``directory`` is the folder of the run, where it has one."""
-
-    tokens: Tokens
-    plan: Plan
-    arms: tuple[Arm, ...]
-    objective: str
-    size: Size
-    seeds: tuple[int, ...]
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    directory: Path | None = None
-
-    @property
-    def identity(self) -> str:
-        """The SHA-256 of all that the figures depend on, in hexadecimal."""
-        return digest_of([cell.id for cell in self.cells()])
-
-    def cells(self) -> tuple[Cell, ...]:
-        """The floor, and every network with every seed."""
-        name, facts = self.tokens.corpus.name, [ENGINE, self.tokens.hash, self.plan, self.objective]
-        grown = [(seed, arm.name, arm) for seed in self.seeds for arm in self.arms]
-        asked = [(self.seeds[0], _FLOOR, None), *grown] if self.objective == "causal" else grown
-        return tuple(
-            Cell(task=name, seed=seed, part=part, asks=part, id=digest_of([facts, part, arm, seed])[:12])
-            for seed, part, arm in asked
-        )
-
-    def readings(self) -> tuple[Reading, ...]:
-        """How held-out text is read at the end, at each length of context."""
-        codec = as_codec(self.tokens.tokenizer, self.tokens.end)
-        texts = self.tokens.corpus.valid
-        return tuple(reading(codec, texts, context, limit=self.plan.judged) for context in self.plan.contexts)
 
 
 def pretrain(
@@ -93,8 +56,8 @@ def pretrain(
     say(0, None, "reading the texts")
     corpus = corpus_of(asked.tasks)
     taken: tuple[Tokenizer, str] | None = None
-    if asked.tokenizer is not None:
-        taken = kept_tokenizer(asked.tokenizer)
+    if (own := asked.tokenizer or asked.start) is not None:
+        taken = kept_tokenizer(own)
     say(0, None, "learning a vocabulary" if taken is None else "reading the texts in tokens")
     hides, at_most = asked.objective != "causal", asked.vocabulary is None
     tokens = in_tokens(corpus, plan.vocabulary, taken, hides=hides, at_most=at_most)
@@ -104,8 +67,7 @@ def pretrain(
                 f"a context of {plan.context} tokens, and{name} text of {len(packed.tokens)}: what works is --context "
                 f"{max(1, len(packed.tokens) // 2)} or less, or more text"
             )
-    for arm in arms(asked):
-        arm.language(tokens.marks.vocabulary, plan.context, plan.shape)
+    start = None if asked.start is None else load_model(asked.start, dtype="float32", device=asked.device)
     study = Pretraining(
         tokens=tokens,
         plan=plan,
@@ -114,7 +76,10 @@ def pretrain(
         size=asked.size,
         seeds=asked.seed,
         device=device_of(asked.device),
+        start=start,
     )
+    for arm in study.arms:
+        study.language(arm)
     with gathered(study.device):
         # Wrong numbers of parts are said before anything is read.
         _ = plan.training
@@ -145,7 +110,7 @@ def _line(study: Pretraining, cell: Cell, before: Mapping[str, Line], say: Say) 
     found: Line = {}
     failed = None
     try:
-        found = _floor(study) if cell.part == _FLOOR else _network(study, cell, say)
+        found = _floor(study) if cell.part == FLOOR else _network(study, cell, say)
     except NumericError as error:
         failed = str(error)
     own = {"task": cell.task, "model": "", "seed": cell.seed}
@@ -178,7 +143,8 @@ def _arm(study: Pretraining, cell: Cell) -> Arm:
 def _grown(study: Pretraining, cell: Cell, say: Say) -> Grown:
     place = study.directory / STATE / safe_name(cell.part) if study.directory is not None else None
     given = Given(size=study.size, seed=cell.seed, say=say, device=study.device, place=place)
-    return grow(given, study.tokens, study.plan, _arm(study, cell), study.objective)
+    arm = _arm(study, cell)
+    return grow(given, study.tokens, study.plan, (arm.name, study.language(arm)), study.objective)
 
 
 def _sums(found: Surprise) -> list[list[float]]:
@@ -188,10 +154,15 @@ def _sums(found: Surprise) -> list[list[float]]:
 
 def _saved(study: Pretraining, arm: Arm, cell: Cell, weights: Mapping[str, torch.Tensor]) -> str | None:
     """Where a network that other commands can open is saved, in the folder of the run."""
-    if study.directory is None or study.objective != "causal" or not saves(arm.network, arm.attention):
+    if study.directory is None or study.objective != "causal":
+        return None
+    if study.start is None and not saves(arm.network, arm.attention):
         return None
     name = f"{MODELS}/{safe_name(f'{arm.name}-{cell.seed}'.replace(' ', '-'))}"
     cpu = {key: tensor.cpu() for key, tensor in weights.items()}
+    if study.start is not None:
+        saved_further(arm, study.start, weights, study.directory / name)
+        return name
     save_grown(
         cpu,
         study.directory / name,
@@ -211,7 +182,7 @@ def _floor(study: Pretraining) -> Line:
     end = study.tokens.marks.end
     parts = [model.logprobs(np.array([end, *own]))[1:] for own in asked.documents]
     found = replace(asked.surprise([]), by_document=tuple(-part for part in parts))
-    rows = figures(found, (_FLOOR, f"order {_ORDER}"))
+    rows = figures(found, (FLOOR, f"order {_ORDER}"))
     known = study.tokens.corpus.surprise
     # What was cut off is not known apart.
     whole = study.plan.judged is None or sum(len(own) for own in asked.documents) < study.plan.judged
@@ -219,91 +190,6 @@ def _floor(study: Pretraining) -> Line:
         exact = tuple(np.full(len(own), nats / len(own)) for own, nats in zip(asked.documents, known, strict=True))
         rows += figures(replace(found, by_document=exact), ("exact", "who made the text"))
     return {"rows": rows, "by_document": {str(_ORDER): _sums(found)}}
-
-
-def _results(run: Mapping[str, Any], study: Pretraining, lines: Sequence[Line]) -> dict[str, Any]:
-    own = [row for line in lines for row in line["rows"]] + _gained(study, lines)
-    kept = [
-        {name: value for name, value in line.items() if name not in ("rows", "pictures", "by_document")}
-        for line in lines
-    ]
-    corpus = study.tokens.corpus
-    return {
-        "results": {corpus.name: {"alias": corpus.name}},
-        "date": run["date"],
-        "total_evaluation_time_seconds": str(sum(line["seconds"] for line in lines)),
-        "kshot": {
-            **{name: run[name] for name in ("version", "argv", "settings", "identity")},
-            "environment": environment(),
-            "corpus": {
-                "name": corpus.name,
-                "documents": len(corpus.train),
-                "held_out": len(corpus.valid),
-                "tokens": len(study.tokens.train.tokens),
-                "held_out_tokens": len(study.tokens.valid.tokens),
-                "vocabulary": study.tokens.marks.vocabulary,
-                "hash": corpus.hash,
-            },
-            "plan": _plan_facts(study),
-            "measures": [*over_seeds(own), *own],
-            "pictures": [
-                {"task": line["task"], "seed": line["seed"], "part": line["part"], **drawn}
-                for line in lines
-                for drawn in line.get("pictures", ())
-            ],
-            "cells": kept,
-            "notes": [*run["notes"], *notes_of(lines)],
-        },
-    }
-
-
-def _plan_facts(study: Pretraining) -> dict[str, Any]:
-    plan = study.plan
-    return {
-        "objective": study.objective,
-        "network": study.arms[0].network,
-        "layers": plan.shape.layers,
-        "heads": plan.shape.heads,
-        "width": plan.shape.width,
-        "context": plan.context,
-        "batch": plan.batch,
-        "steps": plan.steps,
-        "tokens": plan.steps * plan.batch * plan.context,
-        "learning_rate": plan.learning_rate,
-        "schedule": plan.schedule,
-    }
-
-
-def _gained(study: Pretraining, lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """Nats a token by which each network is less surprised than the first of the same seed, by the same documents.
-
-    The interval is over documents: the mean over them of what varies as the ratio of two sums does (the delta method).
-    """
-    held = {(line["part"], line["seed"]): line for line in lines if line.get("by_document")}
-    first = study.arms[0].name
-    rows = []
-    for (part, seed), line in held.items():
-        base = held.get((first, seed))
-        if part in (first, _FLOOR) or base is None:
-            continue
-        for context, sums in line["by_document"].items():
-            nats, counts = np.array(sums).T
-            less = np.array(base["by_document"][context])[:, 0] - nats
-            value = float(less.sum() / counts.sum())
-            each = value + (less - value * counts) / counts.mean()
-            low, high = bootstrap_mean(each, seed) or (None, None)
-            rows.append(
-                {
-                    "task": line["task"],
-                    "model": "",
-                    "seed": seed,
-                    **figure(
-                        "nats_gained", (part, f"context {context}", f"over {first}"), value=value, low=low, high=high,
-                        null=0.0, n=int(counts.sum()), unit="nats",
-                    ),
-                }
-            )  # fmt: skip
-    return rows
 
 
 def _about(study: Pretraining) -> About:
@@ -326,4 +212,4 @@ def _ready(study: Pretraining, run: Mapping[str, Any], directory: Path | None, m
     return replace(study, directory=directory)
 
 
-_INQUIRY = Inquiry(word="pretrain", line=_line, results=_results, about=_about, ready=_ready)
+_INQUIRY = Inquiry(word="pretrain", line=_line, results=results_of, about=_about, ready=_ready)

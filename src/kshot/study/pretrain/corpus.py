@@ -21,7 +21,7 @@ from kshot.synth.grammar import Ginc, ginc, inferred
 from kshot.synth.grammar import documents as drawn
 
 # Of the generated text: documents learned from and held out, and words of each.
-_DRAWN, _HELD_OUT, _MADE = 4_000, 100, 256
+_DRAWN, _HELD_OUT, _MADE = 4_000, 64, 256
 _PACKED, _VOCABULARY = "packed", "tokenizer.json"
 
 

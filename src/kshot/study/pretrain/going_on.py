@@ -19,8 +19,8 @@ from kshot.study.synth.growing import picture
 from kshot.synth.networks.language import Language
 from kshot.synth.networks.network import Weights
 
-# Beginnings that are gone on with, and the run of tokens whose repetition is counted.
-_TEXTS, _RUN = 64, 4
+# The run of tokens whose repetition is counted.
+_RUN = 4
 _WAYS = {
     "greedy": Sampling(temperature=0.0),
     "nucleus 0.9": Sampling(top_p=0.9),
@@ -37,7 +37,7 @@ def going_on(
     """Rows of the repetition of text gone on with in several ways, beside that of the text itself; and ranks of its tokens."""
     name, seed = named
     half = plan.context // 2
-    count = min(_TEXTS, tokens.valid.rows(plan.context))
+    count = min(plan.texts, tokens.valid.rows(plan.context))
     texts = tokens.valid.batch(1, 0, count, plan.context)[:, :-1]
     if half <= _RUN:
         return [], []

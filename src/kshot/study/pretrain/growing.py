@@ -16,7 +16,7 @@ from kshot.pretrain.packed import Packed
 from kshot.seeds import stream
 from kshot.study.figures import figure
 from kshot.study.pretrain.corpus import Tokens
-from kshot.study.pretrain.plan import Arm, Plan
+from kshot.study.pretrain.plan import Plan
 from kshot.study.synth.experiment import Given
 from kshot.study.synth.growing import grown, on_batches, picture
 from kshot.synth.networks.language import Language
@@ -44,10 +44,9 @@ class Grown:
     notes: list[str]
 
 
-def grow(given: Given, tokens: Tokens, plan: Plan, arm: Arm, objective: str) -> Grown:
-    """A network trained as planned; NumericError where a loss is no number, DataError for too little text."""
-    size = tokens.marks.vocabulary
-    language = arm.language(size, plan.context, plan.shape)
+def grow(given: Given, tokens: Tokens, plan: Plan, arm: tuple[str, Language], objective: str) -> Grown:
+    """A network, by its name, trained as planned; NumericError where a loss is no number, DataError for too little text."""
+    name, language = arm
     watched = _watched(tokens, plan, objective)
 
     training = plan.training
@@ -66,24 +65,22 @@ def grow(given: Given, tokens: Tokens, plan: Plan, arm: Arm, objective: str) -> 
     def loss(weights: Weights, *batch: Tensor) -> Tensor:
         return loss_of(language, weights, *batch)
 
-    done = grown(
-        given, arm.name, language, on_batches(given, make, training, loss), training, looks=plan.looks, look=look
-    )
+    done = grown(given, name, language, on_batches(given, make, training, loss), training, looks=plan.looks, look=look)
     pace = len(done.losses) * plan.batch * plan.context / done.seconds if done.seconds else 0.0
     last = done.losses[-max(1, round(_LAST * len(done.losses))) :]
     seen = done.along("validation")
     rows = [
-        figure("parameters", (arm.name,), value=float(parameters(done.weights))),
-        figure("training_loss", (arm.name,), value=float(np.mean(last)), unit="nats", n=len(last)),
-        figure("validation_loss", (arm.name,), value=seen[-1][1] if seen else None, unit="nats", n=len(watched)),
-        figure("tokens_per_second", (arm.name,), value=pace, n=len(done.losses)),
+        figure("parameters", (name,), value=float(parameters(done.weights))),
+        figure("training_loss", (name,), value=float(np.mean(last)), unit="nats", n=len(last)),
+        figure("validation_loss", (name,), value=seen[-1][1] if seen else None, unit="nats", n=len(watched)),
+        figure("tokens_per_second", (name,), value=pace, n=len(done.losses)),
     ]
     return Grown(
         language=language,
         done=done,
         rows=rows,
-        pictures=_pictures(done, plan, arm),
-        notes=_jumped(arm, given, done.losses),
+        pictures=_pictures(done, plan, name),
+        notes=_jumped(name, given, done.losses),
     )
 
 
@@ -109,22 +106,22 @@ def jumps(losses: Sequence[float]) -> list[tuple[int, float, float]]:
     return found
 
 
-def _jumped(arm: Arm, given: Given, losses: Sequence[float]) -> list[str]:
+def _jumped(name: str, given: Given, losses: Sequence[float]) -> list[str]:
     return [
-        f"{arm.name}: the loss jumped from {before:.2f} to {now:.2f} nats at step {step} of {len(losses)}, whose batch is "
+        f"{name}: the loss jumped from {before:.2f} to {now:.2f} nats at step {step} of {len(losses)}, whose batch is "
         f"number {step - 1} of seed {given.seed}"
         for step, before, now in jumps(losses)
     ]
 
 
-def _pictures(done: Trained, plan: Plan, arm: Arm) -> list[dict[str, Any]]:
+def _pictures(done: Trained, plan: Plan, name: str) -> list[dict[str, Any]]:
     points = done.along("validation")
     read = [(step * plan.batch * plan.context, value) for step, value in points]
     spent = [(step * done.seconds / max(1, len(done.losses)), value) for step, value in points]
     y = "nats a token"
     return [
-        picture("validation loss by tokens", x="tokens read", y=y, lines={arm.name: read}, log_x=True),
-        picture("validation loss by seconds", x="seconds of training", y=y, lines={arm.name: spent}, log_x=True),
+        picture("validation loss by tokens", x="tokens read", y=y, lines={name: read}, log_x=True),
+        picture("validation loss by seconds", x="seconds of training", y=y, lines={name: spent}, log_x=True),
     ]
 
 

@@ -1,6 +1,6 @@
 """What a language model that was grown here does in context: it copies, it finds what stood far before, it infers.
 
-Copying and finding are asked of random tokens, which say nothing to whoever only knows the text. Of text that a mixture of
+Copying and finding are asked of random tokens of the text, which say nothing to whoever only knows that. Of text that a mixture of
 hidden Markov models made, prompts of Xie et al. 2022 are asked, in several orders.
 """
 
@@ -23,9 +23,10 @@ from kshot.synth.grammar import Ginc, examples, inferred
 from kshot.synth.networks.language import Language
 from kshot.synth.networks.network import Weights
 
-# Texts that are copied, and pairs at each distance; both are the same for every network and seed.
-_TEXTS, _PAIRS = 64, 256
+# What is copied and found is the same for every network and seed.
 _DISTANCES = (2, 4, 8, 16, 32, 64, 128, 256, 512)
+# Tokens that came so often in so much of the text, unless those are too few.
+_COUNTED, _SEEN, _FEW = 2_000_000, 20, 16
 # Prompts, tokens of an example, numbers of examples, and orders of the most.
 _PROMPTS, _LENGTH, _SHOTS, _ORDERS = 256, 5, (0, 1, 2, 4, 8, 16, 32), 4
 
@@ -60,10 +61,12 @@ def in_context(
 
 
 def _plain(tokens: Tokens) -> Int[np.ndarray, "w"]:
-    """The tokens that a text may be made of: all but those that are marks."""
+    """The tokens that the text is made of; one that never came says nothing of what is done with those that did."""
     marks = tokens.marks
-    special = {marks.end, marks.mask, *marks.sentinels}
-    return np.array([i for i in range(marks.vocabulary) if i not in special])
+    often = np.bincount(np.asarray(tokens.train.tokens[:_COUNTED]), minlength=marks.vocabulary)
+    often[[own for own in (marks.end, marks.mask, *marks.sentinels) if own is not None]] = 0
+    found = np.flatnonzero(often >= _SEEN)
+    return found if len(found) > _FEW else np.flatnonzero(often)
 
 
 def _copied(
@@ -76,7 +79,7 @@ def _copied(
     half = (plan.context - 1) // 2
     if half < 2:
         return []
-    texts = ids[stream(0, "copied", half).integers(len(ids), size=(_TEXTS, half))]
+    texts = ids[stream(0, "copied", half).integers(len(ids), size=(plan.texts, half))]
     asked = [Scored((tokens.marks.end, *row.tolist(), *row.tolist()), half + 2) for row in texts]
     nats = np.array([-own.mean() for own in said_of(language, weights, asked)])
     right = _most_probable(language, weights, asked).mean(axis=1)
@@ -105,7 +108,7 @@ def _found_again(
     """log P of b behind a, where a and b stood so many tokens before, and neither since."""
     rng = stream(0, "found again", distance)
     asked = []
-    for _ in range(_PAIRS):
+    for _ in range(plan.pairs):
         a, b, *rest = rng.permutation(len(ids))[: min(len(ids), distance + 2)].tolist()
         # Of a small vocabulary what stands between comes again and again.
         between = [rest[i % len(rest)] for i in range(distance)]
@@ -133,16 +136,20 @@ def _prompted(
         own = examples(mixture, 0, _PROMPTS, shots=shots, length=_LENGTH)
         right = (_answers(language, weights, tokens, ids, own.tokens) == own.answers).astype(float)
         best = inferred(mixture, own.tokens).following[:, -1].argmax(axis=1) == own.answers
-        rows.append(_mean("prompt_accuracy", (name, f"{shots} examples"), right, seed, null=1 / mixture.vocabulary))
+        rows.append(_mean("prompt_accuracy", (name, _examples(shots)), right, seed, null=1 / mixture.vocabulary))
         points.append((float(shots), float(right.mean())))
         exact.append((float(shots), float(best.mean())))
         if shots == fitting[-1] and shots > 1:
             flips = _flips(language, weights, tokens, ids, own.tokens, shots)
-            rows.append(_mean("order_flips", (name, f"{shots} examples"), flips, seed, null=0.0))
+            rows.append(_mean("order_flips", (name, _examples(shots)), flips, seed, null=0.0))
     drawn = picture(
         "prompts of the mixture answered", x="examples", y="accuracy", lines={name: points, "exact inference": exact}
     )
     return rows, [drawn]
+
+
+def _examples(shots: int) -> str:
+    return f"{shots} example{'s' * (shots != 1)}"
 
 
 def _answers(

@@ -2,8 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
 
 from kshot.devices import together
+from kshot.model.further import Further
+from kshot.model.lm import LM
 from kshot.study.pretrain_settings import LEARNED, PretrainSettings
 from kshot.synth.networks.language import DESIGNS, LANGUAGES, Language, layered
 from kshot.synth.networks.mixing import Shape
@@ -17,7 +22,7 @@ class Plan:
     """A network's shape, and how much is read at a time and in all: ``batch`` rows of ``context`` tokens a step.
 
     ``warmup`` is a share of the steps. The rows of a step are read in ``accumulate`` parts by each process. Validation reads ``looked`` rows at each of ``looks`` along training, and at the end
-    documents of at most ``judged`` tokens in all.
+    documents of at most ``judged`` tokens in all; ``texts`` are copied and gone on with, and ``pairs`` found again.
     """
 
     shape: Shape
@@ -34,6 +39,8 @@ class Plan:
     looks: int = 8
     looked: int = 32
     judged: int | None = None
+    texts: int = 64
+    pairs: int = 256
 
     @property
     def steps(self) -> int:
@@ -99,9 +106,29 @@ PLANS: Mapping[str, Plan] = {
 }
 
 
+# Of a model that is trained further; its shape is its own.
+FURTHER: Mapping[str, Plan] = {
+    "smoke": replace(
+        PLANS["smoke"], batch=4, tokens=4_096, learning_rate=1e-4, looks=3, looked=4, judged=2_000, texts=4, pairs=4
+    ),
+    "full": replace(
+        PLANS["full"],
+        batch=8,
+        tokens=400_000,
+        learning_rate=1e-4,
+        looks=8,
+        looked=32,
+        judged=50_000,
+        texts=16,
+        pairs=32,
+    ),
+    "paper": replace(PLANS["paper"], batch=64, tokens=1_000_000_000, learning_rate=1e-4),
+}
+
+
 def planned(asked: PretrainSettings) -> Plan:
     """The plan of a size with what the settings say otherwise."""
-    plan = PLANS[asked.size]
+    plan = (PLANS if asked.start is None else FURTHER)[asked.size]
     shape = {name: getattr(asked, name) for name in ("layers", "heads", "width") if getattr(asked, name) is not None}
     own = ("tokens", "context", "vocabulary", "batch", "learning_rate")
     given = {name: getattr(asked, name) for name in own if getattr(asked, name) is not None}
@@ -142,6 +169,24 @@ class Arm:
             return LANGUAGES[self.network](vocabulary, length, shape)
         design = replace(DESIGNS[self.network], mixing=self.attention, eta=self.eta)
         return layered(vocabulary, length, shape, design)
+
+
+def _further(arm: Arm, lm: LM) -> Further:
+    kind = arm.attention
+    return Further(lm=lm, momentum=kind != _SOFTMAX, normalised=kind == "momentum-normalised", eta=arm.eta)
+
+
+def saved_further(arm: Arm, lm: LM, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """What came of it, in a folder that ``load_model`` opens. OutputError."""
+    _further(arm, lm).save(weights, folder)
+
+
+def further(arm: Arm, lm: LM) -> Language:
+    """A model that is trained further, as a network with the attention of an arm. ModelError as ``Further``."""
+    own = _further(arm, lm)
+    return Language(
+        start=lambda rng: own.start(), reads=lambda weights, tokens, heard: own.reads(weights, tokens), head=own.head
+    )
 
 
 def arms(asked: PretrainSettings) -> tuple[Arm, ...]:

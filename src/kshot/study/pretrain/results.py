@@ -1,0 +1,107 @@
+"""results.json of what was grown on a text, and what networks gained over the first of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kshot.measure.intervals import bootstrap_mean
+from kshot.study.environment import environment
+from kshot.study.figures import figure
+from kshot.study.over_seeds import over_seeds
+from kshot.study.parts import Line, notes_of
+from kshot.study.pretrain.study import FLOOR, Pretraining
+
+
+def results_of(run: Mapping[str, Any], study: Pretraining, lines: Sequence[Line]) -> dict[str, Any]:
+    own = [row for line in lines for row in line["rows"]] + _gained(study, lines)
+    kept = [
+        {name: value for name, value in line.items() if name not in ("rows", "pictures", "by_document")}
+        for line in lines
+    ]
+    corpus = study.tokens.corpus
+    return {
+        "results": {corpus.name: {"alias": corpus.name}},
+        "date": run["date"],
+        "total_evaluation_time_seconds": str(sum(line["seconds"] for line in lines)),
+        "kshot": {
+            **{name: run[name] for name in ("version", "argv", "settings", "identity")},
+            "environment": environment(),
+            "corpus": {
+                "name": corpus.name,
+                "documents": len(corpus.train),
+                "held_out": len(corpus.valid),
+                "tokens": len(study.tokens.train.tokens),
+                "held_out_tokens": len(study.tokens.valid.tokens),
+                "vocabulary": study.tokens.marks.vocabulary,
+                "hash": corpus.hash,
+            },
+            "plan": _plan_facts(study),
+            "measures": [*over_seeds(own), *own],
+            "pictures": [
+                {"task": line["task"], "seed": line["seed"], "part": line["part"], **drawn}
+                for line in lines
+                for drawn in line.get("pictures", ())
+            ],
+            "cells": kept,
+            "notes": [*run["notes"], *notes_of(lines)],
+        },
+    }
+
+
+def _plan_facts(study: Pretraining) -> dict[str, Any]:
+    plan = study.plan
+    return {
+        "objective": study.objective,
+        **_shape_facts(study),
+        "context": plan.context,
+        "batch": plan.batch,
+        "steps": plan.steps,
+        "tokens": plan.steps * plan.batch * plan.context,
+        "learning_rate": plan.learning_rate,
+        "schedule": plan.schedule,
+    }
+
+
+def _shape_facts(study: Pretraining) -> dict[str, Any]:
+    if study.start is not None:
+        return {"trained_further": study.start.name, "its_hash": study.start.hash}
+    shape = study.plan.shape
+    return {
+        "network": study.arms[0].network,
+        "layers": shape.layers,
+        "heads": shape.heads,
+        "width": shape.width,
+    }
+
+
+def _gained(study: Pretraining, lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """Nats a token by which each network is less surprised than the first of the same seed, by the same documents.
+
+    The interval is over documents: the mean over them of what varies as the ratio of two sums does (the delta method).
+    """
+    held = {(line["part"], line["seed"]): line for line in lines if line.get("by_document")}
+    first = study.arms[0].name
+    rows = []
+    for (part, seed), line in held.items():
+        base = held.get((first, seed))
+        if part in (first, FLOOR) or base is None:
+            continue
+        for context, sums in line["by_document"].items():
+            nats, counts = np.array(sums).T
+            less = np.array(base["by_document"][context])[:, 0] - nats
+            value = float(less.sum() / counts.sum())
+            each = value + (less - value * counts) / counts.mean()
+            low, high = bootstrap_mean(each, seed) or (None, None)
+            rows.append(
+                {
+                    "task": line["task"],
+                    "model": "",
+                    "seed": seed,
+                    **figure(
+                        "nats_gained", (part, f"context {context}", f"over {first}"), value=value, low=low, high=high,
+                        null=0.0, n=int(counts.sum()), unit="nats",
+                    ),
+                }
+            )  # fmt: skip
+    return rows
