@@ -6,7 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kshot.errors import KshotError
-from kshot.pretrain.objectives import IGNORED, OBJECTIVES, Marks, causal, masked, prefix, span_mask, spans, unhidden
+from kshot.pretrain.objectives import (
+    IGNORED,
+    OBJECTIVES,
+    Marks,
+    causal,
+    continued,
+    masked,
+    prefix,
+    span_mask,
+    spans,
+    unhidden,
+)
 from kshot.seeds import stream
 
 SENTINELS = tuple(range(900, 960))
@@ -22,6 +33,17 @@ def test_causal_by_hand() -> None:
     found = causal(np.array([[5, 6, 7]]), MARKS, stream(0, "x"))
     assert (found.read.tolist(), found.said.tolist()) == ([[5, 6]], [[6, 7]])
     assert (found.heard, found.source) == (None, None)
+
+
+@given(st.integers(0, 50))
+def test_the_rest_of_a_text_is_said_of_its_beginning(seed: int) -> None:
+    given_rows = rows(4, 9)
+    found = continued(given_rows, MARKS, stream(seed, "continued"))
+    assert found.source is not None
+    for own, source, read, said in zip(given_rows, found.source, found.read, found.said, strict=True):
+        assert [*source, *said] == own.tolist()
+        assert read.tolist() == [MARKS.end, *said[:-1]]
+        assert 1 <= len(source) <= 8
 
 
 @given(st.integers(0, 50))

@@ -135,6 +135,18 @@ def test_other_objectives_come_to_their_own_loss(objective: str, file: Path) -> 
     assert all(cell["saved"] is None for cell in results["kshot"]["cells"])
 
 
+@pytest.mark.parametrize("objective", ["span", "prefix"])
+def test_an_encoder_decoder_learns_spans_and_the_rest_of_texts(objective: str, file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    more = {"objective": objective, "network": "t5", "vocabulary": 380, "learning_rate": 1e-2, "tokens": 30_000}
+    results = pretrain(asked(file, **more, output_path=str(out))).results
+    (row,) = [row for row in results["kshot"]["measures"] if row["measure"] == "validation_loss"]
+    assert 0 < row["value"] < 0.6 * np.log(380)
+    (cell,) = results["kshot"]["cells"]
+    assert (out / cell["saved"] / "model.safetensors").is_file()
+    assert "kshot generate" not in shown.text(results["kshot"])
+
+
 def test_the_loss_is_that_of_the_places_that_are_said(file: Path) -> None:
     tokens = in_tokens(corpus_of([str(file)]), 380, None, hides=True)
     arm, shape = Arm(network="encoder"), Shape(layers=1, heads=2, width=16)
@@ -210,8 +222,15 @@ def test_the_page_escapes_names(file: Path) -> None:
         ({"eta": ("1.0",)}, KshotError, "between 0 and 1"),
         ({"eta": ("a",)}, KshotError, "between 0 and 1"),
         ({"network": "lstm", "attention": ("momentum",)}, KshotError, "has its own way"),
-        ({"network": "encoder"}, KshotError, "for an encoder"),
-        ({"network": "lstm", "objective": "prefix"}, KshotError, "needs softmax attention"),
+        (
+            {"network": "encoder"},
+            KshotError,
+            "--network encoder with --objective causal: what works is --objective mlm",
+        ),
+        ({"network": "t5"}, KshotError, "what works is --objective span or prefix"),
+        ({"network": "llama", "objective": "span"}, KshotError, "what works is --network t5"),
+        ({"network": "lstm", "objective": "prefix"}, KshotError, "what works is --network llama or transformer"),
+        ({"attention": ("linear",), "objective": "prefix"}, KshotError, "needs softmax attention"),
         ({"attention": ("momentum",), "objective": "mlm"}, KshotError, "an encoder hears all"),
         ({"vocabulary": 300, "tokenizer": "smollm2-135m"}, KshotError, "give one of the two"),
         ({"learning_rate": 0.0}, KshotError, "above 0"),

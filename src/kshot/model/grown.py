@@ -15,6 +15,8 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from kshot.errors import ModelError
@@ -80,6 +82,8 @@ def as_transformers(weights: Mapping[str, Tensor], heads: int, context: int | No
     Llama's with ``i.gate`` and without; the second reads ``context`` tokens. Nothing is drawn. Raises ModelError for
     weights of another design.
     """
+    if "encoder.norm.weight" in weights:
+        return _t5(weights, heads)
     layers = len([name for name in weights if name.endswith(".qkv.weight")])
     kind = "GPT-2" if "positions" in weights else "Llama"
     known = (
@@ -145,6 +149,39 @@ def _llama(weights: Mapping[str, Tensor], layers: int, heads: int, context: int 
     return _loaded(LlamaForCausalLM(config), found)
 
 
+def _t5(weights: Mapping[str, Tensor], heads: int) -> PreTrainedModel:
+    (size, width), (buckets, _) = weights["embedding"].shape, weights["encoder.positions"].shape
+    layers = len([name for name in weights if name.startswith("encoder.") and name.endswith(".q.weight")])
+    config = T5Config(
+        vocab_size=size, d_model=width, d_kv=width // heads, d_ff=4 * width, num_layers=layers, num_heads=heads,
+        relative_attention_num_buckets=buckets, dropout_rate=0.0, layer_norm_epsilon=_NORM_FLOOR, feed_forward_proj="relu",
+        use_cache=False, pad_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    found = {
+        f"{place}.weight": weights["embedding"]
+        for place in ("shared", "encoder.embed_tokens", "decoder.embed_tokens", "lm_head")
+    }
+    for side in ("encoder", "decoder"):
+        blocks = f"{side}.block"
+        found[f"{side}.final_layer_norm.weight"] = weights[f"{side}.norm.weight"]
+        found[f"{blocks}.0.layer.0.SelfAttention.relative_attention_bias.weight"] = weights[f"{side}.positions"]
+        parts = {"": ("0", "SelfAttention"), **({"cross_": ("1", "EncDecAttention")} if side == "decoder" else {})}
+        last = str(len(parts))
+        for i in range(layers):
+            for kind, (place, name) in parts.items():
+                found[f"{blocks}.{i}.layer.{place}.layer_norm.weight"] = weights[f"{side}.{i}.{kind}norm.weight"]
+                for ours, theirs in (("q", "q"), ("k", "k"), ("v", "v"), ("out", "o")):
+                    found[f"{blocks}.{i}.layer.{place}.{name}.{theirs}.weight"] = weights[
+                        f"{side}.{i}.{kind}{ours}.weight"
+                    ]
+            found[f"{blocks}.{i}.layer.{last}.layer_norm.weight"] = weights[f"{side}.{i}.mlp_norm.weight"]
+            for ours, theirs in (("up", "wi"), ("down", "wo")):
+                found[f"{blocks}.{i}.layer.{last}.DenseReluDense.{theirs}.weight"] = weights[
+                    f"{side}.{i}.{ours}.weight"
+                ]
+    return _loaded(T5ForConditionalGeneration(config), found)
+
+
 def _loaded(model: PreTrainedModel, found: Mapping[str, Tensor]) -> PreTrainedModel:
     nn.Module.to(model, found["lm_head.weight"].dtype)
     model.load_state_dict({name: tensor.contiguous() for name, tensor in found.items()})
@@ -161,6 +198,8 @@ _SUMS = ("momentum", "momentum-normalised")
 
 def saves(network: str, attention: str) -> bool:
     """Whether a network that was grown here can be saved as a model that other programs open."""
+    if network == "t5":
+        return True
     return network in ("llama", "transformer") and attention in ("softmax", *_SUMS)
 
 
@@ -182,7 +221,11 @@ def save_grown(
     model = as_transformers(plain, heads, context)
     kind, eta = momentum
     begins = _begun_behind(*tokenizer)
-    model.config.bos_token_id = model.config.eos_token_id = begins.bos_token_id
+    end = begins.bos_token_id
+    model.config.bos_token_id = model.config.eos_token_id = end
+    if model.config.is_encoder_decoder:
+        # What it says begins behind the token that ends a text; nothing is padded.
+        model.config.decoder_start_token_id = model.config.pad_token_id = end
     silence()
     with replaced(folder, _FILES, "config.json") as fresh:
         model.save_pretrained(fresh)

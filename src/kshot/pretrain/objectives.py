@@ -68,6 +68,18 @@ def prefix(rows: Rows, marks: Marks, rng: np.random.Generator) -> Lesson:
     return Lesson(read=rows[:, :-1], said=said, heard=heard)
 
 
+def continued(rows: Rows, marks: Marks, rng: np.random.Generator) -> Lesson:
+    """The rest of a text from its beginning, which an encoder reads; all rows end their beginnings at one place.
+
+    Source: Lester et al. 2021, section 2 ("LM adaptation" of T5). What is read begins with the token that ends a text.
+    """
+    b, t = rows[:, :-1].shape
+    cut = int(rng.integers(1, max(t, 2)))
+    said = rows[:, cut:]
+    read = np.concatenate([np.full((b, 1), marks.end), said[:, :-1]], axis=1)
+    return Lesson(read=read, said=said, source=rows[:, :cut])
+
+
 def masked(rows: Rows, marks: Marks, rng: np.random.Generator) -> Lesson:
     """Hidden tokens from all others: 15 % are chosen, of which 80 % are hidden, 10 % replaced and 10 % left.
 
@@ -162,4 +174,10 @@ def unhidden(source: Int[np.ndarray, "u"], said: Int[np.ndarray, "v"], sentinels
     return [token for own in source.tolist() for token in (spans_of.get(own, []) if own in marks else [own])]
 
 
-OBJECTIVES: Mapping[str, Objective] = {"causal": causal, "prefix": prefix, "mlm": masked, "span": spans}
+OBJECTIVES: Mapping[str, Objective] = {
+    "causal": causal,
+    "prefix": prefix,
+    "continued": continued,
+    "mlm": masked,
+    "span": spans,
+}

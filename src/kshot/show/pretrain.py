@@ -47,7 +47,7 @@ def text(kshot: Mapping[str, Any]) -> str:
     console.print(table)
     for row in gains(ours):
         console.print(Text(f"{row['name']}: {row['said']}"))
-    if saved := _saved(ours):
+    if ours["plan"]["objective"] == "causal" and (saved := _saved(ours)):
         console.print(Text(f"Try one: kshot generate <folder of the run>/{saved[0]}"))
     return "".join(row.rstrip() + "\n" for row in file.getvalue().splitlines())
 
@@ -182,6 +182,7 @@ def _view(kshot: Row) -> dict[str, Any]:
         "asked_in_context": in_context(kshot),
         "figures": line_figures(kshot.get("pictures") or (), "curves"),
         "saved": _saved(kshot),
+        "causal": kshot["plan"]["objective"] == "causal",
         "plan": words.facts({**kshot["plan"], **{f"text_{name}": value for name, value in corpus.items()}}),
         "notes": [str(note) for note in kshot.get("notes") or ()],
         "command": words.command(kshot.get("argv")),

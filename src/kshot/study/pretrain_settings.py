@@ -9,7 +9,9 @@ from kshot.study.options import flag, option, read, within
 
 # Names of ``synth.networks.language``: those whose attention can be chosen, and the others.
 ATTENDING = ("llama", "transformer", "attention-only", "encoder")
-NETWORKS = (*ATTENDING, "rnn", "gru", "lstm", "mamba", "mambaformer", "neural-ngram")
+NETWORKS = (*ATTENDING, "rnn", "gru", "lstm", "mamba", "mambaformer", "neural-ngram", "t5")
+# What an objective wants, where it does not go with any network.
+_WANTS = {"mlm": ("encoder",), "span": ("t5",), "prefix": ("llama", "transformer", "attention-only", "t5")}
 # Names of ``synth.networks.mixing``; those with momentum have a decay.
 ATTENTIONS = ("softmax", "momentum", "momentum-normalised", "momentum-keys", "linear")
 SUMS = ("softmax", "momentum", "momentum-normalised")
@@ -33,7 +35,7 @@ class PretrainSettings:
     )
     network: str | None = option(
         None,
-        "llama, transformer, attention-only, rnn, gru, lstm, mamba, mambaformer or neural-ngram; by default llama, and encoder for mlm.",
+        "llama, transformer, attention-only, rnn, gru, lstm, mamba, mambaformer, neural-ngram or t5; by default llama, an encoder for mlm, a t5 for span.",
     )
     attention: tuple[str, ...] = option(
         ("softmax",), "softmax, momentum, momentum-normalised, momentum-keys or linear; of several each is grown."
@@ -41,8 +43,8 @@ class PretrainSettings:
     eta: tuple[str, ...] = option(
         (LEARNED,), "Decays of momentum between 0 and 1, or learned; of several each is grown."
     )
-    objective: Literal["causal", "prefix", "mlm"] = option(
-        "causal", "What is said: the next token, the rest of a text from its beginning, or hidden tokens."
+    objective: Literal["causal", "prefix", "mlm", "span"] = option(
+        "causal", "What is said: the next token, the rest of a text from its beginning, hidden tokens, or hidden spans."
     )
     size: Literal["smoke", "full", "paper"] = option(
         "smoke", "How large, and how much is read: a look, a million parameters, or as published."
@@ -77,7 +79,7 @@ def make_pretrain_settings(**options: Any) -> PretrainSettings:
     if asked["start"] is not None:
         _check_start(asked)
     if asked["network"] is None:
-        asked["network"] = "encoder" if asked["objective"] == "mlm" else "llama"
+        asked["network"] = {"mlm": "encoder", "span": "t5"}.get(asked["objective"], "llama")
     if asked["network"] not in NETWORKS:
         raise UnknownName("network", asked["network"], NETWORKS)
     for name in _COUNTS:
@@ -117,15 +119,19 @@ def _check_attention(asked: dict[str, Any]) -> None:
         raise KshotError(
             f"--attention {others[0]}: a network {network} has its own way; what works is {', '.join(ATTENDING)}"
         )
-    if (network == "encoder") != (asked["objective"] == "mlm"):
+    objective = asked["objective"]
+    alone = network in ("encoder", "t5") and network not in _WANTS.get(objective, ())
+    if alone or network not in _WANTS.get(objective, (network,)):
+        fitting = [name for name, wanted in _WANTS.items() if network in wanted] if alone else list(_WANTS[objective])
         raise KshotError(
-            f"--network {network} with --objective {asked['objective']}: hidden tokens are for an encoder, and for it alone"
+            f"--network {network} with --objective {objective}: what works is {'--objective' if alone else '--network'} "
+            f"{' or '.join(fitting)}"
         )
-    if asked["objective"] == "mlm" and any(name != "linear" for name in others):
+    if objective == "mlm" and any(name != "linear" for name in others):
         raise KshotError(
             f"--attention {others[0]} hears what came before alone, and an encoder hears all; give softmax"
         )
-    if asked["objective"] == "prefix" and (network not in ATTENDING or "linear" in others):
+    if objective == "prefix" and "linear" in others:
         raise KshotError("--objective prefix needs softmax attention, with momentum or without")
 
 

@@ -52,6 +52,22 @@ def pretrain(
     """
     say = on_progress or silent
     keep_buffers()
+    study = _study(asked, say)
+    with gathered(study.device):
+        # Wrong numbers of parts are said before anything is read.
+        _ = study.plan.training
+        if together()[0]:
+            return _followed(study, asked, beneath)
+        done = on_record(_INQUIRY, asked, study, [], repeatable=True, beneath=beneath, say=say)
+        told(_DONE, study.device)
+    if done.directory is not None:
+        # Every model is saved: what training left to go on from has served.
+        shutil.rmtree(done.directory / STATE, ignore_errors=True)
+    return done
+
+
+def _study(asked: PretrainSettings, say: OnProgress) -> Pretraining:
+    """The text in tokens and what is grown on it, all that can be wrong looked at."""
     plan = planned(asked)
     say(0, None, "reading the texts")
     corpus = corpus_of(asked.tasks)
@@ -72,7 +88,8 @@ def pretrain(
         tokens=tokens,
         plan=plan,
         arms=arms(asked),
-        objective=asked.objective,
+        # Of a text whose beginning an encoder reads.
+        objective="continued" if (asked.network, asked.objective) == ("t5", "prefix") else asked.objective,
         size=asked.size,
         seeds=asked.seed,
         device=device_of(asked.device),
@@ -80,17 +97,7 @@ def pretrain(
     )
     for arm in study.arms:
         study.language(arm)
-    with gathered(study.device):
-        # Wrong numbers of parts are said before anything is read.
-        _ = plan.training
-        if together()[0]:
-            return _followed(study, asked, beneath)
-        done = on_record(_INQUIRY, asked, study, [], repeatable=True, beneath=beneath, say=say)
-        told(_DONE, study.device)
-    if done.directory is not None:
-        # Every model is saved: what training left to go on from has served.
-        shutil.rmtree(done.directory / STATE, ignore_errors=True)
-    return done
+    return study
 
 
 def _followed(study: Pretraining, asked: PretrainSettings, beneath: Path | None) -> Finished:
@@ -154,9 +161,9 @@ def _sums(found: Surprise) -> list[list[float]]:
 
 def _saved(study: Pretraining, arm: Arm, cell: Cell, weights: Mapping[str, torch.Tensor]) -> str | None:
     """Where a network that other commands can open is saved, in the folder of the run."""
-    if study.directory is None or study.objective != "causal":
-        return None
-    if study.start is None and not saves(arm.network, arm.attention):
+    # Read as transformers reads it, a network that hears the beginning of a text as a whole is another one.
+    fitting = study.objective == "causal" or arm.network == "t5"
+    if study.directory is None or not fitting or (study.start is None and not saves(arm.network, arm.attention)):
         return None
     name = f"{MODELS}/{safe_name(f'{arm.name}-{cell.seed}'.replace(' ', '-'))}"
     cpu = {key: tensor.cpu() for key, tensor in weights.items()}

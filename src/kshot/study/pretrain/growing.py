@@ -132,9 +132,9 @@ def lesson(tokens: Tokens, packed: Packed, objective: str, drawn: tuple[int, int
 
 
 def as_tensors(own: Lesson) -> tuple[Tensor, ...]:
-    """What is read, what is to be said, and what all hear, where there is such."""
-    parts = (own.read, own.said) if own.heard is None else (own.read, own.said, own.heard)
-    return tuple(map(torch.from_numpy, parts))
+    """What is read, what is to be said, and what all hear or an encoder reads, where there is such."""
+    parts = (own.read, own.said, own.heard if own.heard is not None else own.source)
+    return tuple(torch.from_numpy(part) for part in parts if part is not None)
 
 
 def loss_of(
@@ -142,10 +142,10 @@ def loss_of(
     weights: Weights,
     read: Int[Tensor, "b t"],
     said: Int[Tensor, "b t"],
-    heard: Int[Tensor, "b"] | None = None,
+    beside: Int[Tensor, "b"] | Int[Tensor, "b u"] | None = None,
 ) -> Float[Tensor, ""]:
     """The mean surprise at all tokens that are to be said, in nats; the head reads no other places."""
-    known, places = language.reads(weights, read, heard).flatten(0, 1), said.flatten()
+    known, places = language.reads(weights, read, beside).flatten(0, 1), said.flatten()
     if (said == IGNORED).any():
         chosen = torch.nonzero(places != IGNORED)[:, 0]
         known, places = known[chosen], places[chosen]

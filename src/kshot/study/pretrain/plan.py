@@ -10,6 +10,7 @@ from kshot.devices import together
 from kshot.model.further import Further
 from kshot.model.lm import LM
 from kshot.study.pretrain_settings import LEARNED, PretrainSettings
+from kshot.synth.networks.encoder_decoder import encoder_decoder
 from kshot.synth.networks.language import DESIGNS, LANGUAGES, Language, layered
 from kshot.synth.networks.mixing import Shape
 from kshot.synth.train import Training
@@ -165,6 +166,8 @@ class Arm:
 
     def language(self, vocabulary: int, length: int, shape: Shape) -> Language:
         """The network; KshotError for parts that do not go together."""
+        if self.network == "t5":
+            return encoder_decoder(vocabulary, length, shape)
         if self.network not in DESIGNS:
             return LANGUAGES[self.network](vocabulary, length, shape)
         design = replace(DESIGNS[self.network], mixing=self.attention, eta=self.eta)

@@ -25,13 +25,14 @@ from kshot.synth.networks.transformer import alternating
 class Language:
     """A language model; a value without weights of its own, so one may be asked with many.
 
-    ``reads(weights, tokens, heard)`` maps texts (b, t) to what is known at each of their tokens, (b, t, e), and
+    ``reads(weights, tokens, beside)`` maps texts (b, t) to what is known at each of their tokens, (b, t, e), and
     ``head(weights, known)`` that to logits, (..., v). It is causal, what comes later changes nothing, but where the
-    design has no mask, and for the first ``heard`` tokens of a text, (b,), which all others hear.
+    design has no mask. ``beside`` is how many tokens at the beginning of each text all others hear, (b,), or what an
+    encoder reads, (b, u).
     """
 
     start: Callable[[Generator], dict[str, Tensor]]
-    reads: Callable[[Weights, Int[Tensor, "b t"], Int[Tensor, "b"] | None], Float[Tensor, "b t e"]]
+    reads: Callable[[Weights, Int[Tensor, "b t"], Int[Tensor, "b"] | Int[Tensor, "b u"] | None], Float[Tensor, "b t e"]]
     head: Callable[[Weights, Float[Tensor, "*b e"]], Float[Tensor, "*b v"]]
 
     def says(self, weights: Weights, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
@@ -40,7 +41,7 @@ class Language:
 
 
 Texts = Int[Tensor, "b t"]
-Heard = Int[Tensor, "b"] | None
+Beside = Int[Tensor, "b"] | Int[Tensor, "b u"] | None
 Make = Callable[[int, int, Shape], Language]
 """Of the size of the vocabulary, the greatest number of tokens of a text, and a shape."""
 
@@ -69,7 +70,7 @@ def layered(vocabulary: int, length: int, shape: Shape, design: Design = _GPT) -
         found = {"embedding": shape.begin * torch.randn(vocabulary, shape.width, generator=rng)}
         return found | layers_start(plan, length, rng)
 
-    def reads(weights: Weights, tokens: Texts, heard: Heard) -> Float[Tensor, "b t e"]:
+    def reads(weights: Weights, tokens: Texts, heard: Beside) -> Float[Tensor, "b t e"]:
         embedded = nn.functional.embedding(tokens, weights["embedding"])
         return normed(plan, weights, passed(plan, weights, embedded, heard=heard))
 
@@ -87,7 +88,7 @@ def _with_cells(vocabulary: int, length: int, shape: Shape, *, cell: str) -> Lan
         spread = 1 / sqrt(3 * shape.width)
         return found | cells_start(rng, shape, gates) | linear_start(rng, "read_out", shape.width, vocabulary, spread)
 
-    def reads(weights: Weights, tokens: Texts, heard: Heard) -> Float[Tensor, "b t e"]:
+    def reads(weights: Weights, tokens: Texts, heard: Beside) -> Float[Tensor, "b t e"]:
         if heard is not None:
             raise KshotError(
                 f"a beginning that all tokens hear needs attention, and a network of {cell} cells has none"
@@ -115,7 +116,7 @@ def _windowed(vocabulary: int, length: int, shape: Shape) -> Language:
             | linear_start(rng, "read_out", e, vocabulary, 1 / sqrt(e))
         )
 
-    def reads(weights: Weights, tokens: Texts, heard: Heard) -> Float[Tensor, "b t e"]:
+    def reads(weights: Weights, tokens: Texts, heard: Beside) -> Float[Tensor, "b t e"]:
         if heard is not None:
             raise KshotError("a beginning that all tokens hear needs attention, and a neural n-gram has none")
         embedded = nn.functional.embedding(tokens, weights["embedding"])

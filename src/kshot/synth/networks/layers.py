@@ -40,7 +40,7 @@ SIZES: Mapping[str, Shape] = {
 }
 """As published by Garg et al. 2022: 0.2, 1.2 and 9.5 million parameters with softmax attention and MLPs."""
 
-_NORM_FLOOR = 1e-5
+NORM_FLOOR = 1e-5
 # Of attention and MLPs; norms and state spaces keep theirs.
 _BIASES = ("qkv.bias", "out.bias", "gate.bias", "up.bias", "down.bias")
 _ALL = slice(None)
@@ -208,10 +208,10 @@ def normed(plan: Layers, own: Own, hidden: Hidden, name: str = "norm") -> Hidden
     """Tokens behind a norm: the last one, where ``own`` are the weights of all."""
     weight, width = own[f"{name}.weight"], hidden.shape[-1:]
     if plan.design.norm == "rms":
-        return nn.functional.rms_norm(hidden, width, weight, eps=_NORM_FLOOR)
+        return nn.functional.rms_norm(hidden, width, weight, eps=NORM_FLOOR)
     bias = own[f"{name}.bias"]
     if plan.design.norm == "batch":
         # Over the prompts of a batch, at every token by itself: what comes later in a prompt is not heard through it.
         mean, variance = hidden.mean(dim=0), hidden.var(dim=0, correction=0)
-        return (hidden - mean) * torch.rsqrt(variance + _NORM_FLOOR) * weight + bias
-    return nn.functional.layer_norm(hidden, width, weight, bias, eps=_NORM_FLOOR)
+        return (hidden - mean) * torch.rsqrt(variance + NORM_FLOOR) * weight + bias
+    return nn.functional.layer_norm(hidden, width, weight, bias, eps=NORM_FLOOR)
