@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
@@ -67,6 +68,20 @@ def told(number: int, device: torch.device) -> int:
     if together()[1] > 1:
         dist.broadcast(found, 0)
     return int(found)
+
+
+def machine_rate(device: torch.device, precision: torch.dtype, size: int = 1024, rounds: int = 5) -> float:
+    """Operations a second at which this machine multiplies matrices with the threads it has, measured now: the best of a
+    few large products, the first of which warms up."""
+    a, b = (torch.ones(size, size, dtype=precision, device=device) for _ in range(2))
+    seconds = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        product = a @ b
+        # Reading a number waits for the device.
+        float(product[0, 0])
+        seconds.append(time.perf_counter() - began)
+    return 2 * size**3 / min(seconds[1:])
 
 
 def keep_buffers() -> None:

@@ -73,7 +73,14 @@ def lines(kshot: Row) -> list[dict[str, Any]]:
     """A row of the table for every network, and for what stands below and above them."""
     by_name: dict[str, dict[str, Row]] = {}
     for row in _rows(kshot):
-        if row["measure"] in ("perplexity", "bits_per_byte", "parameters", "tokens_per_second", "validation_loss"):
+        if row["measure"] in (
+            "perplexity",
+            "bits_per_byte",
+            "parameters",
+            "tokens_per_second",
+            "mfu",
+            "validation_loss",
+        ):
             name, _, rest = str(row["variant"]).partition(", ")
             key = f"{row['measure']}, {rest}" if row["measure"] in ("perplexity", "bits_per_byte") else row["measure"]
             by_name.setdefault(name, {})[key] = row
@@ -144,12 +151,14 @@ def _columns(kshot: Row) -> dict[str, str]:
     contexts = _contexts(kshot)
     by_context = {f"perplexity, {own}": f"perplexity, {own}" for own in contexts}
     bits = {"bits a byte": f"bits_per_byte, {contexts[-1]}"} if contexts else {"held-out loss": "validation_loss"}
-    return {"parameters": "parameters", **by_context, **bits, "tokens/s": "tokens_per_second"}
+    return {"parameters": "parameters", **by_context, **bits, "tokens/s": "tokens_per_second", "MFU": "mfu"}
 
 
 def _value(column: str, value: words.Number) -> str:
     if column in ("parameters", "tokens/s"):
         return f"{value:,.0f}"
+    if column == "MFU":
+        return f"{100 * value:.0f} %"
     return f"{value:.3f}" if column == "bits a byte" else _short(value)
 
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kshot.devices import machine_rate
 from kshot.measure.perplexity import Reading, Surprise, bits_per_byte, perplexity
 from kshot.model.tree import Scored
 from kshot.pretrain.objectives import IGNORED, OBJECTIVES, Lesson
@@ -65,6 +66,7 @@ def grow(given: Given, tokens: Tokens, plan: Plan, arm: tuple[str, Language], ob
     def loss(weights: Weights, *batch: Tensor) -> Tensor:
         return loss_of(language, weights, *batch)
 
+    rate = machine_rate(given.device, getattr(torch, plan.precision))
     done = grown(given, name, language, on_batches(given, make, training, loss), training, looks=plan.looks, look=look)
     pace = len(done.losses) * plan.batch * plan.context / done.seconds if done.seconds else 0.0
     last = done.losses[-max(1, round(_LAST * len(done.losses))) :]
@@ -74,6 +76,7 @@ def grow(given: Given, tokens: Tokens, plan: Plan, arm: tuple[str, Language], ob
         figure("training_loss", (name,), value=float(np.mean(last)), unit="nats", n=len(last)),
         figure("validation_loss", (name,), value=seen[-1][1] if seen else None, unit="nats", n=len(watched)),
         figure("tokens_per_second", (name,), value=pace, n=len(done.losses)),
+        figure("mfu", (name,), value=pace * operations(done.weights, plan) / rate, n=len(done.losses)),
     ]
     return Grown(
         language=language,
@@ -82,6 +85,18 @@ def grow(given: Given, tokens: Tokens, plan: Plan, arm: tuple[str, Language], ob
         pictures=_pictures(done, plan, name),
         notes=_jumped(name, given, done.losses),
     )
+
+
+def operations(weights: Weights, plan: Plan) -> float:
+    """Of a token in training, forward and backward: six for each number of a matrix, and those of causal attention.
+
+    A table of tokens is looked up and costs nothing, but as the head of a network that has no other.
+    """
+    tables = ("embedding", "positions")
+    matrices = sum(own.numel() for name, own in weights.items() if own.ndim == 2 and name not in tables)
+    tied = 0 if "read_out.weight" in weights or "embedding" not in weights else weights["embedding"].numel()
+    heard = [own for name, own in weights.items() if name.endswith("qkv.weight")]
+    return 6.0 * (matrices + tied + plan.context * sum(own.shape[1] for own in heard))
 
 
 def _watched(tokens: Tokens, plan: Plan, objective: str) -> list[Lesson]:
