@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.optimization import Adafactor
 
-from kshot.optim.optimisers import OPTIMISERS, SCHEDULES, Optimiser, rate
+from kshot.optim.optimisers import OPTIMISERS, SCHEDULES, Optimiser, adamw, rate
 from kshot.seeds import torch_stream
 
 
@@ -66,6 +66,19 @@ def test_adamw_by_hand() -> None:
         mean, spread = first / (1 - 0.9 ** (step + 1)), second / (1 - 0.999 ** (step + 1))
         weights = weights - at * mean / (np.sqrt(spread) + 1e-8)
     assert np.abs(found["w"].numpy() - weights).max() < 1e-12
+
+
+def test_with_matrices_alone_the_others_do_not_decay() -> None:
+    leaves = {"w": torch.ones(2, 3, requires_grad=True), "b": torch.ones(3, requires_grad=True)}
+    for matrices, expected in ((True, {"w": 0.5, "b": 1.0}), (False, {"w": 0.5, "b": 0.5})):
+        with torch.no_grad():
+            for leaf in leaves.values():
+                leaf.fill_(1.0)
+                leaf.grad = torch.zeros_like(leaf)
+        optimiser = adamw(leaves, 5.0, {}, matrices=matrices)
+        optimiser.step(0.1)
+        assert {name: leaf.flatten()[0].item() for name, leaf in leaves.items()} == expected
+        assert set(optimiser.moments()) == {"w", "b"}
 
 
 def test_sgd_by_hand() -> None:

@@ -47,10 +47,20 @@ def _of_torch(leaves: Mapping[str, Tensor], inner: torch.optim.Optimizer, moment
 
 
 def adamw(
-    leaves: Mapping[str, Tensor], weight_decay: float, moments: Moments, betas: tuple[float, float] = (0.9, 0.999)
+    leaves: Mapping[str, Tensor],
+    weight_decay: float,
+    moments: Moments,
+    betas: tuple[float, float] = (0.9, 0.999),
+    *,
+    matrices: bool = False,
 ) -> Optimiser:
-    """AdamW (Loshchilov and Hutter 2019)."""
-    inner = torch.optim.AdamW(list(leaves.values()), lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
+    """AdamW (Loshchilov and Hutter 2019); with ``matrices`` these alone decay, and no norms, biases or rates."""
+    decaying = [leaf for leaf in leaves.values() if not matrices or leaf.ndim > 1]
+    others = [leaf for leaf in leaves.values() if matrices and leaf.ndim < 2]
+    groups: list[dict[str, Any]] = [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
+    inner = torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=0.0, betas=betas, weight_decay=weight_decay, fused=True
+    )
     return _of_torch(leaves, inner, moments)
 
 

@@ -211,7 +211,9 @@ def _about(study: Pretraining) -> About:
         "processor": torch.backends.cpu.get_cpu_capability(),
     }
     name = safe_name(study.tokens.corpus.name)
-    return About(facts=facts, more={}, names=(name,), of=study.size, weights=0, device=study.device.type)
+    # Of a model its weights, their gradient and two moments are held by each process.
+    held = 0 if study.start is None else 16 * study.start.parameters
+    return About(facts=facts, more={}, names=(name,), of=study.size, weights=held, device=study.device.type)
 
 
 def _ready(study: Pretraining, run: Mapping[str, Any], directory: Path | None, missing: bool) -> Pretraining:

@@ -31,6 +31,7 @@ _SECONDS, _SHARE = 15.0, 20.0
 class Training:
     """How long and how fast: AdamW with these betas, ``clip`` the greatest norm of a gradient (None: any).
 
+    Of ``weight_decay`` norms, biases and learned decays are free where it is that of ``matrices``.
     With ``precision`` bfloat16 products are taken in it (torch.autocast); weights, moments and sums stay in float32.
     A step's gradient is the mean over ``parts`` batches, read one after another, and at once by processes that torchrun
     started: each has as many of them.
@@ -46,6 +47,7 @@ class Training:
     clip: float | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     optimiser: str = "adamw"
+    decay_of: Literal["all", "matrices"] = "all"
     parts: int = 1
 
     def __post_init__(self) -> None:
@@ -195,7 +197,8 @@ def _standing(
 
 def _optimiser(weights: Weights, training: Training, moments: Moments) -> Optimiser:
     if training.optimiser == "adamw":
-        return adamw(weights, training.weight_decay, moments, training.betas)
+        matrices = training.decay_of == "matrices"
+        return adamw(weights, training.weight_decay, moments, training.betas, matrices=matrices)
     found: Optimiser = OPTIMISERS[training.optimiser](weights, training.weight_decay, moments)
     return found
 

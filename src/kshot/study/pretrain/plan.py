@@ -62,6 +62,7 @@ class Plan:
             schedule=self.schedule,
             warmup=round(self.warmup * self.steps),
             weight_decay=0.1,
+            decay_of="matrices",
             betas=(0.9, 0.95),
             clip=1.0,
             precision="bfloat16" if self.precision == "bfloat16" else "float32",

@@ -119,7 +119,7 @@ def _run(given: Given, mixture: Ginc, shape: tuple[int, int, int], tokens: int, 
     rate = much.rate * (much.shapes[0][2] / width) ** 0.5
     training = Training(
         steps=steps, batch=much.batch, learning_rate=rate, schedule="cosine", warmup=max(1, steps // 20), clip=1.0,
-        weight_decay=0.1, betas=(0.9, 0.95),
+        weight_decay=0.1, decay_of="matrices", betas=(0.9, 0.95),
     )  # fmt: skip
 
     def make(step: int) -> tuple[Tensor, ...]:
