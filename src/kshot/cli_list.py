@@ -9,9 +9,12 @@ from kshot.errors import UnknownName
 
 
 def list_names(
-    kind: Annotated[str, Parameter(help="One of tasks, methods, models, measures, parts, experiments, transforms.")], /
+    kind: Annotated[
+        str, Parameter(help="One of tasks, methods, models, measures, parts, experiments, transforms, texts.")
+    ],
+    /,
 ) -> None:
-    """What there is: tasks, methods, models, measures, parts of an explanation, experiments, or transforms."""
+    """What there is: tasks, methods, models, measures, parts of an explanation, experiments, transforms, or texts."""
     if kind not in KINDS:
         raise UnknownName("kind of name", kind, KINDS)
     rows = KINDS[kind]()
@@ -78,6 +81,12 @@ def _transforms() -> dict[str, str]:
     return {name: f"keeps {', '.join(sorted(one.keeps)) or 'nothing'}" for name, one in TRANSFORMS.items()}
 
 
+def _texts() -> dict[str, str]:
+    from kshot.study.pretrain.corpus import CORPORA
+
+    return {name: about for name, (about, _) in CORPORA.items()}
+
+
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "tasks": _tasks,
     "methods": _methods,
@@ -86,4 +95,5 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "parts": _parts,
     "experiments": _experiments,
     "transforms": _transforms,
+    "texts": _texts,
 }

@@ -26,7 +26,7 @@ class PretrainSettings:
 
     tasks: tuple[str, ...] = option(
         (),
-        "Texts to learn from: .txt, .jsonl or .parquet files, .gz of them, folders, hf:org/name. Of a folder with files "
+        "Texts to learn from: a name of kshot list texts, .txt, .jsonl or .parquet files, folders, hf:org/name. Of a folder with files "
         "train and valid the second is held out, of anything else a twentieth.",
         word="TEXT",
     )
