@@ -136,7 +136,7 @@ MOMENTUM_PARTS = {
     "momentum-layer": Part(
         asks="a layer with momentum attention, against descent with momentum",
         answer=_momentum,
-        minutes={"smoke": 0.6, "full": 35.0},
+        minutes={"smoke": 0.6, "full": 12.0},
     )
 }
 
