@@ -15,13 +15,17 @@ import argparse
 import math
 import sys
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kshot.devices import machine_rate
 from kshot.seeds import torch_stream
+from kshot.study.pretrain.growing import operations
+from kshot.study.pretrain.plan import PLANS
 from kshot.synth.networks.language import LANGUAGES
 from kshot.synth.networks.mixing import Shape
 from scoring import spread, start
@@ -191,23 +195,6 @@ def by_trainer(link: Connection, asked: argparse.Namespace, length: int) -> None
         Own(model=model, args=arguments, train_dataset=Rows(), callbacks=[Turns()]).train()
 
 
-def machine_rate(precision: str) -> float:
-    """Operations a second of a large product of matrices in this number format."""
-    a, b = (torch.randn(2048, 2048, dtype=getattr(torch, precision)) for _ in range(2))
-    seconds = []
-    for _ in range(6):
-        began = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - began)
-    return 2 * 2048**3 / min(seconds)
-
-
-def operations(asked: argparse.Namespace, length: int) -> float:
-    """Of a token, forward and backward: six for each parameter of a matrix, and causal attention's."""
-    matrices = asked.layers * 12 * asked.width**2 + asked.vocabulary * asked.width
-    return 6 * matrices + 6 * asked.layers * asked.width * length
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sizes = (
@@ -224,7 +211,7 @@ def main() -> int:
     parser.add_argument("--lengths", default="256,1024")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     asked = parser.parse_args()
-    rate = machine_rate(asked.precision)
+    rate = machine_rate(torch.device("cpu"), getattr(torch, asked.precision), size=2048)
     print(f"products of matrices in {asked.precision}: {rate / 1e9:.0f} billion operations a second")
     apart = max(measured(asked, int(length), rate) for length in asked.lengths.split(","))
     bound = 1e-3 if asked.precision == "float32" else 3e-2
@@ -255,12 +242,13 @@ def measured(asked: argparse.Namespace, length: int, rate: float) -> float:
         )
     for link in links.values():
         link.send(False)
+    own = operations(begun(asked, length), replace(PLANS["smoke"], context=length))
     tokens = asked.steps * max(1, asked.tokens // length) * length
     print(f"length {length}, {max(1, asked.tokens // length)} rows a step, {asked.precision}")
-    for name, own in seconds.items():
-        pace = [tokens / one for one in own]
-        mfu = spread([100 * operations(asked, length) * one / rate for one in pace])
-        ratio = spread([a / b for a, b in zip(own, seconds["kshot"], strict=True)])
+    for name, spent in seconds.items():
+        pace = [tokens / one for one in spent]
+        mfu = spread([100 * own * one / rate for one in pace])
+        ratio = spread([a / b for a, b in zip(spent, seconds["kshot"], strict=True)])
         print(f"  {name:<12} {spread(pace)} tokens/s, MFU {mfu} %, kshot is {ratio} times as fast")
     print(f"  losses of all steps at most {apart:.1e} apart")
     return apart

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from kshot.errors import ModelError
+from kshot.errors import ModelError, OutputError
 from kshot.model.further import Further
 from kshot.model.lm import LM, Route
 from kshot.model.load import load_model
@@ -68,7 +68,9 @@ def test_a_gate_learns_and_the_model_is_left_as_it_was(tiny_lm: LM) -> None:
 def test_what_is_saved_is_opened_and_says_the_same(tiny_lm: LM, momentum: bool, tmp_path: Path) -> None:
     own = Further(lm=tiny_lm, momentum=momentum)
     weights = {name: tensor * 1.1 for name, tensor in opened(own).items()}
-    own.save(weights, tmp_path / "model")
+    # What a run that was stopped has left is written over; what is not ours is not.
+    for _ in range(2):
+        own.save(weights, tmp_path / "model")
     lm = load_model(str(tmp_path / "model"), dtype="float32", device="cpu")
     tokens = texts(lm)
     assert (lm.momentum is not None) == momentum
@@ -80,3 +82,12 @@ def test_a_model_whose_attention_is_out_of_reach_is_refused(tiny_lm: LM) -> None
     with pytest.raises(ModelError, match="no attention that momentum could be added to"):
         Further(lm=lm, momentum=True)
     assert Further(lm=lm).momentum_of({}) is None
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tiny_lm: LM, tmp_path: Path) -> None:
+    own = Further(lm=tiny_lm)
+    own.save(own.start(), tmp_path / "model")
+    (tmp_path / "model" / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="something else"):
+        own.save(own.start(), tmp_path / "model")
+    assert (tmp_path / "model" / "notes.txt").read_text() == "mine"

@@ -1,5 +1,6 @@
 """What grown language models are asked in context: by a network that copies, one that says nothing, and one that infers."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from kshot.synth.grammar import inferred
 from kshot.synth.networks.language import Language
 
 PLAN: Plan = replace(PLANS["smoke"], context=60)
+Answer = Callable[[np.ndarray], np.ndarray]
 WEIGHTS = {"none": torch.zeros(1)}
 
 
@@ -28,12 +30,12 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
         return in_tokens(corpus_of(["ginc"]), 1_000, None, hides=False, at_most=True)
 
 
-def network(tokens: Tokens, answer: object) -> Language:
+def network(tokens: Tokens, answer: Answer) -> Language:
     """A network whose logits are those of ``answer`` of one text, (t,) -> (t, v)."""
     size = tokens.marks.vocabulary
 
     def reads(weights: dict[str, Tensor], texts: Tensor, heard: Tensor | None) -> Tensor:
-        return torch.from_numpy(np.stack([answer(row) for row in texts.numpy()]))  # type: ignore[operator]
+        return torch.from_numpy(np.stack([answer(row) for row in texts.numpy()]))
 
     def head(weights: dict[str, Tensor], known: Tensor) -> Tensor:
         assert known.shape[-1] == size
@@ -42,7 +44,7 @@ def network(tokens: Tokens, answer: object) -> Language:
     return Language(start=lambda rng: {}, reads=reads, head=head)
 
 
-def asked(tokens: Tokens, answer: object) -> dict[tuple[str, str], dict[str, object]]:
+def asked(tokens: Tokens, answer: Answer) -> dict[tuple[str, str], dict[str, object]]:
     rows, pictures = in_context(network(tokens, answer), WEIGHTS, tokens, PLAN, ("it", 0))
     assert all(np.isfinite(value) for own in pictures for line in own["lines"].values() for _, value in line)
     return {(row["measure"], row["variant"]): row for row in rows}

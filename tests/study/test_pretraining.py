@@ -369,3 +369,27 @@ def test_the_arithmetic_of_a_token_by_hand() -> None:
         Arm(network="lstm").language(50, 10, Shape(layers=1, heads=1, width=16)).start(torch.Generator().manual_seed(0))
     )
     assert operations(lstm, plan) == 6 * (2 * 4 * 16**2 + 50 * 16)
+
+
+def test_texts_of_the_hub_are_its_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"text": "one"}, {"text": " "}, {"text": "two"}]
+    found = {"train": rows, "validation": [{"text": "three"}]}
+    monkeypatch.setattr(corpora, "load_hub", lambda name, config, kwargs, asked: found)
+    own = corpus_of(["hf:org/name"])
+    assert (own.name, own.train, own.valid) == ("name", ("one", "two"), ("three",))
+    found["train"] = [{"words": "one"}]
+    with pytest.raises(DataError, match="needs a column 'text' of strings; found words"):
+        corpus_of(["hf:org/name"])
+    del found["train"]
+    with pytest.raises(DataError, match="has no split train; found validation"):
+        corpus_of(["hf:org/name"])
+
+
+def test_a_network_that_diverges_is_a_line_that_says_why(file: Path) -> None:
+    ours = pretrain(asked(file, optimiser="sgd", learning_rate=1e9, tokens=3_000)).results["kshot"]
+    (cell,) = [cell for cell in ours["cells"] if cell["part"] == "softmax"]
+    assert "try a smaller learning rate" in cell["failed"]
+    said = shown.text(ours)
+    assert said.startswith("Nothing was grown.")
+    assert "try a smaller learning rate" in " ".join(said.split())
+    assert "try a smaller learning rate" in shown.page(ours)

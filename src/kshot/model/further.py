@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from kshot.errors import ModelError
 from kshot.model.attention import with_momentum
+from kshot.model.grown import MODEL_FILES
 from kshot.model.lm import LM
 from kshot.model.load import silence
 from kshot.model.momentum import Momentum, keep_momentum
@@ -20,7 +21,6 @@ from kshot.model.sealed import replaced
 # A gate is so many times its weight: by steps that suit a model's own weights it would stay where it begins.
 _GATE = 20.0
 _DECAY, _GATED = "momentum.decay", "momentum.gate"
-_OURS = ("config.json", "generation_config.json", "kshot_momentum.safetensors")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,9 +46,7 @@ class Further:
         """Copies of all weights, and those of the momentum."""
         found = {name: own.detach().clone() for name, own in self.lm.model.named_parameters()}
         if self.momentum:
-            config = self.lm.model.config.get_text_config()
-            heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-            zeros = torch.zeros(config.num_hidden_layers, heads)
+            zeros = torch.zeros(*self.lm.value_heads)
             found |= {_GATED: zeros} | ({_DECAY: zeros.clone()} if self.eta is None else {})
         return found
 
@@ -73,9 +71,12 @@ class Further:
         """Logits."""
         module = self.lm.model.get_output_embeddings()
         assert isinstance(module, nn.Linear), "a decoder's head is a matrix"
-        by_identity = {id(own): name for name, own in self.lm.model.named_parameters()}
-        bias = None if module.bias is None else weights[by_identity[id(module.bias)]]
-        return nn.functional.linear(known, weights[by_identity[id(module.weight)]], bias)
+        bias = None if module.bias is None else weights[self._name(module.bias)]
+        return nn.functional.linear(known, weights[self._name(module.weight)], bias)
+
+    def _name(self, parameter: Tensor) -> str:
+        """Of a matrix that is looked up, too, it is the first of all names."""
+        return next(name for name, own in self.lm.model.named_parameters() if own is parameter)
 
     def save(self, weights: Mapping[str, Tensor], folder: Path) -> None:
         """A folder that transformers and ``load_model`` open, the momentum beside; OutputError where it cannot be written."""
@@ -83,7 +84,7 @@ class Further:
         plain = {name: own.cpu() for name, own in weights.items() if name not in (_DECAY, _GATED)}
         model.load_state_dict(plain, strict=False)
         silence()
-        with replaced(folder, _OURS, "config.json") as fresh:
+        with replaced(folder, MODEL_FILES, "config.json") as fresh:
             model.save_pretrained(fresh)
             self.lm.codec.tokenizer.save_pretrained(fresh)
             if (momentum := self.momentum_of(weights)) is not None:

@@ -188,11 +188,12 @@ def _loaded(model: PreTrainedModel, found: Mapping[str, Tensor]) -> PreTrainedMo
     return model
 
 
-# What a saved folder may hold.
-_FILES = (
+MODEL_FILES = (
     "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-    "special_tokens_map.json", MOMENTUM,
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja",
+    MOMENTUM,
 )  # fmt: skip
+"""What the folder of a saved model may hold: with anything else in it, it is not written over."""
 _SUMS = ("momentum", "momentum-normalised")
 
 
@@ -227,7 +228,7 @@ def save_grown(
         # What it says begins behind the token that ends a text; nothing is padded.
         model.config.decoder_start_token_id = model.config.pad_token_id = end
     silence()
-    with replaced(folder, _FILES, "config.json") as fresh:
+    with replaced(folder, MODEL_FILES, "config.json") as fresh:
         model.save_pretrained(fresh)
         begins.save_pretrained(fresh)
         if kind in _SUMS:

@@ -67,6 +67,12 @@ class LM:
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 
+    @property
+    def value_heads(self) -> tuple[int, int]:
+        """Layers, and heads of keys and values in each."""
+        config = self.model.config.get_text_config()
+        return config.num_hidden_layers, getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+
     def prefill(self, text: Sequence[int] | Float[Tensor, "p e"], prefix: Prefix = EMPTY) -> Prefix:
         """A longer prefix: tokens, or rows in the place of embedded tokens, read behind ``prefix``.
 

@@ -70,11 +70,10 @@ def open_model(source: Source, *, dtype: DType = "auto", device: Device = "auto"
 
 def _fitting(momentum: Momentum, lm: LM) -> Momentum:
     """The momentum itself; ModelError where it is not that of this model."""
-    config = lm.model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    if momentum.decay.shape != (config.num_hidden_layers, heads):
+    layers, heads = lm.value_heads
+    if momentum.decay.shape != (layers, heads):
         raise ModelError(
-            f"model {lm.name!r} has {config.num_hidden_layers} layers of {heads} key-value heads, and its {MOMENTUM} is of "
+            f"model {lm.name!r} has {layers} layers of {heads} key-value heads, and its {MOMENTUM} is of "
             f"{' by '.join(map(str, momentum.decay.shape))}; remove it to read the model without"
         )
     return momentum

@@ -1,18 +1,15 @@
 """The page and the terminal's text of ``kshot evaluate-lm``. It reads records and computes nothing."""
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from kshot.show import words
 from kshot.show.explain_rows import finite
+from kshot.show.plain import plain_lines
 from kshot.show.templates import templates
 from kshot.show.words import Row
-
-_WIDTH = 100
 
 
 def page(kshot: Mapping[str, Any]) -> str:
@@ -23,8 +20,7 @@ def page(kshot: Mapping[str, Any]) -> str:
 def text(kshot: Mapping[str, Any]) -> str:
     """Perplexity and bits a byte of every text and context, in lines of at most 100 columns."""
     ours = finite(words.clean(kshot))
-    file = io.StringIO()
-    console = Console(file=file, width=_WIDTH, color_system=None, highlight=False)
+    console, printed = plain_lines()
     console.print(answer(ours), markup=False)
     table = Table(box=None, pad_edge=False)
     for name in ("text", "context", "stride"):
@@ -34,7 +30,7 @@ def text(kshot: Mapping[str, Any]) -> str:
     for row in lines(ours):
         table.add_row(*row.values())
     console.print(table)
-    return "".join(row.rstrip() + "\n" for row in file.getvalue().splitlines())
+    return printed()
 
 
 def answer(kshot: Row) -> str:

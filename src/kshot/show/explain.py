@@ -1,12 +1,10 @@
 """The page and the terminal's text of ``kshot explain``. It reads records and computes nothing."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -15,11 +13,12 @@ from kshot.show.explain_attributions import agreement, biases, pooled, ranked
 from kshot.show.explain_questions import MARKS, questions, replied, told
 from kshot.show.explain_rows import Line, beside_published, bounds, controls, corrections, finite
 from kshot.show.explain_tasks import explain_task
+from kshot.show.plain import WIDTH, plain_lines
 from kshot.show.templates import templates
 from kshot.show.words import Row
 
 # Six tasks stand side by side: a space follows every column.
-_WIDTH, _NAMES, _COLUMN, _WIDEST = 100, 24, 11, 24
+_NAMES, _COLUMN, _WIDEST = 24, 11, 24
 _ASKED = "What do demonstrations do, and why?"
 # So many claims of a kind stand in the paragraph; the table below it has them all.
 _TOLD = 3
@@ -33,8 +32,7 @@ def page(kshot: Mapping[str, Any]) -> str:
 def text(kshot: Mapping[str, Any]) -> str:
     """The answer in a paragraph and the table beside the published one, in lines of at most 100 columns."""
     ours = finite(words.clean(kshot))
-    file = io.StringIO()
-    console = Console(file=file, width=_WIDTH, color_system=None, highlight=False)
+    console, printed = plain_lines()
     verdicts, replies = _overall(ours), ours.get("replies") or ()
     if verdicts or not replies:
         console.print(Text(answer(verdicts)))
@@ -45,14 +43,14 @@ def text(kshot: Mapping[str, Any]) -> str:
     for line in told(replies)[0 if verdicts else 1 :]:
         console.print(Text(line))
     names = _tasks(ours)
-    room = max(1, (_WIDTH - _NAMES - 1) // (_COLUMN + 1))
+    room = max(1, (WIDTH - _NAMES - 1) // (_COLUMN + 1))
     for begin in range(0, len(names), room):
         own = names[begin : begin + room]
         lines = beside_published(ours.get("measures") or [], own)
         if lines:
             console.print()
             console.print(_table(lines, own))
-    return "".join(line.rstrip() + "\n" for line in file.getvalue().splitlines())
+    return printed()
 
 
 def _first(kshot: Row) -> str:
@@ -99,7 +97,7 @@ def _observed(row: Row) -> str:
 
 def _table(lines: Sequence[Line], tasks: Sequence[str]) -> Table:
     """Each measure with its interval, its null and the published figures below it."""
-    width = max(_COLUMN, min(_WIDEST, (_WIDTH - _NAMES - 1) // len(tasks) - 1))
+    width = max(_COLUMN, min(_WIDEST, (WIDTH - _NAMES - 1) // len(tasks) - 1))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     table.add_column("", width=_NAMES)
     for task in tasks:

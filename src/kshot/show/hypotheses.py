@@ -1,10 +1,8 @@
 """The page and the terminal's text of ``kshot hypotheses``. It reads records and computes nothing."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -12,12 +10,12 @@ from kshot.show import words
 from kshot.show.explain_plots import forest
 from kshot.show.explain_rows import bounds, finite, number
 from kshot.show.hypotheses_tasks import altered, chains, task_view
+from kshot.show.plain import plain_lines
 from kshot.show.svg import svg
 from kshot.show.templates import templates
 from kshot.show.words import Row
 from kshot.study.hypotheses.claims import MARGIN
 
-_WIDTH = 100
 MARKS = {"supported": "✓", "undecided": "○", "rejected": "✗"}
 _NAMES = {"H1": "task selection", "H2": "meta-learning", "H3": "composition"}
 PROTOCOLS = {
@@ -34,8 +32,7 @@ def page(kshot: Mapping[str, Any]) -> str:
 def text(kshot: Mapping[str, Any]) -> str:
     """The answer, and every claim with what was predicted and what came, in lines of at most 100 columns."""
     ours = finite(words.clean(kshot))
-    file = io.StringIO()
-    console = Console(file=file, width=_WIDTH, color_system=None, highlight=False)
+    console, printed = plain_lines()
     console.print(Text(answer(ours)))
     for task in _tasks(ours):
         for protocol, lines in _by_protocol(ours, task).items():
@@ -48,7 +45,7 @@ def text(kshot: Mapping[str, Any]) -> str:
                 if own["claim"] is not None and not own["published"]:
                     table.add_row("", MARKS[own["verdict"]], own["hypothesis"], Text(own["claim"]), Text(observed(own)))
             console.print(table)
-    return "".join(row.rstrip() + "\n" for row in file.getvalue().splitlines())
+    return printed()
 
 
 def answer(kshot: Row) -> str:

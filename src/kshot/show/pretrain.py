@@ -1,20 +1,20 @@
 """The page and the terminal's text of ``kshot pretrain``. It reads records and computes nothing."""
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from kshot.show import words
 from kshot.show.explain_rows import finite, overall
+from kshot.show.plain import plain_lines
 from kshot.show.synth import line_figures
 from kshot.show.templates import templates
 from kshot.show.words import Row
 
-_WIDTH = 100
+_BY_CONTEXT = ("perplexity", "bits_per_byte")
+_OF_TRAINING = ("parameters", "tokens_per_second", "mfu", "validation_loss")
 _IN_CONTEXT = {
     "copy_accuracy": "random tokens copied: accuracy",
     "copy_nats": "random tokens copied: nats a token",
@@ -34,8 +34,7 @@ def page(kshot: Mapping[str, Any]) -> str:
 def text(kshot: Mapping[str, Any]) -> str:
     """What every network came to, and what to do with it, in lines of at most 100 columns."""
     ours = finite(words.clean(kshot))
-    file = io.StringIO()
-    console = Console(file=file, width=_WIDTH, color_system=None, highlight=False)
+    console, printed = plain_lines()
     console.print(Text(answer(ours)))
     table = Table(box=None, pad_edge=False)
     table.add_column("")
@@ -47,24 +46,25 @@ def text(kshot: Mapping[str, Any]) -> str:
     console.print(table)
     for row in gains(ours):
         console.print(Text(f"{row['name']}: {row['said']}"))
+    for note in ours.get("notes") or ():
+        console.print(Text(f"Note: {note}"))
     if ours["plan"]["objective"] == "causal" and (saved := _saved(ours)):
         console.print(Text(f"Try one: kshot generate <folder of the run>/{saved[0]}"))
-    return "".join(row.rstrip() + "\n" for row in file.getvalue().splitlines())
+    return printed()
 
 
 def answer(kshot: Row) -> str:
     """The best network by the loss that it was trained for, and what is below it."""
     corpus, plan = kshot["corpus"], kshot["plan"]
-    found = [(row["values"], row["name"]) for row in lines(kshot) if row["best"] is not None]
     read = f"After {words.count(plan['tokens'])} tokens of {corpus['name']}"
-    scored = [(row["best"], row["name"]) for row in lines(kshot) if row["best"] is not None and not row["floor"]]
-    floors = [(row["best"], row["name"]) for row in lines(kshot) if row["best"] is not None and row["floor"]]
-    if not found or not scored:
+    known = [row for row in lines(kshot) if row["best"] is not None]
+    scored = [(row["best"], row["name"]) for row in known if not row["floor"]]
+    if not scored:
         losses = [row for row in _rows(kshot) if row["measure"] == "validation_loss" and row["value"] is not None]
         said = [f"{row['variant']} {row['value']:.3f}" for row in losses]
         return f"{read} the held-out loss is {words.listed(said)} nats." if said else "Nothing was grown."
     least, name = min(scored)
-    beside = "; ".join(f"{own} {_short(value)}" for value, own in floors)
+    beside = "; ".join(f"{row['name']} {_short(row['best'])}" for row in known if row["floor"])
     whose = f"of the best of {len(scored)} networks, {name}," if len(scored) > 1 else f"of {name}"
     return f"{read} the held-out perplexity {whose} is {_short(least)}" + (f" ({beside})." if beside else ".")
 
@@ -73,16 +73,9 @@ def lines(kshot: Row) -> list[dict[str, Any]]:
     """A row of the table for every network, and for what stands below and above them."""
     by_name: dict[str, dict[str, Row]] = {}
     for row in _rows(kshot):
-        if row["measure"] in (
-            "perplexity",
-            "bits_per_byte",
-            "parameters",
-            "tokens_per_second",
-            "mfu",
-            "validation_loss",
-        ):
+        if row["measure"] in (*_BY_CONTEXT, *_OF_TRAINING):
             name, _, rest = str(row["variant"]).partition(", ")
-            key = f"{row['measure']}, {rest}" if row["measure"] in ("perplexity", "bits_per_byte") else row["measure"]
+            key = f"{row['measure']}, {rest}" if row["measure"] in _BY_CONTEXT else row["measure"]
             by_name.setdefault(name, {})[key] = row
     longest = _contexts(kshot)[-1:]
     found = []
@@ -109,11 +102,11 @@ def gains(kshot: Row) -> list[dict[str, str]]:
         name, _, base = str(row["variant"]).split(", ")
         way, sign = ("better", 1) if row["value"] >= 0 else ("worse", -1)
         bounds = sorted(sign * row[name] for name in ("low", "high")) if row["low"] is not None else []
-        interval = f" (95 %: {bounds[0]:.4f} to {bounds[1]:.4f})" if bounds else ""
+        interval = f" (95 %: {bounds[0]:.4f} to {bounds[1]:.4f})".replace("-", "−") if bounds else ""
         said = f"{abs(row['value']):.4f} nats a token {way} than {base.removeprefix('over ')}{interval}"
         if bounds and bounds[0] <= 0:
             said += ", which may be nothing"
-        found.append({"name": name, "said": said.replace("-", "−")})
+        found.append({"name": name, "said": said})
     return found
 
 

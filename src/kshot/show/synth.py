@@ -1,23 +1,21 @@
 """The page and the terminal's text of ``kshot synth``. It reads records and computes nothing."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from kshot.show import words
 from kshot.show.explain_rows import finite, overall
+from kshot.show.plain import plain_lines
 from kshot.show.plots import COLOURS, SERIES, blank, styled
 from kshot.show.svg import svg
 from kshot.show.templates import templates
 from kshot.show.words import Row
 
-_WIDTH = 100
 # A value so many times as great as nine tenths of all is a peak that a picture need not hold.
 _FAR = 3.0
 MARKS = {"holds": "✓", "undecided": "○", "fails": "✗", "not yet": "–"}
@@ -31,8 +29,7 @@ def page(kshot: Mapping[str, Any]) -> str:
 def text(kshot: Mapping[str, Any]) -> str:
     """Every published claim with its bound and what came, in lines of at most 100 columns."""
     ours = finite(words.clean(kshot))
-    file = io.StringIO()
-    console = Console(file=file, width=_WIDTH, color_system=None, highlight=False)
+    console, printed = plain_lines()
     console.print(Text(answer(ours)))
     for name in _names(ours):
         console.print()
@@ -43,7 +40,7 @@ def text(kshot: Mapping[str, Any]) -> str:
         for own in _claims(ours, name):
             table.add_row("", MARKS[_kind(own)], Text(own["claim"]), Text(f"{observed(own)} ({own['prediction']})"))
         console.print(table)
-    return "".join(row.rstrip() + "\n" for row in file.getvalue().splitlines())
+    return printed()
 
 
 def answer(kshot: Row) -> str:

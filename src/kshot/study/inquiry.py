@@ -170,21 +170,41 @@ def record(
     **own: Any,
 ) -> dict[str, Any]:
     """results.json: ``run`` as in run.json, the lines of records.jsonl in the order of the cells, and the command's ``own``."""
-    kept = [{name: value for name, value in line.items() if name not in ("rows", "pictures")} for line in lines]
+    results = {task.name: _lm_eval_row(task.name, measures) for task in study.tasks}
+    return plain_record(run, lines, results=results, notes=notes, model=model_facts(study.lm), measures=measures, **own)
+
+
+def plain_record(
+    run: Mapping[str, Any],
+    lines: Sequence[Mapping[str, Any]],
+    *,
+    results: Mapping[str, Any],
+    notes: Sequence[str] = (),
+    **own: Any,
+) -> dict[str, Any]:
+    """The same of a study that is not of one model; what makes a line long stands in ``own`` and not in its cell."""
+    long = ("rows", "pictures", "by_document")
     return {
-        "results": {task.name: _lm_eval_row(task.name, measures) for task in study.tasks},
+        "results": dict(results),
         "date": run["date"],
         "total_evaluation_time_seconds": str(sum(line["seconds"] for line in lines)),
         "kshot": {
             **{name: run[name] for name in ("version", "argv", "settings", "identity")},
-            "model": model_facts(study.lm),
             "environment": environment(),
-            "measures": measures,
             **own,
-            "cells": kept,
+            "cells": [{name: value for name, value in line.items() if name not in long} for line in lines],
             "notes": [*run["notes"], *notes, *notes_of(lines)],
         },
     }
+
+
+def drawn_pictures(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The pictures of all lines, each with the task, seed and part that it is of."""
+    return [
+        {"task": line["task"], "seed": line["seed"], "part": line["part"], **drawn}
+        for line in lines
+        for drawn in line.get("pictures", ())
+    ]
 
 
 def _lm_eval_row(task: str, measures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -11,11 +11,10 @@ import torch
 
 from kshot.devices import device_of, keep_buffers
 from kshot.errors import MethodError, NumericError, UnknownName
-from kshot.study.environment import environment
 from kshot.study.experiment import ENGINE
-from kshot.study.inquiry import About, Inquiry, on_record
+from kshot.study.inquiry import About, Inquiry, drawn_pictures, on_record, plain_record
 from kshot.study.over_seeds import over_seeds
-from kshot.study.parts import Cell, Line, Say, digest_of, notes_of
+from kshot.study.parts import Cell, Line, Say, digest_of
 from kshot.study.place import STATE, Finished, OnProgress, silent
 from kshot.study.synth.catalogue import EXPERIMENTS
 from kshot.study.synth.experiment import Given, Size, judged
@@ -95,28 +94,16 @@ def _line(study: Grown, cell: Cell, before: Mapping[str, Line], say: Say) -> Lin
 def _results(run: Mapping[str, Any], study: Grown, lines: Sequence[Line]) -> dict[str, Any]:
     own = [row for line in lines for row in line["rows"]]
     measures = [*over_seeds(own), *own]
-    kept = [{name: value for name, value in line.items() if name not in ("rows", "pictures")} for line in lines]
-    return {
-        "results": {name: {"alias": name} for name in study.names},
-        "date": run["date"],
-        "total_evaluation_time_seconds": str(sum(line["seconds"] for line in lines)),
-        "kshot": {
-            **{name: run[name] for name in ("version", "argv", "settings", "identity")},
-            "environment": environment(),
-            "experiments": {
-                name: {"about": EXPERIMENTS[name].about, "source": EXPERIMENTS[name].source} for name in study.names
-            },
-            "measures": measures,
-            "verdicts": [row for name in study.names for row in judged(name, EXPERIMENTS[name], measures, study.size)],
-            "pictures": [
-                {"task": line["task"], "seed": line["seed"], "part": line["part"], **drawn}
-                for line in lines
-                for drawn in line.get("pictures", ())
-            ],
-            "cells": kept,
-            "notes": [*run["notes"], *notes_of(lines)],
-        },
-    }
+    known = {name: {"about": EXPERIMENTS[name].about, "source": EXPERIMENTS[name].source} for name in study.names}
+    return plain_record(
+        run,
+        lines,
+        results={name: {"alias": name} for name in study.names},
+        experiments=known,
+        measures=measures,
+        verdicts=[row for name in study.names for row in judged(name, EXPERIMENTS[name], measures, study.size)],
+        pictures=drawn_pictures(lines),
+    )
 
 
 def _about(study: Grown) -> About:

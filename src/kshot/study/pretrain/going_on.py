@@ -9,13 +9,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from kshot.measure.intervals import bootstrap_mean
 from kshot.model.sampling import Sampling
 from kshot.seeds import stream
-from kshot.study.figures import figure
 from kshot.study.pretrain.corpus import Tokens
 from kshot.study.pretrain.plan import Plan
-from kshot.study.synth.growing import picture
+from kshot.study.synth.growing import mean_rows, picture
 from kshot.synth.networks.language import Language
 from kshot.synth.networks.network import Weights
 
@@ -44,9 +42,9 @@ def going_on(
     found = {_HELD_OUT: texts[:, half:]}
     for way, sampling in _WAYS.items():
         found[way] = _continued(language, weights, texts[:, :half], plan.context, sampling, seed)
-    rows = [_mean("repeated", (name, way), repeated(own), seed) for way, own in found.items()]
+    rows = [mean_rows("repeated", (name, way), repeated(own), seed) for way, own in found.items()]
     ranks = _ranks(language, weights, texts)
-    rows.append(_mean("rank_one", (name, _HELD_OUT), (ranks == 0).mean(axis=1), seed))
+    rows.append(mean_rows("rank_one", (name, _HELD_OUT), (ranks == 0).mean(axis=1), seed))
     return rows, [_picture(name, ranks, tokens.marks.vocabulary)]
 
 
@@ -94,8 +92,3 @@ def _picture(name: str, ranks: Int[np.ndarray, "b t"], vocabulary: int) -> Row:
     shares = np.histogram(ranks + 1, bins=edges)[0] / ranks.size
     points = [(float(edge), float(share)) for edge, share in zip(edges, shares, strict=False)]
     return picture("ranks of held-out tokens", x="rank, from", y="share of tokens", lines={name: points}, log_x=True)
-
-
-def _mean(measure: str, variant: tuple[str, ...], values: Float[np.ndarray, "b"], seed: int) -> Row:
-    low, high = bootstrap_mean(values, seed) or (None, None)
-    return figure(measure, variant, value=float(values.mean()), low=low, high=high, n=len(values))

@@ -6,47 +6,35 @@ from typing import Any
 import numpy as np
 
 from kshot.measure.intervals import bootstrap_mean
-from kshot.study.environment import environment
 from kshot.study.figures import figure
+from kshot.study.inquiry import drawn_pictures, plain_record
 from kshot.study.over_seeds import over_seeds
-from kshot.study.parts import Line, notes_of
+from kshot.study.parts import Line
 from kshot.study.pretrain.study import FLOOR, Pretraining
 
 
 def results_of(run: Mapping[str, Any], study: Pretraining, lines: Sequence[Line]) -> dict[str, Any]:
+    """results.json: ``run`` as in run.json, and the lines of records.jsonl in the order of the cells."""
     own = [row for line in lines for row in line["rows"]] + _gained(study, lines)
-    kept = [
-        {name: value for name, value in line.items() if name not in ("rows", "pictures", "by_document")}
-        for line in lines
-    ]
     corpus = study.tokens.corpus
-    return {
-        "results": {corpus.name: {"alias": corpus.name}},
-        "date": run["date"],
-        "total_evaluation_time_seconds": str(sum(line["seconds"] for line in lines)),
-        "kshot": {
-            **{name: run[name] for name in ("version", "argv", "settings", "identity")},
-            "environment": environment(),
-            "corpus": {
-                "name": corpus.name,
-                "documents": len(corpus.train),
-                "held_out": len(corpus.valid),
-                "tokens": len(study.tokens.train.tokens),
-                "held_out_tokens": len(study.tokens.valid.tokens),
-                "vocabulary": study.tokens.marks.vocabulary,
-                "hash": corpus.hash,
-            },
-            "plan": _plan_facts(study),
-            "measures": [*over_seeds(own), *own],
-            "pictures": [
-                {"task": line["task"], "seed": line["seed"], "part": line["part"], **drawn}
-                for line in lines
-                for drawn in line.get("pictures", ())
-            ],
-            "cells": kept,
-            "notes": [*run["notes"], *notes_of(lines)],
-        },
+    facts = {
+        "name": corpus.name,
+        "documents": len(corpus.train),
+        "held_out": len(corpus.valid),
+        "tokens": len(study.tokens.train.tokens),
+        "held_out_tokens": len(study.tokens.valid.tokens),
+        "vocabulary": study.tokens.marks.vocabulary,
+        "hash": corpus.hash,
     }
+    return plain_record(
+        run,
+        lines,
+        results={corpus.name: {"alias": corpus.name}},
+        corpus=facts,
+        plan=_plan_facts(study),
+        measures=[*over_seeds(own), *own],
+        pictures=drawn_pictures(lines),
+    )
 
 
 def _plan_facts(study: Pretraining) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from kshot.errors import KshotError
 from kshot.synth.networks.language import Beside, Language, Texts
-from kshot.synth.networks.layers import NORM_FLOOR
+from kshot.synth.networks.layers import NORM_FLOOR, by_layer
 from kshot.synth.networks.mixing import Hidden, Shape, linear, linear_start
 from kshot.synth.networks.network import Weights
 
@@ -82,12 +82,8 @@ def _side(weights: Weights, side: str, shape: Shape, hidden: Hidden, source: Flo
     if causal:
         later = torch.ones(t, t, dtype=torch.bool, device=hidden.device).triu(1)
         bias = bias.masked_fill(later, -torch.inf)
-    for i in range(shape.layers):
-        own = {
-            name.removeprefix(f"{side}.{i}."): tensor
-            for name, tensor in weights.items()
-            if name.startswith(f"{side}.{i}.")
-        }
+    of_side = {name.removeprefix(f"{side}."): tensor for name, tensor in weights.items() if name.startswith(side)}
+    for own in by_layer(of_side, shape.layers):
         heard = _normed(hidden, own["norm.weight"])
         hidden = hidden + _attended(own, "", shape, heard, heard, bias)
         if source is not None:

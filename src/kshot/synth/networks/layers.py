@@ -130,7 +130,7 @@ def passed(
     KshotError for more tokens than there are places, and for layers that cannot be told what they hear.
     """
     hidden, hearing = _placed(plan, weights, hidden), _heard(plan, hidden, heard)
-    layers = list(zip(_by_layer(weights, plan.shape.layers), plan.mixings, strict=True))
+    layers = list(zip(by_layer(weights, plan.shape.layers), plan.mixings, strict=True))
     for i, (own, mixing) in enumerate(layers, 1):
         if mixing is not None:
             hidden = hidden + mixing.mix(own, normed(plan, own, hidden), plan.shape, hearing)
@@ -179,7 +179,8 @@ def _norm_start(plan: Layers, name: str) -> dict[str, Tensor]:
     return {f"{name}.weight": torch.ones(e)} | ({} if plan.design.norm == "rms" else {f"{name}.bias": torch.zeros(e)})
 
 
-def _by_layer(weights: Weights, layers: int) -> list[dict[str, Tensor]]:
+def by_layer(weights: Weights, layers: int) -> list[dict[str, Tensor]]:
+    """The weights of each of so many layers by their own names."""
     found: list[dict[str, Tensor]] = [{} for _ in range(layers)]
     for name, tensor in weights.items():
         number, _, own = name.partition(".")

@@ -1,0 +1,15 @@
+"""Text that is the same in a terminal, a pipe and a file: no colours, and lines of at most 100 columns."""
+
+import io
+from collections.abc import Callable
+
+from rich.console import Console
+
+WIDTH = 100
+
+
+def plain_lines() -> tuple[Console, Callable[[], str]]:
+    """A console to print on, and what was printed so far, without blanks at the ends of lines."""
+    file = io.StringIO()
+    console = Console(file=file, width=WIDTH, color_system=None, highlight=False)
+    return console, lambda: "".join(line.rstrip() + "\n" for line in file.getvalue().splitlines())
