@@ -1,11 +1,18 @@
 """Every rule against another that says the same: transformers' own, torch's, or a loop that spells it out."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers.optimization import Adafactor
+from transformers.optimization import (
+    Adafactor,
+    get_cosine_schedule_with_warmup,
+    get_linear_schedule_with_warmup,
+    get_polynomial_decay_schedule_with_warmup,
+)
 
 from kshot.optim.optimisers import OPTIMISERS, SCHEDULES, Optimiser, adamw, rate
 from kshot.seeds import torch_stream
@@ -120,3 +127,20 @@ def test_a_rate_rises_then_falls_and_is_never_above_the_one_given(schedule: str,
     assert found[warmup:] == sorted(found[warmup:], reverse=True)
     if steps > warmup:
         assert found[warmup] == 0.5
+
+
+def test_schedules_are_those_of_transformers() -> None:
+    from_theirs = {
+        "linear": get_linear_schedule_with_warmup,
+        "cosine": get_cosine_schedule_with_warmup,
+        "polynomial": partial(get_polynomial_decay_schedule_with_warmup, power=2.0, lr_end=0.0),
+    }
+    for name, make in from_theirs.items():
+        optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+        theirs = make(optimiser, num_warmup_steps=4, num_training_steps=20)
+        for step in range(20):
+            # Theirs begins its rise at 0, ours at the first step above it.
+            if step >= 4:
+                assert rate(0.5, name, 4, step, 20) == pytest.approx(theirs.get_last_lr()[0])
+            optimiser.step()
+            theirs.step()

@@ -93,6 +93,8 @@ def test_killed_anywhere_it_goes_on_to_the_same_figures(
 ) -> None:
     monkeypatch.setattr(train, "_SECONDS", 0.0)
     monkeypatch.setattr(train, "_SHARE", 0.0)
+    # In this process alone, where a test can stop it, and with as many threads: other numbers of them round otherwise.
+    monkeypatch.setattr(inquiry, "room_for", lambda *_: Room(1, torch.get_num_threads()))
     whole = pretrain(asked(file)).results["kshot"]
     offered = train.Kept.offer
     steps: list[int] = []
@@ -104,8 +106,6 @@ def test_killed_anywhere_it_goes_on_to_the_same_figures(
             raise _Stop
 
     out = asked(file, output_path=str(tmp_path / "out"))
-    # In this process alone, where a test can stop it.
-    monkeypatch.setattr(inquiry, "room_for", lambda *_: Room(1, torch.get_num_threads()))
     monkeypatch.setattr(train.Kept, "offer", stops)
     with pytest.raises(_Stop):
         pretrain(out)
@@ -149,8 +149,8 @@ def test_an_encoder_decoder_learns_spans_and_the_rest_of_texts(objective: str, f
 
 def test_the_loss_is_that_of_the_places_that_are_said(file: Path) -> None:
     tokens = in_tokens(corpus_of([str(file)]), 380, None, hides=True)
-    arm, shape = Arm(network="encoder"), Shape(layers=1, heads=2, width=16)
-    language = arm.language(380, 16, shape)
+    shape = Shape(layers=1, heads=2, width=16)
+    language = Arm(network="encoder").language(380, replace(PLANS["smoke"], context=16, shape=shape))
     weights = language.start(torch.Generator().manual_seed(0))
     own = lesson(tokens, tokens.train, "mlm", (0, 3), (4, 16))
     logits = language.says(weights, torch.from_numpy(own.read)).double().log_softmax(-1)
@@ -359,15 +359,36 @@ def test_what_a_start_rules_out(options: dict[str, Any], said: str) -> None:
         make_pretrain_settings(**{"tasks": ("a.txt",), "start": "m", **options})
 
 
+def test_the_parts_of_layers_can_be_chosen(file: Path, tmp_path: Path) -> None:
+    chosen = {"network": "transformer", "positions": "relative", "norm": "rms", "mlp": "swiglu"}
+    study = pretraining._study(asked(file, **chosen), lambda *_: None)
+    weights = study.language(study.arms[0]).start(torch.Generator())
+    assert {"relative", "0.gate.weight", "0.qkv.bias"} <= set(weights)
+    assert not {"positions", "norm.bias"} & set(weights)
+    assert not study.arms[0].saves(study.plan), "transformers has no such network"
+    assert study.arms[0].saves(replace(study.plan, design=()))
+    results = pretrain(asked(file, **chosen, output_path=str(tmp_path / "out"))).results
+    assert results["kshot"]["plan"]["positions"] == "relative"
+    (cell,) = [own for own in results["kshot"]["cells"] if own["part"] == "softmax"]
+    assert cell["saved"] is None
+    assert rows_of(results)["perplexity", "softmax, context 16", 0]["value"] > 1
+    with pytest.raises(KshotError, match="--norm: a network lstm has its own way"):
+        asked(file, network="lstm", norm="rms")
+    with pytest.raises(KshotError, match="'relative' need softmax attention"):
+        pretraining._study(asked(file, attention="linear", positions="relative"), lambda *_: None)
+
+
 def test_the_arithmetic_of_a_token_by_hand() -> None:
-    plan = replace(PLANS["smoke"], context=10)
-    shape = Shape(layers=2, heads=2, width=16)
-    weights = Arm(network="transformer").language(50, 10, shape).start(torch.Generator().manual_seed(0))
+    plan = replace(PLANS["smoke"], context=10, shape=Shape(layers=2, heads=2, width=16))
+    weights = Arm(network="transformer").language(50, plan).start(torch.Generator().manual_seed(0))
     # Twelve squares of the width a layer, the head; scores and sums of ten tokens, half of which are heard.
     assert operations(weights, plan) == 6 * (2 * 12 * 16**2 + 50 * 16) + 3 * 2 * (4 * 10 * 16 / 2)
-    lstm = (
-        Arm(network="lstm").language(50, 10, Shape(layers=1, heads=1, width=16)).start(torch.Generator().manual_seed(0))
-    )
+    relative = replace(plan, design=(("positions", "relative"),))
+    assert operations(
+        Arm(network="transformer").language(50, relative).start(torch.Generator()), relative
+    ) == operations(weights, plan)
+    plan = replace(plan, shape=Shape(layers=1, heads=1, width=16))
+    lstm = Arm(network="lstm").language(50, plan).start(torch.Generator().manual_seed(0))
     assert operations(lstm, plan) == 6 * (2 * 4 * 16**2 + 50 * 16)
 
 

@@ -13,8 +13,9 @@ from kshot.model.load import load_model
 from kshot.pretrain.text import END
 from kshot.pretrain.vocabulary import learned_vocabulary
 from kshot.seeds import torch_stream
-from kshot.synth.networks.encoder_decoder import BUCKETS, FARTHEST, buckets, encoder_decoder
+from kshot.synth.networks.encoder_decoder import encoder_decoder
 from kshot.synth.networks.mixing import Shape
+from kshot.synth.networks.relative import BUCKETS, FARTHEST, buckets
 
 SHAPE = Shape(layers=2, heads=2, width=16)
 LANGUAGE = encoder_decoder(11, 40, SHAPE)

@@ -1,6 +1,7 @@
 """Transformers of pairs: against GPT-2 and naive sums in float64, and each keeps to what it hears."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from kshot.errors import KshotError, UnknownName
 from kshot.seeds import torch_stream
 from kshot.synth.networks import mixing
 from kshot.synth.networks.layers import MIXINGS, SIZES, Design
-from kshot.synth.networks.mixing import ATTENTIONS, Shape, decayed, turned
+from kshot.synth.networks.mixing import ATTENTIONS, Hearing, Shape, decayed, turned
 from kshot.synth.networks.network import Network, Weights, parameters
+from kshot.synth.networks.relative import BUCKETS, relative_bias
 from kshot.synth.networks.transformer import alternating, transformer
 from kshot.synth.prompts import Source
 
@@ -21,6 +23,8 @@ KINDS: dict[str, Network] = {
        for kind in MIXINGS for positions in ("learned", "rotary")},
     **{positions: transformer(3, 6, SHAPE, Design(positions=positions))
        for positions in ("sinusoidal", "sinusoidal-concatenated", "none")},
+    **{f"relative, {kind}": transformer(3, 6, SHAPE, Design(mixing=kind, positions="relative"))
+       for kind in ATTENTIONS if ATTENTIONS[kind].masks},
     "no MLP": transformer(3, 6, SHAPE, Design(mlp=None)),
     "RMS": transformer(3, 6, SHAPE, Design(norm="rms")),
     "MambaFormer": transformer(3, 6, SHAPE, Design(mixing=alternating(SHAPE), mlp=None, positions="none")),
@@ -75,6 +79,28 @@ def test_the_order_of_pairs_changes_nothing_in_a_set(name: str) -> None:
     seen = ys.clone()
     seen[:, 0] += 3.0
     assert not torch.allclose(network.says(weights, xs, seen), said, atol=1e-3)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_relative_positions_are_added_to_scores(causal: bool) -> None:
+    rng = torch_stream(3, "relative")
+    own = {name: torch.randn(own.shape, generator=rng).double() for name, own in
+           ATTENTIONS["softmax"].start(rng, SHAPE).items()}  # fmt: skip
+    table, hidden = torch.randn(BUCKETS, 2, generator=rng).double(), torch.randn(2, 9, 16, generator=rng).double()
+    hearing = Hearing(causal=causal, bias=relative_bias(table, 9, causal=causal))
+    found = ATTENTIONS["softmax"].mix(own, hidden, SHAPE, hearing)
+    q, k, v = (hidden @ own["qkv.weight"].T + own["qkv.bias"]).view(2, 9, 3, 2, 8).unbind(2)
+    said = torch.zeros(2, 9, 2, 8, dtype=torch.float64)
+    for b, t, h in product(range(2), range(9), range(2)):
+        heard = range(t + 1) if causal else range(9)
+        # Up to eight tokens apart every distance is a bucket of its own: behind, and where all is heard also before.
+        far = [(t - i if causal else abs(t - i) + (16 if i > t else 0)) for i in heard]
+        scores = torch.stack(
+            [q[b, t, h] @ k[b, i, h] / 8**0.5 + table[at, h] for i, at in zip(heard, far, strict=True)]
+        )
+        said[b, t, h] = sum(w * v[b, i, h] for w, i in zip(scores.softmax(0), heard, strict=True))
+    slow = said.flatten(2) @ own["out.weight"].T + own["out.bias"]
+    assert torch.allclose(found, slow, atol=1e-12)
 
 
 def test_without_attention_nothing_is_heard() -> None:
@@ -199,6 +225,8 @@ def test_wrong_options_are_refused_by_name() -> None:
         transformer(3, 6, SHAPE, Design(causal=False))
     with pytest.raises(KshotError, match="what works is a multiple of 2"):
         transformer(3, 6, replace(SHAPE, width=9))
+    with pytest.raises(KshotError, match="'relative' need softmax attention in every layer"):
+        transformer(3, 6, SHAPE, Design(mixing="linear", positions="relative"))
     with pytest.raises(KshotError, match="with positions 'rotary': what works is a multiple of 4"):
         transformer(3, 6, replace(SHAPE, width=10), Design(positions="rotary"))
     with pytest.raises(KshotError, match="mamba hears what came before alone"):

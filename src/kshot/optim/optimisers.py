@@ -134,8 +134,18 @@ def _cosine(share: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * share))
 
 
-SCHEDULES: dict[str, Callable[[float], float]] = {"constant": _constant, "linear": _linear, "cosine": _cosine}
-"""The factor of the learning rate when so much of the steps after the warm-up is done (0 to 1)."""
+def _polynomial(share: float) -> float:
+    return (1.0 - share) ** 2
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": _constant,
+    "linear": _linear,
+    "polynomial": _polynomial,
+    "cosine": _cosine,
+}
+"""The factor of the learning rate when so much of the steps after the warm-up is done (0 to 1); polynomial is the square
+of linear."""
 
 
 def rate(learning_rate: float, schedule: str, warmup: int, step: int, steps: int) -> float:

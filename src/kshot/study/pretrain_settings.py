@@ -17,7 +17,10 @@ ATTENTIONS = ("softmax", "momentum", "momentum-normalised", "momentum-keys", "li
 SUMS = ("softmax", "momentum", "momentum-normalised")
 """What can be added to the attention of any decoder."""
 LEARNED = "learned"
-_COUNTS = ("tokens", "context", "vocabulary", "batch", "layers", "heads", "width", "accumulate")
+_SHAPED = ("layers", "heads", "width")
+_COUNTS = ("tokens", "context", "vocabulary", "batch", *_SHAPED, "accumulate")
+DESIGNED = ("positions", "norm", "mlp")
+"""What of a network with attention can be chosen besides it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +61,17 @@ class PretrainSettings:
     layers: int | None = option(None, "Layers of the network.")
     heads: int | None = option(None, "Heads of a layer.")
     width: int | None = option(None, "Width of a token.")
+    positions: Literal["learned", "sinusoidal", "rotary", "relative", "none"] | None = option(
+        None, "What tells attention where a token stands, by default what the network has."
+    )
+    norm: Literal["layer", "rms"] | None = option(None, "The norm of layers, by default the network's.")
+    mlp: Literal["gelu", "swiglu"] | None = option(
+        None, "What layers have besides attention, by default the network's."
+    )
     learning_rate: float | None = option(None, "The greatest learning rate.")
-    schedule: Literal["cosine", "linear", "constant"] = option("cosine", "The learning rate behind the warm-up.")
+    schedule: Literal["cosine", "linear", "polynomial", "constant"] = option(
+        "cosine", "The learning rate behind the warm-up."
+    )
     optimiser: Literal["adamw", "adafactor", "sgd"] = option("adamw", "What moves the weights.")
     accumulate: int = option(1, "Parts in which the rows of a step are read, one after another.")
     precision: Literal["float32", "bfloat16"] = option(
@@ -95,9 +107,7 @@ def make_pretrain_settings(**options: Any) -> PretrainSettings:
 
 
 def _check_start(asked: dict[str, Any]) -> None:
-    given = [
-        name for name in ("network", "vocabulary", "tokenizer", "layers", "heads", "width") if asked[name] is not None
-    ]
+    given = [name for name in ("network", "vocabulary", "tokenizer", *_SHAPED, *DESIGNED) if asked[name] is not None]
     if given:
         raise KshotError(
             f"{flag(given[0])} with --start {asked['start']}: the model has its own; leave one of the two out"
@@ -118,6 +128,11 @@ def _check_attention(asked: dict[str, Any]) -> None:
     if others and network not in ATTENDING:
         raise KshotError(
             f"--attention {others[0]}: a network {network} has its own way; what works is {', '.join(ATTENDING)}"
+        )
+    designed = [name for name in DESIGNED if asked[name] is not None]
+    if designed and network not in ATTENDING:
+        raise KshotError(
+            f"{flag(designed[0])}: a network {network} has its own way; what works is {', '.join(ATTENDING)}"
         )
     objective = asked["objective"]
     alone = network in ("encoder", "t5") and network not in _WANTS.get(objective, ())

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from kshot.devices import device_of, gathered, keep_buffers, together, told
 from kshot.errors import DataError, NumericError
 from kshot.measure.perplexity import Surprise
-from kshot.model.grown import kept_tokenizer, save_grown, saves
+from kshot.model.grown import kept_tokenizer, save_grown
 from kshot.model.load import load_model
 from kshot.pretrain.ngram import ngram
 from kshot.study.experiment import ENGINE
@@ -163,7 +163,7 @@ def _saved(study: Pretraining, arm: Arm, cell: Cell, weights: Mapping[str, torch
     """Where a network that other commands can open is saved, in the folder of the run."""
     # Read as transformers reads it, a network that hears the beginning of a text as a whole is another one.
     fitting = study.objective == "causal" or arm.network == "t5"
-    if study.directory is None or not fitting or (study.start is None and not saves(arm.network, arm.attention)):
+    if study.directory is None or not fitting or (study.start is None and not arm.saves(study.plan)):
         return None
     name = f"{MODELS}/{safe_name(f'{arm.name}-{cell.seed}'.replace(' ', '-'))}"
     cpu = {key: tensor.cpu() for key, tensor in weights.items()}

@@ -92,7 +92,7 @@ def operations(weights: Weights, plan: Plan) -> float:
 
     A table of tokens is looked up and costs nothing, but as the head of a network that has no other.
     """
-    tables = ("embedding", "positions")
+    tables = ("embedding", "positions", "relative")
     matrices = sum(own.numel() for name, own in weights.items() if own.ndim == 2 and name not in tables)
     tied = 0 if "read_out.weight" in weights or "embedding" not in weights else weights["embedding"].numel()
     heard = [own for name, own in weights.items() if name.endswith("qkv.weight")]

@@ -3,15 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from kshot.devices import together
 from kshot.model.further import Further
+from kshot.model.grown import saves
 from kshot.model.lm import LM
-from kshot.study.pretrain_settings import LEARNED, PretrainSettings
+from kshot.study.pretrain_settings import DESIGNED, LEARNED, PretrainSettings
 from kshot.synth.networks.encoder_decoder import encoder_decoder
 from kshot.synth.networks.language import DESIGNS, LANGUAGES, Language, layered
+from kshot.synth.networks.layers import Design
 from kshot.synth.networks.mixing import Shape
 from kshot.synth.train import Training
 
@@ -22,7 +25,7 @@ _SOFTMAX = "softmax"
 class Plan:
     """A network's shape, and how much is read at a time and in all: ``batch`` rows of ``context`` tokens a step.
 
-    ``warmup`` is a share of the steps. The rows of a step are read in ``accumulate`` parts by each process. Validation reads ``looked`` rows at each of ``looks`` along training, and at the end
+    ``warmup`` is a share of the steps. ``design`` is what layers with attention have in place of their network's own. The rows of a step are read in ``accumulate`` parts by each process. Validation reads ``looked`` rows at each of ``looks`` along training, and at the end
     documents of at most ``judged`` tokens in all; ``texts`` are copied and gone on with, and ``pairs`` found again.
     """
 
@@ -42,6 +45,7 @@ class Plan:
     judged: int | None = None
     texts: int = 64
     pairs: int = 256
+    design: tuple[tuple[str, str], ...] = ()
 
     @property
     def steps(self) -> int:
@@ -142,6 +146,7 @@ def planned(asked: PretrainSettings) -> Plan:
         precision=asked.precision,
         optimiser=asked.optimiser,
         accumulate=asked.accumulate,
+        design=tuple((name, getattr(asked, name)) for name in DESIGNED if getattr(asked, name) is not None),
         **given,
     )
 
@@ -165,14 +170,24 @@ class Arm:
             return f"{self.attention} {LEARNED if self.eta is None else f'{self.eta:g}'}"
         return self.attention if self.network in DESIGNS else self.network
 
-    def language(self, vocabulary: int, length: int, shape: Shape) -> Language:
+    def language(self, vocabulary: int, plan: Plan) -> Language:
         """The network; KshotError for parts that do not go together."""
+        length, shape = plan.context, plan.shape
         if self.network == "t5":
             return encoder_decoder(vocabulary, length, shape)
         if self.network not in DESIGNS:
             return LANGUAGES[self.network](vocabulary, length, shape)
-        design = replace(DESIGNS[self.network], mixing=self.attention, eta=self.eta)
-        return layered(vocabulary, length, shape, design)
+        return layered(vocabulary, length, shape, replace(self.design(plan), mixing=self.attention, eta=self.eta))
+
+    def design(self, plan: Plan) -> Design:
+        """Of a network with attention: its own, with what the plan has in its place."""
+        chosen: dict[str, Any] = dict(plan.design)
+        return replace(DESIGNS[self.network], **chosen)
+
+    def saves(self, plan: Plan) -> bool:
+        """Whether transformers has such a network, so that it can be saved for other commands."""
+        own = self.network not in DESIGNS or self.design(plan) == DESIGNS[self.network]
+        return own and saves(self.network, self.attention)
 
 
 def _further(arm: Arm, lm: LM) -> Further:

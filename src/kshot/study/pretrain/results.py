@@ -60,6 +60,7 @@ def _shape_facts(study: Pretraining) -> dict[str, Any]:
         "layers": shape.layers,
         "heads": shape.heads,
         "width": shape.width,
+        **dict(study.plan.design),
     }
 
 

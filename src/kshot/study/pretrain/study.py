@@ -54,7 +54,7 @@ class Pretraining:
         """The network of an arm. KshotError for parts that do not go together."""
         if self.start is not None:
             return further(arm, self.start)
-        return arm.language(self.tokens.marks.vocabulary, self.plan.context, self.plan.shape)
+        return arm.language(self.tokens.marks.vocabulary, self.plan)
 
     def readings(self) -> tuple[Reading, ...]:
         """How held-out text is read at the end, at each length of context."""

@@ -8,6 +8,7 @@ from kshot.study.synth.experiment import Experiment
 from kshot.study.synth.function_classes import FUNCTION_CLASSES
 from kshot.study.synth.ginc import GINC
 from kshot.study.synth.linear_attention import LINEAR_ATTENTION
+from kshot.study.synth.prompt_tuning import PROMPT_TUNING
 from kshot.study.synth.scaling import SCALING
 from kshot.study.synth.task_diversity import TASK_DIVERSITY
 from kshot.study.synth.which_algorithm import WHICH_ALGORITHM
@@ -21,4 +22,5 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "architectures": ARCHITECTURES,
     "composition": COMPOSITION,
     "scaling": SCALING,
+    "prompt-tuning": PROMPT_TUNING,
 }

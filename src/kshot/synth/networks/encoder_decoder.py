@@ -6,10 +6,10 @@ divided, one matrix for tokens that are read and said.
 Source: Raffel et al. 2020, section 2.1, and the transformers library for what the paper leaves open.
 """
 
-from math import log, sqrt
+from math import sqrt
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from kshot.errors import KshotError
@@ -17,9 +17,7 @@ from kshot.synth.networks.language import Beside, Language, Texts
 from kshot.synth.networks.layers import NORM_FLOOR, by_layer
 from kshot.synth.networks.mixing import Hidden, Shape, linear, linear_start
 from kshot.synth.networks.network import Weights
-
-BUCKETS, FARTHEST = 32, 128
-"""Of relative positions: half of the buckets are of one distance each, the others of ever more, up to the farthest."""
+from kshot.synth.networks.relative import BUCKETS, relative_bias
 
 _PARTS = ("q", "k", "v", "out")
 
@@ -48,13 +46,20 @@ def encoder_decoder(vocabulary: int, length: int, shape: Shape) -> Language:
             raise KshotError(
                 "an encoder-decoder says something of a source; what works is hidden spans, or the rest of a text"
             )
-        said = _side(weights, "encoder", shape, nn.functional.embedding(source, weights["embedding"]), None)
-        return _side(weights, "decoder", shape, nn.functional.embedding(tokens, weights["embedding"]), said)
+        return read_beside(weights, shape, tokens, nn.functional.embedding(source, weights["embedding"]))
 
     def head(weights: Weights, known: Float[Tensor, "*b e"]) -> Float[Tensor, "*b v"]:
         return nn.functional.linear(known / sqrt(e), weights["embedding"])
 
     return Language(start=start, reads=reads, head=head)
+
+
+def read_beside(
+    weights: Weights, shape: Shape, tokens: Texts, source: Float[Tensor, "b u e"]
+) -> Float[Tensor, "b t e"]:
+    """What is known at each token beside a source that is embedded; rows of a soft prompt may stand before it."""
+    heard = _side(weights, "encoder", shape, source, None)
+    return _side(weights, "decoder", shape, nn.functional.embedding(tokens, weights["embedding"]), heard)
 
 
 def _layer_start(rng: Generator, shape: Shape, *, crosses: bool) -> dict[str, Tensor]:
@@ -78,7 +83,7 @@ def _side(weights: Weights, side: str, shape: Shape, hidden: Hidden, source: Flo
     """All layers of a side; the decoder's hear the ``source``, too, and of their own tokens those up to each."""
     causal = source is not None
     t = hidden.shape[1]
-    bias = _bias(weights[f"{side}.positions"], t, causal=causal)
+    bias = relative_bias(weights[f"{side}.positions"], t, causal=causal)
     if causal:
         later = torch.ones(t, t, dtype=torch.bool, device=hidden.device).triu(1)
         bias = bias.masked_fill(later, -torch.inf)
@@ -113,22 +118,3 @@ def _attended(
 
 def _normed(hidden: Hidden, weight: Float[Tensor, "e"]) -> Hidden:
     return nn.functional.rms_norm(hidden, hidden.shape[-1:], weight, eps=NORM_FLOOR)
-
-
-def _bias(table: Float[Tensor, "r h"], t: int, *, causal: bool) -> Float[Tensor, "h t t"]:
-    places = torch.arange(t, device=table.device)
-    return table[buckets(places[None] - places[:, None], causal=causal)].permute(2, 0, 1)
-
-
-def buckets(apart: Int[Tensor, "t u"], *, causal: bool) -> Int[Tensor, "t u"]:
-    """The bucket of how far a token stands behind the one that hears it (negative: before).
-
-    >>> buckets(torch.tensor([[-200, -20, -3, 0, 3, 20]]), causal=False).tolist()
-    [[15, 10, 3, 0, 19, 26]]
-    """
-    count = BUCKETS if causal else BUCKETS // 2
-    behind = torch.zeros_like(apart) if causal else (apart > 0).long() * count
-    far = -apart.clamp(max=0) if causal else apart.abs()
-    exact = count // 2
-    large = exact + (torch.log(far.clamp(min=1) / exact) / log(FARTHEST / exact) * (count - exact)).long()
-    return behind + torch.where(far < exact, far, large.clamp(max=count - 1))

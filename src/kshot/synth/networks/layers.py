@@ -25,9 +25,10 @@ from kshot.synth.networks.mixing import (
     linear_start,
 )
 from kshot.synth.networks.network import Weights
+from kshot.synth.networks.relative import BUCKETS, relative_bias
 from kshot.synth.networks.state_space import STATE_SPACES
 
-Positions = Literal["learned", "sinusoidal", "sinusoidal-concatenated", "rotary", "none"]
+Positions = Literal["learned", "sinusoidal", "sinusoidal-concatenated", "rotary", "relative", "none"]
 Norm = Literal["layer", "rms", "batch"]
 Mlp = Literal["gelu", "swiglu"]
 
@@ -83,7 +84,7 @@ def layers(shape: Shape, design: Design) -> Layers:
     if len(kinds) != shape.layers:
         raise KshotError(f"{len(kinds)} kinds of mixing for {shape.layers} layers; what works is one, or one for each")
     positions = design.positions
-    a_head = shape.heads * (1 if positions in ("learned", "none") else 2)
+    a_head = shape.heads * (1 if positions in ("learned", "relative", "none") else 2)
     if shape.width % a_head:
         raise KshotError(
             f"width {shape.width} of {shape.heads} heads with positions {positions!r}: what works is a multiple of {a_head}"
@@ -94,6 +95,8 @@ def layers(shape: Shape, design: Design) -> Layers:
         raise KshotError(
             f"{ordered[0]} hears what came before alone; without a mask what works is attention without decay"
         )
+    if positions == "relative" and not all(own is not None and own.masks for own in mixings):
+        raise KshotError("positions 'relative' need softmax attention in every layer, with momentum or without")
     if design.eta is not None and not 0 < design.eta < 1:
         raise KshotError(f"a decay of {design.eta}: what works is a number between 0 and 1")
     hearing = Hearing(causal=design.causal, rotary=positions == "rotary", eta=design.eta)
@@ -108,6 +111,8 @@ def layers_start(plan: Layers, places: int, rng: Generator) -> dict[str, Tensor]
         found |= linear_start(rng, "join", 2 * e, e, plan.shape.begin)
     if plan.design.positions == "learned":
         found["positions"] = plan.shape.begin * torch.randn(places, e, generator=rng)
+    if plan.design.positions == "relative":
+        found["relative"] = torch.randn(BUCKETS, plan.shape.heads, generator=rng) / e**0.5
     for i, mixing in enumerate(plan.mixings):
         own: dict[str, Tensor] = {}
         if mixing is not None:
@@ -130,6 +135,9 @@ def passed(
     KshotError for more tokens than there are places, and for layers that cannot be told what they hear.
     """
     hidden, hearing = _placed(plan, weights, hidden), _heard(plan, hidden, heard)
+    if plan.design.positions == "relative":
+        bias = relative_bias(weights["relative"], hidden.shape[1], causal=plan.design.causal)
+        hearing = replace(hearing, bias=bias)
     layers = list(zip(by_layer(weights, plan.shape.layers), plan.mixings, strict=True))
     for i, (own, mixing) in enumerate(layers, 1):
         if mixing is not None:

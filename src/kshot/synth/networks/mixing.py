@@ -48,12 +48,14 @@ class Shape:
 class Hearing:
     """Which tokens a layer hears: those up to each (``causal``), else all; ``rotary`` turns queries and keys.
 
-    ``mask`` says it text by text where that is not enough. ``eta`` is a decay of momentum that is not learned.
+    ``mask`` says it text by text where that is not enough. ``bias`` is added to the scores of all texts: positions
+    relative to one another. ``eta`` is a decay of momentum that is not learned.
     """
 
     causal: bool
     rotary: bool = False
     mask: Bool[Tensor, "b 1 t t"] | None = None
+    bias: Float[Tensor, "h t t"] | None = None
     eta: float | None = None
 
 
@@ -62,7 +64,7 @@ class Mixing:
     """A kind of mixing: how its weights begin in a network of this shape, and what it adds to tokens with them.
 
     ``ordered`` kinds know where a token stands without positions, and hear what came before alone; ``masks`` those whose
-    attention can be told text by text what it hears.
+    attention can be told text by text what it hears, and how far from it.
     """
 
     about: str
@@ -129,6 +131,14 @@ def _attended(own: Own, hidden: Hidden, shape: Shape, hearing: Hearing, *, atten
 
 
 def _softmax(q: Heads, k: Heads, v: Heads, own: Own, hearing: Hearing) -> Heads:
+    if hearing.bias is not None:
+        t = q.shape[2]
+        heard = hearing.mask
+        if heard is None:
+            heard = torch.ones(t, t, dtype=torch.bool, device=q.device)
+            heard = heard.tril() if hearing.causal else heard
+        scores = hearing.bias.to(q.dtype).masked_fill(~heard, -torch.inf)
+        return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=scores.expand(len(q), -1, -1, -1))
     if hearing.mask is not None:
         return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=hearing.mask)
     return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=hearing.causal)
