@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from kshot.devices import machine_rate
 from kshot.seeds import torch_stream
-from kshot.study.pretrain.growing import operations
 from kshot.study.pretrain.plan import PLANS
+from kshot.study.pretrain.speed import operations
 from kshot.synth.networks.language import LANGUAGES
 from kshot.synth.networks.mixing import Shape
 from scoring import spread, start

@@ -84,6 +84,19 @@ def machine_rate(device: torch.device, precision: torch.dtype, size: int = 1024,
     return 2 * size**3 / min(seconds[1:])
 
 
+def memory_rate(device: torch.device, size: int = 1 << 27, rounds: int = 5) -> float:
+    """Bytes a second that this machine's memory gives and takes, measured now: the best of a few copies of so many bytes."""
+    source = torch.ones(size // 4, device=device)
+    target = torch.empty_like(source)
+    seconds = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        target.copy_(source)
+        float(target[0])
+        seconds.append(time.perf_counter() - began)
+    return 2 * size / min(seconds[1:])
+
+
 def keep_buffers() -> None:
     """Ask glibc to keep large freed buffers: returned to the kernel, every pass pays for its pages again."""
     try:

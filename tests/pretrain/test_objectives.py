@@ -12,6 +12,7 @@ from kshot.pretrain.objectives import (
     Marks,
     causal,
     continued,
+    denoised,
     masked,
     prefix,
     span_mask,
@@ -89,6 +90,35 @@ def test_hidden_spans_come_back(t: int, seed: int) -> None:
         assert [token for token in said.tolist() if token in SENTINELS] == list(SENTINELS[: count + 1])
 
 
+@given(st.integers(2, 80), st.integers(0, 20))
+def test_a_text_is_said_whole_of_one_with_masks(t: int, seed: int) -> None:
+    given_rows = rows(3, t)
+    found = denoised(given_rows, MARKS, stream(seed, "denoised"))
+    assert found.source is not None
+    hidden = max(1, round(0.3 * t))
+    count = min(max(1, round(hidden / 3)), t - hidden)
+    assert found.source.shape == (3, t - hidden + count)
+    for own, source, read, said in zip(given_rows, found.source, found.read, found.said, strict=True):
+        assert said.tolist() == own[:-1].tolist()
+        assert read.tolist() == [MARKS.end, *own[:-2].tolist()]
+        pieces = [[]]
+        for token in source.tolist():
+            if token == MARKS.mask:
+                pieces.append([])
+            else:
+                pieces[-1].append(token)
+        assert len(pieces) == count + 1
+        # All that was left stands in its order, with something missing wherever a mask is.
+        at = 0
+        for i, piece in enumerate(pieces):
+            if piece:
+                begin = said.tolist().index(piece[0], at)
+                assert begin > at or i == 0
+                assert said[begin : begin + len(piece)].tolist() == piece
+                at = begin + len(piece)
+        assert at < t, "a text ends with what is hidden"
+
+
 def test_spans_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = np.array([False, True, True, False, False, True])
     monkeypatch.setattr("kshot.pretrain.objectives.span_mask", lambda *asked: mask)
@@ -117,6 +147,8 @@ def test_spans_that_do_not_fit_are_refused() -> None:
         span_mask(5, 3, 3, stream(0, "x"))
     with pytest.raises(KshotError, match="rows of 400 tokens have 20 hidden spans, and the tokenizer has 3 sentinels"):
         spans(rows(1, 400), Marks(vocabulary=1000, end=0, sentinels=(1, 2, 3)), stream(0, "x"))
+    with pytest.raises(KshotError, match="denoising needs a tokenizer with a mask token"):
+        denoised(rows(1, 4), Marks(vocabulary=1000, end=0), stream(0, "x"))
     with pytest.raises(KshotError, match="masked words need a tokenizer with a mask token"):
         masked(rows(1, 4), Marks(vocabulary=1000, end=0), stream(0, "x"))
 

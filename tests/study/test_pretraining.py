@@ -22,8 +22,9 @@ from kshot.show import pretrain as shown
 from kshot.study import inquiry, pretraining
 from kshot.study.pretrain import corpus as corpora
 from kshot.study.pretrain.corpus import Corpus, corpus_of, in_tokens
-from kshot.study.pretrain.growing import as_tensors, jumps, lesson, loss_of, operations
+from kshot.study.pretrain.growing import as_tensors, jumps, lesson, loss_of
 from kshot.study.pretrain.plan import PLANS, Arm, arms, planned
+from kshot.study.pretrain.speed import operations, roofline
 from kshot.study.pretrain_settings import PretrainSettings, make_pretrain_settings
 from kshot.study.pretraining import pretrain
 from kshot.study.side_by_side import Room
@@ -33,6 +34,7 @@ from kshot.synth.networks.mixing import Shape
 TINY: dict[str, Any] = {
     "tokens": 1_000, "context": 16, "batch": 4, "vocabulary": 270, "layers": 1, "heads": 2, "width": 16,
 }  # fmt: skip
+TIMED = ("tokens_per_second", "mfu", "memory", "pace", "share_of_roof")
 TEXTS = [f"The cat number {i} sat on mat {i * i % 7}, and a dog ran after it.\n" * 2 for i in range(60)]
 
 
@@ -111,9 +113,8 @@ def test_killed_anywhere_it_goes_on_to_the_same_figures(
         pretrain(out)
     found = pretrain(out).results["kshot"]
     assert len(steps) == planned(out).steps, "the steps before the kill were not taken again"
-    timed = ("tokens_per_second", "mfu")
-    assert [r for r in found["measures"] if r["measure"] not in timed] == [
-        r for r in whole["measures"] if r["measure"] not in timed
+    assert [r for r in found["measures"] if r["measure"] not in TIMED] == [
+        r for r in whole["measures"] if r["measure"] not in TIMED
     ]
     drawn = [[p["lines"] for p in own["pictures"] if "tokens" in p["name"]] for own in (found, whole)]
     assert drawn[0] == drawn[1]
@@ -135,7 +136,7 @@ def test_other_objectives_come_to_their_own_loss(objective: str, file: Path) -> 
     assert all(cell["saved"] is None for cell in results["kshot"]["cells"])
 
 
-@pytest.mark.parametrize("objective", ["span", "prefix"])
+@pytest.mark.parametrize("objective", ["span", "prefix", "denoise"])
 def test_an_encoder_decoder_learns_spans_and_the_rest_of_texts(objective: str, file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     more = {"objective": objective, "network": "t5", "vocabulary": 380, "learning_rate": 1e-2, "tokens": 30_000}
@@ -227,7 +228,7 @@ def test_the_page_escapes_names(file: Path) -> None:
             KshotError,
             "--network encoder with --objective causal: what works is --objective mlm",
         ),
-        ({"network": "t5"}, KshotError, "what works is --objective span or prefix"),
+        ({"network": "t5"}, KshotError, "what works is --objective span or denoise or prefix"),
         ({"network": "llama", "objective": "span"}, KshotError, "what works is --network t5"),
         ({"network": "lstm", "objective": "prefix"}, KshotError, "what works is --network llama or transformer"),
         ({"attention": ("linear",), "objective": "prefix"}, KshotError, "needs softmax attention"),
@@ -273,7 +274,7 @@ def test_arms_are_each_kind_of_attention_and_those_with_momentum_each_decay() ->
 def test_a_step_in_parts_is_the_same_step(file: Path) -> None:
     whole, parts = (pretrain(asked(file, accumulate=n)).results["kshot"]["measures"] for n in (1, 4))
     for one, other in zip(whole, parts, strict=True):
-        if one["measure"] not in ("tokens_per_second", "mfu"):
+        if one["measure"] not in TIMED:
             assert other["value"] == pytest.approx(one["value"], rel=1e-4), one["measure"]
     with pytest.raises(KshotError, match="4 prompts in 3 parts"):
         pretrain(asked(file, accumulate=3))
@@ -293,7 +294,7 @@ def test_two_processes_of_torchrun_come_to_what_one_does(file: Path, tmp_path: P
         assert done.stdout.count("Report:") == 1
         found.append(json.loads((out / "results.json").read_text(encoding="utf-8"))["kshot"])
     for one, other in zip(*(own["measures"] for own in found), strict=True):
-        if one["measure"] not in ("tokens_per_second", "mfu") and one["value"] is not None:
+        if one["measure"] not in TIMED and one["value"] is not None:
             assert other["value"] == pytest.approx(one["value"], rel=1e-3, abs=1e-3), (one["measure"], one["variant"])
     curves = [[own["lines"] for own in run["pictures"] if "tokens" in own["name"]] for run in found]
     for one, other in zip(*curves, strict=True):
@@ -376,6 +377,26 @@ def test_the_parts_of_layers_can_be_chosen(file: Path, tmp_path: Path) -> None:
         asked(file, network="lstm", norm="rms")
     with pytest.raises(KshotError, match="'relative' need softmax attention"):
         pretraining._study(asked(file, attention="linear", positions="relative"), lambda *_: None)
+
+
+def test_the_roof_of_the_machine_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = replace(PLANS["smoke"], context=10, batch=4, shape=Shape(layers=2, heads=2, width=16))
+    language = Arm(network="transformer").language(50, plan)
+    weights = language.start(torch.Generator().manual_seed(0))
+    monkeypatch.setattr("kshot.study.pretrain.speed.memory_rate", lambda place: 100.0)
+    monkeypatch.setattr("kshot.study.pretrain.speed._seconds", lambda *asked: 0.5 if asked[2].shape[1] == 10 else 0.25)
+    rows, drawn = roofline("own", language, weights, plan, 30.0, 1e5)
+    found = {(row["measure"], row["variant"]): row["value"] for row in rows}
+    assert (found["pace", "own, prefill"], found["pace", "own, decode"]) == (4 * 10 / 0.5, 4 / 0.25)
+    numbers = sum(own.numel() for own in weights.values())
+    forward, alone = operations(weights, plan) / 3, operations(weights, replace(plan, context=1)) / 3
+    points = {name: values[0] for name, values in drawn["lines"].items() if name != "this machine"}
+    assert points["own, training"] == pytest.approx((40 * 3 * forward / (40 * numbers), 30 * 3 * forward))
+    assert points["own, prefill"] == pytest.approx((40 * forward / (4 * numbers), 80 * forward))
+    assert points["own, decode"] == pytest.approx((4 * alone / (4 * numbers), 16 * alone))
+    for name, (x, y) in points.items():
+        assert found["share_of_roof", name] == pytest.approx(y / min(1e5, 100 * x))
+    assert [1e5 / 100, 1e5] in drawn["lines"]["this machine"]
 
 
 def test_the_arithmetic_of_a_token_by_hand() -> None:

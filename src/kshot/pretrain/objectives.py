@@ -1,4 +1,4 @@
-"""What a language model is taught to say: the next word, the rest of a text, hidden words, hidden spans.
+"""What a language model is taught to say: the next word, the rest of a text, hidden words, hidden spans, all of a text.
 
 Rows of tokens become what is read and what is to be said, a pure function of rows and a generator; ``IGNORED`` marks places
 where nothing is to be said.
@@ -19,6 +19,8 @@ IGNORED = -100
 _CHOSEN, _MASKED, _REPLACED = 0.15, 0.8, 0.1
 # Raffel et al. 2020: so many tokens are in spans of so many on average.
 _CORRUPTED, _SPAN = 0.15, 3.0
+# Lewis et al. 2020.
+_DENOISED = 0.3
 
 Rows = Int[np.ndarray, "b t1"]
 
@@ -127,6 +129,27 @@ def spans(rows: Rows, marks: Marks, rng: np.random.Generator) -> Lesson:
     return Lesson(read=read, said=said, source=source)
 
 
+def denoised(rows: Rows, marks: Marks, rng: np.random.Generator) -> Lesson:
+    """The whole text from one in which a mask stands for every hidden span, however long it is.
+
+    Source: Lewis et al. 2020, section 2.2 ("text infilling"): 30 % of the tokens, spans of 3 on average. Here lengths are
+    even among all that add up and no span is empty, so that all rows are as long; sentences stay in their order.
+    """
+    if marks.mask is None:
+        raise KshotError("denoising needs a tokenizer with a mask token; learn a vocabulary that hides")
+    own = rows[:, :-1]
+    b, t = own.shape
+    hidden = min(max(round(t * _DENOISED), 1), t - 1)
+    count = min(max(round(hidden / _SPAN), 1), t - hidden)
+    source = np.empty((b, t - hidden + count), dtype=np.int64)
+    for row, text in enumerate(own):
+        noise = span_mask(t, hidden, count, rng)
+        first = noise & ~np.concatenate([[False], noise[:-1]])
+        source[row] = np.where(first, marks.mask, text)[~noise | first]
+    read = np.concatenate([np.full((b, 1), marks.end), own[:, :-1]], axis=1)
+    return Lesson(read=read, said=own, source=source)
+
+
 def _behind_sentinels(
     text: Int[np.ndarray, "t"],
     noise: Bool[np.ndarray, "t"],
@@ -180,4 +203,5 @@ OBJECTIVES: Mapping[str, Objective] = {
     "continued": continued,
     "mlm": masked,
     "span": spans,
+    "denoise": denoised,
 }

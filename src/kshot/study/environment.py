@@ -47,6 +47,11 @@ def peak_rss_bytes() -> int:
     return int(peak) if sys.platform == "darwin" else int(peak) * 1024
 
 
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that this process has had where its networks run, in bytes."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_rss_bytes()
+
+
 def _processor() -> str:
     table = Path("/proc/cpuinfo")
     if table.is_file():

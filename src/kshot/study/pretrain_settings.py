@@ -11,7 +11,13 @@ from kshot.study.options import flag, option, read, within
 ATTENDING = ("llama", "transformer", "attention-only", "encoder")
 NETWORKS = (*ATTENDING, "rnn", "gru", "lstm", "mamba", "mambaformer", "neural-ngram", "t5")
 # What an objective wants, where it does not go with any network.
-_WANTS = {"mlm": ("encoder",), "span": ("t5",), "prefix": ("llama", "transformer", "attention-only", "t5")}
+_WANTS = {
+    "mlm": ("encoder",),
+    "span": ("t5",),
+    "denoise": ("t5",),
+    "prefix": ("llama", "transformer", "attention-only", "t5"),
+}
+_DEFAULT = "llama"
 # Names of ``synth.networks.mixing``; those with momentum have a decay.
 ATTENTIONS = ("softmax", "momentum", "momentum-normalised", "momentum-keys", "linear")
 SUMS = ("softmax", "momentum", "momentum-normalised")
@@ -38,7 +44,7 @@ class PretrainSettings:
     )
     network: str | None = option(
         None,
-        "llama, transformer, attention-only, rnn, gru, lstm, mamba, mambaformer, neural-ngram or t5; by default llama, an encoder for mlm, a t5 for span.",
+        "llama, transformer, attention-only, rnn, gru, lstm, mamba, mambaformer, neural-ngram or t5; by default llama, an encoder for mlm, a t5 for span and denoise.",
     )
     attention: tuple[str, ...] = option(
         ("softmax",), "softmax, momentum, momentum-normalised, momentum-keys or linear; of several each is grown."
@@ -46,8 +52,9 @@ class PretrainSettings:
     eta: tuple[str, ...] = option(
         (LEARNED,), "Decays of momentum between 0 and 1, or learned; of several each is grown."
     )
-    objective: Literal["causal", "prefix", "mlm", "span"] = option(
-        "causal", "What is said: the next token, the rest of a text from its beginning, hidden tokens, or hidden spans."
+    objective: Literal["causal", "prefix", "mlm", "span", "denoise"] = option(
+        "causal",
+        "What is said: the next token, the rest of a text from its beginning, hidden tokens, hidden spans, or a text whole of which spans are hidden.",
     )
     size: Literal["smoke", "full", "paper"] = option(
         "smoke", "How large, and how much is read: a look, a million parameters, or as published."
@@ -91,7 +98,8 @@ def make_pretrain_settings(**options: Any) -> PretrainSettings:
     if asked["start"] is not None:
         _check_start(asked)
     if asked["network"] is None:
-        asked["network"] = {"mlm": "encoder", "span": "t5"}.get(asked["objective"], "llama")
+        wanted = _WANTS.get(asked["objective"], (_DEFAULT,))
+        asked["network"] = _DEFAULT if _DEFAULT in wanted else wanted[0]
     if asked["network"] not in NETWORKS:
         raise UnknownName("network", asked["network"], NETWORKS)
     for name in _COUNTS:

@@ -15,9 +15,11 @@ from kshot.model.tree import Scored
 from kshot.pretrain.objectives import IGNORED, OBJECTIVES, Lesson
 from kshot.pretrain.packed import Packed
 from kshot.seeds import stream
+from kshot.study.environment import peak_bytes
 from kshot.study.figures import figure
 from kshot.study.pretrain.corpus import Tokens
 from kshot.study.pretrain.plan import Plan
+from kshot.study.pretrain.speed import operations, roofline
 from kshot.study.synth.experiment import Given
 from kshot.study.synth.growing import grown, on_batches, picture
 from kshot.synth.networks.language import Language
@@ -77,26 +79,19 @@ def grow(given: Given, tokens: Tokens, plan: Plan, arm: tuple[str, Language], ob
         figure("validation_loss", (name,), value=seen[-1][1] if seen else None, unit="nats", n=len(watched)),
         figure("tokens_per_second", (name,), value=pace, n=len(done.losses)),
         figure("mfu", (name,), value=pace * operations(done.weights, plan) / rate, n=len(done.losses)),
+        figure("memory", (name,), value=float(peak_bytes(given.device)), unit="bytes"),
     ]
+    pictures = _pictures(done, plan, name)
+    if objective == "causal":
+        own, drawn = roofline(name, language, done.weights, plan, pace, rate)
+        rows, pictures = [*rows, *own], [*pictures, drawn]
     return Grown(
         language=language,
         done=done,
         rows=rows,
-        pictures=_pictures(done, plan, name),
+        pictures=pictures,
         notes=_jumped(name, given, done.losses),
     )
-
-
-def operations(weights: Weights, plan: Plan) -> float:
-    """Of a token in training, forward and backward: six for each number of a matrix, and those of causal attention.
-
-    A table of tokens is looked up and costs nothing, but as the head of a network that has no other.
-    """
-    tables = ("embedding", "positions", "relative")
-    matrices = sum(own.numel() for name, own in weights.items() if own.ndim == 2 and name not in tables)
-    tied = 0 if "read_out.weight" in weights or "embedding" not in weights else weights["embedding"].numel()
-    heard = [own for name, own in weights.items() if name.endswith("qkv.weight")]
-    return 6.0 * (matrices + tied + plan.context * sum(own.shape[1] for own in heard))
 
 
 def _watched(tokens: Tokens, plan: Plan, objective: str) -> list[Lesson]:

@@ -1,0 +1,93 @@
+"""How fast a network is against its machine: training, reading and saying, under what arithmetic and memory allow.
+
+Bytes are those that must be moved at least: weights once a pass, and in training gradients, moments and weights again.
+What layers hand one another comes on top, so a network stands to the right of where it really is.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kshot.devices import memory_rate
+from kshot.study.figures import figure
+from kshot.study.pretrain.plan import Plan
+from kshot.study.synth.growing import picture
+from kshot.synth.networks.language import Language
+from kshot.synth.networks.network import Weights, parameters
+
+# Read once forward and once backward; a gradient written and read; two moments and the weight read and written.
+_MOVED = 2 + 2 + 6
+_ROUNDS = 3
+
+
+def operations(weights: Weights, plan: Plan) -> float:
+    """Of a token in training, forward and backward: six for each number of a matrix, and those of causal attention.
+
+    A table of tokens is looked up and costs nothing, but as the head of a network that has no other.
+    """
+    tables = ("embedding", "positions", "relative")
+    matrices = sum(own.numel() for name, own in weights.items() if own.ndim == 2 and name not in tables)
+    tied = 0 if "read_out.weight" in weights or "embedding" not in weights else weights["embedding"].numel()
+    heard = [own for name, own in weights.items() if name.endswith("qkv.weight")]
+    return 6.0 * (matrices + tied + plan.context * sum(own.shape[1] for own in heard))
+
+
+def roofline(
+    name: str, language: Language, weights: Weights, plan: Plan, pace: float, rate: float
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Tokens a second of reading rows whole and of one token of each, and a picture of both and of training (``pace``
+    tokens a second) under the machine's ``rate`` of products and that of its memory.
+
+    What fits into a cache is read faster than memory gives it: a share of the roof may be more than all.
+    """
+    place = next(iter(weights.values())).device
+    size = sum(own.numel() * own.element_size() for own in weights.values())
+    rows = max(1, plan.batch // plan.training.parts)
+    read, said = (_seconds(language, weights, torch.zeros(rows, length, dtype=torch.long, device=place))
+                  for length in (plan.context, 1))  # fmt: skip
+    paces = {"training": pace, "prefill": rows * plan.context / read, "decode": rows / said}
+    # A pass forward is a third of both.
+    forward = operations(weights, plan) / 3, operations(weights, replace(plan, context=1)) / 3
+    spent = {"training": 3 * forward[0], "prefill": forward[0], "decode": forward[1]}
+    moved = {"training": 4 * _MOVED * parameters(weights), "prefill": size, "decode": size}
+    tokens = {"training": plan.batch * plan.context, "prefill": rows * plan.context, "decode": rows}
+    points = {own: (tokens[own] * spent[own] / moved[own], paces[own] * spent[own]) for own in paces}
+    found = [
+        figure("pace", (name, own), value=paces[own], unit="tokens a second") for own in ("prefill", "decode")
+    ]  # fmt: skip
+    memory = memory_rate(place)
+    found += [figure("share_of_roof", (name, own), value=y / min(rate, memory * x)) for own, (x, y) in points.items()]
+    return found, _picture(name, points, rate, memory)
+
+
+def _picture(name: str, points: dict[str, tuple[float, float]], rate: float, memory: float) -> dict[str, Any]:
+    knee = rate / memory
+    low, high = min(knee, *(x for x, _ in points.values())) / 2, max(knee, *(x for x, _ in points.values())) * 2
+    roof = {"this machine": [(low, low * memory), (knee, rate), (high, rate)]}
+    return picture(
+        "the machine's roof", x="operations a byte", y="operations a second",
+        lines={**roof, **{f"{name}, {own}": [point] for own, point in points.items()}}, log_x=True, log_y=True,
+    )  # fmt: skip
+
+
+def _seconds(language: Language, weights: Weights, tokens: Tensor) -> float:
+    """Of a pass forward, the head at every token: the best of a few, the first of which warms up."""
+
+    def run() -> None:
+        with torch.no_grad():
+            float(language.says(weights, tokens)[0, 0, 0])
+
+    return _best(run)
+
+
+def _best(run: Callable[[], None]) -> float:
+    found = []
+    for _ in range(_ROUNDS + 1):
+        began = time.perf_counter()
+        run()
+        found.append(time.perf_counter() - began)
+    return min(found[1:])
