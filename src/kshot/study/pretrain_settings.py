@@ -7,17 +7,17 @@ from typing import Any, Literal
 from kshot.errors import KshotError, UnknownName
 from kshot.study.options import flag, option, read, within
 
+_DEFAULT, _SEQ2SEQ = "llama", "t5"
 # Names of ``synth.networks.language``: those whose attention can be chosen, and the others.
 ATTENDING = ("llama", "transformer", "attention-only", "encoder")
-NETWORKS = (*ATTENDING, "rnn", "gru", "lstm", "mamba", "mambaformer", "neural-ngram", "t5")
+NETWORKS = (*ATTENDING, "rnn", "gru", "lstm", "mamba", "mambaformer", "neural-ngram", _SEQ2SEQ)
 # What an objective wants, where it does not go with any network.
 _WANTS = {
     "mlm": ("encoder",),
-    "span": ("t5",),
-    "denoise": ("t5",),
-    "prefix": ("llama", "transformer", "attention-only", "t5"),
+    "span": (_SEQ2SEQ,),
+    "denoise": (_SEQ2SEQ,),
+    "prefix": ("llama", "transformer", "attention-only", _SEQ2SEQ),
 }
-_DEFAULT = "llama"
 # Names of ``synth.networks.mixing``; those with momentum have a decay.
 ATTENTIONS = ("softmax", "momentum", "momentum-normalised", "momentum-keys", "linear")
 SUMS = ("softmax", "momentum", "momentum-normalised")
@@ -40,7 +40,8 @@ class PretrainSettings:
         word="TEXT",
     )
     start: str | None = option(
-        None, "A model that is trained further, in the place of a new network; its momentum begins with a gate of 0."
+        None,
+        "A model that is trained further, in the place of a new network; its momentum begins with a gate of 0. An encoder-decoder goes with prefix (LM adaptation), span and denoise.",
     )
     network: str | None = option(
         None,
@@ -120,8 +121,14 @@ def _check_start(asked: dict[str, Any]) -> None:
         raise KshotError(
             f"{flag(given[0])} with --start {asked['start']}: the model has its own; leave one of the two out"
         )
-    if asked["objective"] != "causal" or any(name not in SUMS for name in asked["attention"]):
-        raise KshotError(f"--start: what works is --objective causal and --attention of {', '.join(SUMS)}")
+    if asked["objective"] == "mlm" or any(name not in SUMS for name in asked["attention"]):
+        others = [name for name, wanted in _WANTS.items() if _SEQ2SEQ in wanted]
+        raise KshotError(
+            f"--start: what works is --objective causal and --attention of {', '.join(SUMS)}, and for an encoder-decoder "
+            f"--objective of {', '.join(others)}"
+        )
+    if asked["objective"] != "causal":
+        asked["network"] = _SEQ2SEQ
 
 
 def _check_attention(asked: dict[str, Any]) -> None:
@@ -143,7 +150,7 @@ def _check_attention(asked: dict[str, Any]) -> None:
             f"{flag(designed[0])}: a network {network} has its own way; what works is {', '.join(ATTENDING)}"
         )
     objective = asked["objective"]
-    alone = network in ("encoder", "t5") and network not in _WANTS.get(objective, ())
+    alone = network in ("encoder", _SEQ2SEQ) and network not in _WANTS.get(objective, ())
     if alone or network not in _WANTS.get(objective, (network,)):
         fitting = [name for name, wanted in _WANTS.items() if network in wanted] if alone else list(_WANTS[objective])
         raise KshotError(

@@ -13,10 +13,12 @@ import torch
 from tokenizers import Tokenizer
 
 from kshot.devices import device_of, gathered, keep_buffers, together, told
-from kshot.errors import DataError, NumericError
+from kshot.errors import DataError, KshotError, NumericError
 from kshot.measure.perplexity import Surprise
 from kshot.model.grown import kept_tokenizer, save_grown
+from kshot.model.lm import LM
 from kshot.model.load import load_model
+from kshot.model.seq2seq import Seq2Seq, load_seq2seq, reads_a_source
 from kshot.pretrain.ngram import ngram
 from kshot.study.experiment import ENGINE
 from kshot.study.inquiry import About, Inquiry, on_record
@@ -83,7 +85,7 @@ def _study(asked: PretrainSettings, say: OnProgress) -> Pretraining:
                 f"a context of {plan.context} tokens, and{name} text of {len(packed.tokens)}: what works is --context "
                 f"{max(1, len(packed.tokens) // 2)} or less, or more text"
             )
-    start = None if asked.start is None else load_model(asked.start, dtype="float32", device=asked.device)
+    start = None if asked.start is None else _begun(asked, asked.start)
     study = Pretraining(
         tokens=tokens,
         plan=plan,
@@ -98,6 +100,17 @@ def _study(asked: PretrainSettings, say: OnProgress) -> Pretraining:
     for arm in study.arms:
         study.language(arm)
     return study
+
+
+def _begun(asked: PretrainSettings, name: str) -> LM | Seq2Seq:
+    """The model that is trained further; KshotError for an objective that is not for its kind."""
+    seq2seq = reads_a_source(name)
+    if seq2seq != (asked.objective != "causal"):
+        kind, fitting = ("an encoder-decoder", "prefix, span or denoise") if seq2seq else ("a decoder", "causal")
+        raise KshotError(f"--start {name} is {kind}, and --objective {asked.objective} is not for it; give {fitting}")
+    if seq2seq:
+        return load_seq2seq(name, device=asked.device)
+    return load_model(name, dtype="float32", device=asked.device)
 
 
 def _followed(study: Pretraining, asked: PretrainSettings, beneath: Path | None) -> Finished:

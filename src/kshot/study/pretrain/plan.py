@@ -11,6 +11,7 @@ from kshot.devices import together
 from kshot.model.further import Further
 from kshot.model.grown import saves
 from kshot.model.lm import LM
+from kshot.model.seq2seq import Seq2Seq
 from kshot.study.pretrain_settings import DESIGNED, LEARNED, PretrainSettings
 from kshot.synth.networks.encoder_decoder import encoder_decoder
 from kshot.synth.networks.language import DESIGNS, LANGUAGES, Language, layered
@@ -195,14 +196,17 @@ def _further(arm: Arm, lm: LM) -> Further:
     return Further(lm=lm, momentum=kind != _SOFTMAX, normalised=kind == "momentum-normalised", eta=arm.eta)
 
 
-def saved_further(arm: Arm, lm: LM, weights: Mapping[str, Tensor], folder: Path) -> None:
-    """What came of it, in a folder that ``load_model`` opens. OutputError."""
-    _further(arm, lm).save(weights, folder)
+def saved_further(arm: Arm, start: LM | Seq2Seq, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """What came of it, in a folder that transformers opens, and ``load_model`` if it is a decoder. OutputError."""
+    (start if isinstance(start, Seq2Seq) else _further(arm, start)).save(weights, folder)
 
 
-def further(arm: Arm, lm: LM) -> Language:
+def further(arm: Arm, start: LM | Seq2Seq) -> Language:
     """A model that is trained further, as a network with the attention of an arm. ModelError as ``Further``."""
-    own = _further(arm, lm)
+    if isinstance(start, Seq2Seq):
+        # What it knows at a token is what it says there.
+        return Language(start=lambda rng: start.start(), reads=start.says, head=lambda weights, known: known)
+    own = _further(arm, start)
     return Language(
         start=lambda rng: own.start(), reads=lambda weights, tokens, heard: own.reads(weights, tokens), head=own.head
     )

@@ -8,6 +8,7 @@ import torch
 from kshot.measure.perplexity import Reading, reading
 from kshot.model.grown import as_codec
 from kshot.model.lm import LM
+from kshot.model.seq2seq import Seq2Seq
 from kshot.study.experiment import ENGINE
 from kshot.study.parts import Cell, digest_of
 from kshot.study.pretrain.corpus import Tokens
@@ -32,7 +33,7 @@ class Pretraining:
     seeds: tuple[int, ...]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     directory: Path | None = None
-    start: LM | None = None
+    start: LM | Seq2Seq | None = None
 
     @property
     def identity(self) -> str:
