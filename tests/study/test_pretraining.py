@@ -436,6 +436,25 @@ def test_the_roof_of_the_machine_by_hand(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [1e5 / 100, 1e5] in drawn["lines"]["this machine"]
 
 
+def test_losses_are_kept_for_tensorboard(file: Path, tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    out = tmp_path / "out"
+    found = pretrain(asked(file, objective="prefix", vocabulary=370, tensorboard=True, output_path=str(out))).results["kshot"]
+    read = events.EventAccumulator(str(out / "tensorboard" / "softmax-0")).Reload()
+    losses = [one.value for one in read.Scalars("loss/train")]
+    assert [one.step for one in read.Scalars("loss/train")] == list(range(1, found["plan"]["steps"] + 1))
+    (row,) = [row for row in found["measures"] if row["measure"] == "training_loss"]
+    assert np.mean(losses[-max(1, round(0.05 * len(losses))) :]) == pytest.approx(row["value"])
+    (row,) = [row for row in found["measures"] if row["measure"] == "validation_loss"]
+    assert read.Scalars("loss/held-out")[-1].value == pytest.approx(row["value"])
+
+
+def test_without_the_package_nothing_is_begun(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(KshotError, match=r"pip install 'kshot\[tensorboard\]'"):
+        pretrain(asked(file, tensorboard=True))
+
+
 def test_the_arithmetic_of_a_token_by_hand() -> None:
     plan = replace(PLANS["smoke"], context=10, shape=Shape(layers=2, heads=2, width=16))
     weights = Arm(network="transformer").language(50, plan).start(torch.Generator().manual_seed(0))

@@ -86,6 +86,7 @@ class PretrainSettings:
         "float32", "Of the products in training; weights and sums stay in float32."
     )
     device: Literal["auto", "cpu", "cuda"] = option("auto", "Where networks are grown.")
+    tensorboard: bool = option(False, "Losses of every network for TensorBoard, in the folder of the run.")
     output_path: str | None = option(
         None, "Folder of the records and models; the same command goes on where it stopped."
     )

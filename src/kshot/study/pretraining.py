@@ -24,6 +24,7 @@ from kshot.study.experiment import ENGINE
 from kshot.study.inquiry import About, Inquiry, on_record
 from kshot.study.parts import Cell, Line, Say
 from kshot.study.place import STATE, Finished, OnProgress, folder, safe_name, silent
+from kshot.study.pretrain.board import BOARD, board_library, keep_board
 from kshot.study.pretrain.corpus import corpus_of, in_tokens
 from kshot.study.pretrain.going_on import going_on
 from kshot.study.pretrain.growing import Grown, figures, grow, judged
@@ -71,6 +72,8 @@ def pretrain(
 def _study(asked: PretrainSettings, say: OnProgress) -> Pretraining:
     """The text in tokens and what is grown on it, all that can be wrong looked at."""
     plan = planned(asked)
+    if asked.tensorboard:
+        board_library()
     say(0, None, "reading the texts")
     corpus = corpus_of(asked.tasks)
     taken: tuple[Tokenizer, str] | None = None
@@ -96,6 +99,7 @@ def _study(asked: PretrainSettings, say: OnProgress) -> Pretraining:
         seeds=asked.seed,
         device=device_of(asked.device),
         start=start,
+        board=asked.tensorboard,
     )
     for arm in study.arms:
         study.language(arm)
@@ -153,6 +157,8 @@ def _network(study: Pretraining, cell: Cell, say: Say) -> Line:
             more, drawn = ask(grown.language, grown.done.weights, study.tokens, study.plan, (arm.name, cell.seed))
             rows, pictures = [*rows, *more], [*pictures, *drawn]
     saved = _saved(study, arm, cell, grown.done.weights)
+    if study.board and study.directory is not None:
+        keep_board(study.directory / BOARD / _own_name(arm, cell), grown.done, study.plan)
     return {"rows": rows, "pictures": pictures, "by_document": sums, "saved": saved, "notes": grown.notes}
 
 
@@ -178,7 +184,7 @@ def _saved(study: Pretraining, arm: Arm, cell: Cell, weights: Mapping[str, torch
     fitting = study.objective == "causal" or arm.network == "t5"
     if study.directory is None or not fitting or (study.start is None and not arm.saves(study.plan)):
         return None
-    name = f"{MODELS}/{safe_name(f'{arm.name}-{cell.seed}'.replace(' ', '-'))}"
+    name = f"{MODELS}/{_own_name(arm, cell)}"
     cpu = {key: tensor.cpu() for key, tensor in weights.items()}
     if study.start is not None:
         saved_further(arm, study.start, weights, study.directory / name)
@@ -192,6 +198,11 @@ def _saved(study: Pretraining, arm: Arm, cell: Cell, weights: Mapping[str, torch
         momentum=(arm.attention, arm.eta),
     )
     return name
+
+
+def _own_name(arm: Arm, cell: Cell) -> str:
+    """A network's folder."""
+    return safe_name(f"{arm.name}-{cell.seed}".replace(" ", "-"))
 
 
 def _floor(study: Pretraining) -> Line:

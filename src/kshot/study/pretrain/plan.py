@@ -14,9 +14,10 @@ from kshot.model.lm import LM
 from kshot.model.seq2seq import Seq2Seq
 from kshot.study.pretrain_settings import DESIGNED, LEARNED, PretrainSettings
 from kshot.synth.networks.encoder_decoder import encoder_decoder
-from kshot.synth.networks.language import DESIGNS, LANGUAGES, Language, layered
+from kshot.synth.networks.language import DESIGNS, LANGUAGES, Beside, Language, Texts, layered
 from kshot.synth.networks.layers import Design
 from kshot.synth.networks.mixing import Shape
+from kshot.synth.networks.network import Weights
 from kshot.synth.train import Training
 
 _SOFTMAX = "softmax"
@@ -204,8 +205,13 @@ def saved_further(arm: Arm, start: LM | Seq2Seq, weights: Mapping[str, Tensor], 
 def further(arm: Arm, start: LM | Seq2Seq) -> Language:
     """A model that is trained further, as a network with the attention of an arm. ModelError as ``Further``."""
     if isinstance(start, Seq2Seq):
-        # What it knows at a token is what it says there.
-        return Language(start=lambda rng: start.start(), reads=start.says, head=lambda weights, known: known)
+
+        def reads(weights: Weights, tokens: Texts, source: Beside) -> Tensor:
+            assert source is not None, "its objectives have one"
+            # What it knows at a token is what it says there.
+            return start.says(weights, tokens, source)
+
+        return Language(start=lambda rng: start.start(), reads=reads, head=lambda weights, known: known)
     own = _further(arm, start)
     return Language(
         start=lambda rng: own.start(), reads=lambda weights, tokens, heard: own.reads(weights, tokens), head=own.head

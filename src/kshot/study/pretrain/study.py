@@ -23,7 +23,7 @@ FLOOR = "n-gram"
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pretraining:
     """Networks to be grown on a text, or a model to be trained further from its ``start``; ``directory`` is the folder of
-    the run, where it has one."""
+    the run, where it has one; ``board``: losses are kept for TensorBoard."""
 
     tokens: Tokens
     plan: Plan
@@ -34,6 +34,7 @@ class Pretraining:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     directory: Path | None = None
     start: LM | Seq2Seq | None = None
+    board: bool = False
 
     @property
     def identity(self) -> str:
