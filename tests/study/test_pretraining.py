@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from transformers import T5ForConditionalGeneration
 
 from kshot import cli
@@ -26,6 +27,7 @@ from kshot.study.pretrain import corpus as corpora
 from kshot.study.pretrain.corpus import Corpus, corpus_of, in_tokens
 from kshot.study.pretrain.growing import as_tensors, jumps, lesson, loss_of
 from kshot.study.pretrain.plan import PLANS, Arm, arms, planned
+from kshot.study.pretrain.results import _seen
 from kshot.study.pretrain.speed import operations, roofline
 from kshot.study.pretrain_settings import PretrainSettings, make_pretrain_settings
 from kshot.study.pretraining import pretrain
@@ -86,6 +88,36 @@ def test_what_is_gained_is_paired_over_documents(file: Path) -> None:
         assert gained["high"] - gained["low"] < wide
     over = rows["nats_gained", "momentum learned, context 16, over softmax", None]
     assert over["n"] == gained["n"]
+
+
+def test_decays_are_thinned_and_the_best_is_grown(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    more: dict[str, Any] = {"attention": ("softmax", "momentum"), "eta": ("0.2", "0.9"), "halving": True}
+    finished = pretrain(asked(file, **more, output_path=str(out)))
+    kshot = finished.results["kshot"]
+    tried = json.loads((out / "thinning-1" / "results.json").read_text())["kshot"]
+    assert {cell["part"] for cell in tried["cells"]} == {"n-gram", "momentum 0.2", "momentum 0.9"}
+    assert tried["plan"]["tokens"] == kshot["plan"]["tokens"] // 2 // 64 * 64
+    losses = {row["variant"]: row["value"] for row in tried["measures"] if row["measure"] == "validation_loss"}
+    assert {cell["part"] for cell in kshot["cells"]} == {
+        "n-gram",
+        "softmax",
+        min(losses, key=lambda name: losses[name]),
+    }
+    assert kshot["notes"][0].startswith("decays thinned on 500 tokens with seed 1")
+    assert shown.text(kshot).count("decays thinned") == 1
+    assert pretrain(asked(file, **more, output_path=str(out))).results == finished.results, "and is gone on with"
+
+
+def test_the_least_gain_that_seeds_show_is_that_of_a_paired_test() -> None:
+    values = [0.02, 0.05, 0.01, 0.04, 0.03]
+    rows = [{"variant": "a", "task": "x", "seed": i, "value": value} for i, value in enumerate(values)]
+    (found,) = _seen(rows)
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(found["value"], np.std(values, ddof=1), (4_000, 5))
+    told = (stats.ttest_1samp(drawn, 0.0, axis=1).pvalue < 0.05).mean()
+    assert told == pytest.approx(0.8, abs=0.05)
+    assert _seen(rows[:1]) == []
 
 
 class _Stop(Exception):
@@ -439,7 +471,9 @@ def test_the_roof_of_the_machine_by_hand(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_losses_are_kept_for_tensorboard(file: Path, tmp_path: Path) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     out = tmp_path / "out"
-    found = pretrain(asked(file, objective="prefix", vocabulary=370, tensorboard=True, output_path=str(out))).results["kshot"]
+    found = pretrain(asked(file, objective="prefix", vocabulary=370, tensorboard=True, output_path=str(out))).results[
+        "kshot"
+    ]
     read = events.EventAccumulator(str(out / "tensorboard" / "softmax-0")).Reload()
     losses = [one.value for one in read.Scalars("loss/train")]
     assert [one.step for one in read.Scalars("loss/train")] == list(range(1, found["plan"]["steps"] + 1))

@@ -96,6 +96,7 @@ def lines(kshot: Row) -> list[dict[str, Any]]:
 def gains(kshot: Row) -> list[dict[str, str]]:
     """By how much networks are less surprised than the first, at the longest context."""
     longest, found = (_contexts(kshot) or [""])[-1], []
+    seen = {row["variant"]: row for row in _rows(kshot) if row["measure"] == "least_gain_seen"}
     for row in _rows(kshot):
         if row["measure"] != "nats_gained" or row["value"] is None or longest not in str(row["variant"]):
             continue
@@ -106,6 +107,8 @@ def gains(kshot: Row) -> list[dict[str, str]]:
         said = f"{abs(row['value']):.4f} nats a token {way} than {base.removeprefix('over ')}{interval}"
         if bounds and bounds[0] <= 0:
             said += ", which may be nothing"
+        if (least := seen.get(row["variant"])) is not None:
+            said += f"; {least['n']} seeds would show a true {_short(least['value'])} four times in five"
         found.append({"name": name, "said": said})
     return found
 

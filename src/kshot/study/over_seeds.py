@@ -35,7 +35,11 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("kl_to_exact", "mastered_over_trained", "distance_ratio"), _POSITIVE),
     # Of language models grown from text.
     **dict.fromkeys(("copy_accuracy", "prompt_accuracy", "order_flips", "repeated", "rank_one"), _SHARE),
-    **dict.fromkeys(("copy_nats", "nats_by_distance", "tokens_per_second"), _POSITIVE),
+    **dict.fromkeys(("copy_nats", "nats_by_distance", "tokens_per_second", "pace", "mfu"), _POSITIVE),
+    **dict.fromkeys(("memory", "share_of_roof", "law_error", "foreseen_error", "floor_error"), _POSITIVE),
+    # Of soft prompts.
+    **dict.fromkeys(("exact_match", "legal", "sentinel_emitted", "accuracy_of_labels"), _SHARE),
+    **dict.fromkeys(("exact_match_gain", "gap"), _COSINE),
     **dict.fromkeys(("training_loss", "validation_loss", "bits_per_byte"), _POSITIVE),
     "perplexity": (1.0, math.inf),
 }

@@ -53,6 +53,10 @@ class PretrainSettings:
     eta: tuple[str, ...] = option(
         (LEARNED,), "Decays of momentum between 0 and 1, or learned; of several each is grown."
     )
+    halving: bool = option(
+        False,
+        "Thin several decays first, on fewer tokens: the better half goes on to twice as many, and the best is grown.",
+    )
     objective: Literal["causal", "prefix", "mlm", "span", "denoise"] = option(
         "causal",
         "What is said: the next token, the rest of a text from its beginning, hidden tokens, hidden spans, or a text whole of which spans are hidden.",
@@ -144,6 +148,11 @@ def _check_attention(asked: dict[str, Any]) -> None:
     if others and network not in ATTENDING:
         raise KshotError(
             f"--attention {others[0]}: a network {network} has its own way; what works is {', '.join(ATTENDING)}"
+        )
+    kinds = [name for name in asked["attention"] if "momentum" in name]
+    if asked["halving"] and (len(kinds) != 1 or len(asked["eta"]) < 2):
+        raise KshotError(
+            "--halving thins several decays of one kind of momentum; as in: --attention softmax,momentum --eta 0.3,0.6,learned"
         )
     designed = [name for name in DESIGNED if asked[name] is not None]
     if designed and network not in ATTENDING:

@@ -1,5 +1,6 @@
 """``kshot pretrain``: texts become language models, and these figures beside one another on record."""
 
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -32,12 +33,15 @@ from kshot.study.pretrain.in_context import in_context
 from kshot.study.pretrain.plan import Arm, arms, planned, saved_further
 from kshot.study.pretrain.results import results_of
 from kshot.study.pretrain.study import FLOOR, Pretraining
+from kshot.study.pretrain.thinning import thinned
 from kshot.study.pretrain_settings import PretrainSettings
 from kshot.study.synth.experiment import Given
 
 MODELS = "models"
 """The folder in a run's own where models are saved."""
 
+# Folders of rounds in a run's own.
+_ROUNDS = "thinning"
 # What the first of several processes tells when there is nothing left to grow.
 _DONE = -1
 # Contexts of up to four tokens: more of them are seldom seen twice in texts of this size.
@@ -55,18 +59,35 @@ def pretrain(
     """
     say = on_progress or silent
     keep_buffers()
+    notes: list[str] = []
+    if asked.halving:
+        asked, notes = _thinned(asked, beneath, on_progress)
     study = _study(asked, say)
     with gathered(study.device):
         # Wrong numbers of parts are said before anything is read.
         _ = study.plan.training
         if together()[0]:
             return _followed(study, asked, beneath)
-        done = on_record(_INQUIRY, asked, study, [], repeatable=True, beneath=beneath, say=say)
+        done = on_record(_INQUIRY, asked, study, notes, repeatable=True, beneath=beneath, say=say)
         told(_DONE, study.device)
     if done.directory is not None:
         # Every model is saved: what training left to go on from has served.
         shutil.rmtree(done.directory / STATE, ignore_errors=True)
     return done
+
+
+def _thinned(
+    asked: PretrainSettings, beneath: Path | None, on_progress: OnProgress | None
+) -> tuple[PretrainSettings, list[str]]:
+    """With one decay in the place of several; every round is a run of its own, in the folder asked for if there is one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise KshotError("--halving with several processes: thin decays with one, then grow the best with all of them")
+
+    def grow(settings: PretrainSettings, number: int) -> Mapping[str, Any]:
+        within = None if asked.output_path is None else str(Path(asked.output_path) / f"{_ROUNDS}-{number}")
+        return pretrain(replace(settings, output_path=within), beneath=beneath, on_progress=on_progress).results
+
+    return thinned(asked, grow)
 
 
 def _study(asked: PretrainSettings, say: OnProgress) -> Pretraining:
