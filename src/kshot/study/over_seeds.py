@@ -34,7 +34,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("best_penalty", "penalty_ratio", "parameters", "parameters_apart"), _POSITIVE),
     **dict.fromkeys(("kl_to_exact", "mastered_over_trained", "distance_ratio"), _POSITIVE),
     # Of language models grown from text.
-    **dict.fromkeys(("copy_accuracy", "prompt_accuracy", "order_flips", "repeated", "rank_one"), _SHARE),
+    **dict.fromkeys(("copy_accuracy", "prompt_accuracy", "order_flips", "repeated", "rank_one", "influence"), _SHARE),
     **dict.fromkeys(("copy_nats", "nats_by_distance", "tokens_per_second", "pace", "mfu"), _POSITIVE),
     **dict.fromkeys(("memory", "share_of_roof", "law_error", "foreseen_error", "floor_error"), _POSITIVE),
     # Of soft prompts.

@@ -31,6 +31,7 @@ from kshot.study.pretrain.going_on import going_on
 from kshot.study.pretrain.growing import Grown, figures, grow, judged
 from kshot.study.pretrain.in_context import in_context
 from kshot.study.pretrain.plan import Arm, arms, planned, saved_further
+from kshot.study.pretrain.recency import recency
 from kshot.study.pretrain.results import results_of
 from kshot.study.pretrain.study import FLOOR, Pretraining
 from kshot.study.pretrain.thinning import thinned
@@ -174,7 +175,7 @@ def _network(study: Pretraining, cell: Cell, say: Say) -> Line:
         sums = {str(one.context): _sums(one) for one in found}
         say(f"{arm.name}, asking it in context, and letting it go on")
         rows = [*rows, *own]
-        for ask in (in_context, going_on):
+        for ask in (in_context, going_on, recency):
             more, drawn = ask(grown.language, grown.done.weights, study.tokens, study.plan, (arm.name, cell.seed))
             rows, pictures = [*rows, *more], [*pictures, *drawn]
     saved = _saved(study, arm, cell, grown.done.weights)
