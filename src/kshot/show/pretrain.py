@@ -20,7 +20,7 @@ _IN_CONTEXT = {
     "copy_nats": "random tokens copied: nats a token",
     "nats_by_distance": "a pair seen once before: nats",
     "prompt_accuracy": "prompts of the mixture: accuracy",
-    "influence": "what is known at the end of a text: share that hangs on the",
+    "influence": "share of what is known at the end of a text",
     "repeated": "runs of four tokens that came before",
     "rank_one": "tokens that were the most probable",
     "order_flips": "prompts of the mixture: answers that another order changes",

@@ -70,9 +70,13 @@ def _source(width: int, function: str = "linear", *, times: int = 2, noise: floa
     return Source(function=function, width=width, pairs=times * width + 1, noise=noise)
 
 
-def _learner(source: Source, shape: Shape, steps: int, rate: float, batch: int = 64) -> _Learner:
-    """The rate rises over a twentieth of the steps and falls by a cosine; matrices begin at 1 / sqrt(width)."""
-    training = Training(steps=steps, batch=batch, learning_rate=rate, schedule="cosine", warmup=steps // 20, clip=1.0)
+_SMALL, _TINY = Shape(layers=2, heads=2, width=32, spread=None), replace(SIZES["tiny"], spread=None)
+
+
+def _learner(source: Source, shape: Shape, steps: int, rate: float, batch: int = 64, rise: int = 5) -> _Learner:
+    """The rate rises over so many per cent of the steps and falls by a cosine; matrices begin at 1 / sqrt(width)."""
+    warmup = steps * rise // 100
+    training = Training(steps=steps, batch=batch, learning_rate=rate, schedule="cosine", warmup=warmup, clip=1.0)
     return _Learner(source=source, shape=shape, training=training)
 
 
@@ -85,7 +89,6 @@ def _published(source: Source, pairs: int = 11, pairs_by: int = 2) -> _Learner:
     )
 
 
-_SMALL, _TINY = Shape(layers=2, heads=2, width=32, spread=None), replace(SIZES["tiny"], spread=None)
 _MUCH: Mapping[Size, _Much] = {
     "smoke": _Much(
         learners={
@@ -103,12 +106,12 @@ _MUCH: Mapping[Size, _Much] = {
     ),
     "full": _Much(
         learners={
-            "linear": _learner(_source(5), _TINY, 100_000, 1e-3),
-            "noisy": _learner(_source(5, noise=_NOISE), _TINY, 50_000, 1e-3),
-            "sparse": _learner(_source(10, "sparse-linear"), _TINY, 50_000, 1e-3),
-            "network": _learner(_source(5, "relu-network", times=5), _TINY, 30_000, 1e-3),
-            "tree": _learner(_source(5, "decision-tree", times=5), _TINY, 30_000, 1e-3),
-            "networks": _learner(_source(5), _TINY, 15_000, 1e-3),
+            "linear": _learner(_source(5), replace(_TINY, layers=8), 20_000, 2e-3, rise=30),
+            "noisy": _learner(_source(5, noise=_NOISE), replace(_TINY, layers=4), 12_000, 2e-3, rise=30),
+            "sparse": _learner(_source(10, "sparse-linear"), replace(_TINY, layers=4), 20_000, 2e-3, rise=30),
+            "network": _learner(_source(5, "relu-network", times=5), replace(_TINY, layers=4), 12_000, 2e-3, rise=30),
+            "tree": _learner(_source(5, "decision-tree", times=5), replace(_TINY, layers=4), 12_000, 2e-3, rise=30),
+            "networks": _learner(_source(5), replace(_TINY, layers=3), 10_000, 2e-3, rise=30),
         },
         networks=("transformer", "linear-transformer", "lstm", "mamba", "mlp"),
     ),
@@ -310,11 +313,11 @@ FUNCTION_CLASSES = Experiment(
     parts={
         name: Part(asks=asks, answer=answer, minutes={"smoke": 0.3, "full": full})
         for name, asks, answer, full in (
-            ("linear", "linear functions without noise, and shifted prompts", _linear, 50.0),
-            ("noisy", "linear functions with noise, against ridge", _noisy, 25.0),
-            ("sparse", "linear functions of three coordinates, against lasso", _sparse, 50.0),
-            ("network", "networks of a hidden layer, against one that is fitted", _network, 50.0),
-            ("tree", "decision trees, against trees that are fitted", _tree, 45.0),
+            ("linear", "linear functions without noise, and shifted prompts", _linear, 40.0),
+            ("noisy", "linear functions with noise, against ridge", _noisy, 12.0),
+            ("sparse", "linear functions of three coordinates, against lasso", _sparse, 30.0),
+            ("network", "networks of a hidden layer, against one that is fitted", _network, 30.0),
+            ("tree", "decision trees, against trees that are fitted", _tree, 30.0),
             ("networks", "other networks of as many parameters, on linear functions", _networks, 40.0),
         )
     },
