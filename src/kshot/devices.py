@@ -62,6 +62,13 @@ def summed(weights: Mapping[str, Tensor], value: float) -> float:
     return float(whole[0])
 
 
+def added(value: float, device: torch.device) -> float:
+    """The sum of a number over all processes."""
+    found = torch.tensor([value], device=device)
+    dist.all_reduce(found)
+    return float(found)
+
+
 def told(number: int, device: torch.device) -> int:
     """The number that the first process gives, in all of them."""
     found = torch.tensor([number], device=device)

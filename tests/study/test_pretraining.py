@@ -132,7 +132,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_figures(
     # In this process alone, where a test can stop it, and with as many threads: other numbers of them round otherwise.
     monkeypatch.setattr(inquiry, "room_for", lambda *_: Room(1, torch.get_num_threads()))
     whole = pretrain(asked(file)).results["kshot"]
-    offered = train.Kept.offer
+    offered = train.Kept.keep
     steps: list[int] = []
 
     def stops(self: train.Kept, *given: Any, **more: Any) -> None:
@@ -142,7 +142,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_figures(
             raise _Stop
 
     out = asked(file, output_path=str(tmp_path / "out"))
-    monkeypatch.setattr(train.Kept, "offer", stops)
+    monkeypatch.setattr(train.Kept, "keep", stops)
     with pytest.raises(_Stop):
         pretrain(out)
     found = pretrain(out).results["kshot"]
@@ -314,14 +314,16 @@ def test_a_step_in_parts_is_the_same_step(file: Path) -> None:
         pretrain(asked(file, accumulate=3))
 
 
-def test_two_processes_of_torchrun_come_to_what_one_does(file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [[], ["--sharded"]], ids=["copies", "parts"])
+def test_two_processes_of_torchrun_come_to_what_one_does(more: list[str], file: Path, tmp_path: Path) -> None:
     words = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
     words += ["--device", "cpu", "--attention", "softmax,momentum"]
     found = []
     for processes in (1, 2):
         out = tmp_path / f"of-{processes}"
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        command = [*launch, "-m", "kshot", "pretrain", str(file), *words, "--output-path", str(out)]
+        own = [*words, *(more if processes > 1 else [])]
+        command = [*launch, "-m", "kshot", "pretrain", str(file), *own, "--output-path", str(out)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0, done.stderr
         # One of them speaks.

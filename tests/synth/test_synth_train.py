@@ -1,5 +1,6 @@
 """Training of small networks: a pure function of its configuration, the same to the bit whether it was stopped or not."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,8 +61,8 @@ class _Stop(Exception):
     pass
 
 
-def look(step: int, weights: train.Weights) -> dict[str, float] | None:
-    return {"norm": float(sum(own.norm() for own in weights.values()))} if step % 3 == 1 else None
+def look(step: int, weights: Callable[[], train.Weights]) -> dict[str, float] | None:
+    return {"norm": float(sum(own.norm() for own in weights().values()))} if step % 3 == 1 else None
 
 
 @pytest.mark.parametrize("at", [1, 7, 12])

@@ -86,6 +86,9 @@ class PretrainSettings:
     )
     optimiser: Literal["adamw", "adafactor", "sgd"] = option("adamw", "What moves the weights.")
     accumulate: int = option(1, "Parts in which the rows of a step are read, one after another.")
+    sharded: bool = option(
+        False, "Each process of torchrun holds a part of every weight and its moments (FSDP; no GPU has tried it)."
+    )
     precision: Literal["float32", "bfloat16"] = option(
         "float32", "Of the products in training; weights and sums stay in float32."
     )
@@ -116,6 +119,8 @@ def make_pretrain_settings(**options: Any) -> PretrainSettings:
     rate = asked["learning_rate"]
     if rate is not None and not (isinstance(rate, int | float) and 0 < rate < math.inf):
         raise KshotError(f"--learning-rate {rate!r}: what works is a number above 0")
+    if asked["sharded"] and asked["optimiser"] != "adamw":
+        raise KshotError(f"--sharded with --optimiser {asked['optimiser']}: what works is adamw")
     _check_attention(asked)
     return PretrainSettings(**asked)
 

@@ -65,6 +65,8 @@ def pretrain(
         asked, notes = _thinned(asked, beneath, on_progress)
     study = _study(asked, say)
     with gathered(study.device):
+        if asked.sharded and together()[1] < 2:
+            raise KshotError("--sharded: weights are parted among several processes; start them with torchrun")
         # Wrong numbers of parts are said before anything is read.
         _ = study.plan.training
         if together()[0]:

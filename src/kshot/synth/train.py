@@ -4,24 +4,25 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from kshot.devices import summed, together
+from kshot.devices import together, told
 from kshot.errors import KshotError, NumericError, UnknownName
 from kshot.optim.optimisers import OPTIMISERS, SCHEDULES, Moments, Optimiser, adamw, rate
 from kshot.optim.state import keep, kept
+from kshot.synth.sharded import Copies, Held, Loss, Parts, Weights, parted
 
-Weights = Mapping[str, Tensor]
-Loss = Callable[[Weights, int], Tensor]
-"""The loss of a batch: weights and the batch's number -> a scalar. The batch is drawn from the number and nothing else."""
 Watch = Callable[[int, Weights, float], None]
 """Told behind a step: how many steps are done, the weights, and the loss that the last of them began with."""
-Look = Callable[[int, Weights], Mapping[str, float] | None]
-"""What is seen when so many steps are done, by name; None: nothing is looked at here."""
+Look = Callable[[int, Weights], Mapping[str, float]]
+"""What is seen when so many steps are done, by name."""
+Sees = Callable[[int, Callable[[], Weights]], Mapping[str, float] | None]
+"""The same from one who asks for the weights where anything is looked at; None: nothing is."""
 
 # A state is kept when so many seconds have passed, and so many times as long as the last took to write.
 _SECONDS, _SHARE = 15.0, 20.0
@@ -34,7 +35,7 @@ class Training:
     Of ``weight_decay`` norms, biases and learned decays are free where it is that of ``matrices``.
     With ``precision`` bfloat16 products are taken in it (torch.autocast); weights, moments and sums stay in float32.
     A step's gradient is the mean over ``parts`` batches, read one after another, and at once by processes that torchrun
-    started: each has as many of them.
+    started: each has as many of them, and with ``sharded`` a part of every weight and its moments.
     """
 
     steps: int
@@ -49,6 +50,7 @@ class Training:
     optimiser: str = "adamw"
     decay_of: Literal["all", "matrices"] = "all"
     parts: int = 1
+    sharded: bool = False
 
     def __post_init__(self) -> None:
         if self.optimiser not in OPTIMISERS:
@@ -59,6 +61,8 @@ class Training:
             raise KshotError(f"learning rate {self.learning_rate!r}: what works is a number above 0")
         if self.steps < 0 or self.batch < 1:
             raise KshotError(f"{self.steps} steps of {self.batch} prompts: what works is 0 or more of 1 or more")
+        if self.sharded and self.optimiser != "adamw":
+            raise KshotError(f"weights that are parted among processes with {self.optimiser}: what works is adamw")
         if self.parts < 1 or self.batch % self.parts:
             raise KshotError(
                 f"{self.batch} prompts in {self.parts} parts: what works is a number of parts that divides them"
@@ -115,18 +119,19 @@ class Kept:
         found = kept(self.path)
         return found if found is not None and found[2].get("key") == self.key else None
 
-    def offer(
-        self, weights: Weights, optimiser: Optimiser, facts: Callable[[], dict[str, Any]], *, last: bool = False
-    ) -> None:
-        """Keep the state if enough time has passed, and the ``last`` in any case; OutputError where it cannot be written.
+    def due(self) -> bool:
+        """Whether enough time has passed for another state."""
+        return time.monotonic() - self._last > max(_SECONDS, _SHARE * self._took)
+
+    def keep(self, weights: Weights, moments: Moments, facts: dict[str, Any]) -> None:
+        """The state as it is; OutputError where it cannot be written.
 
         That of a training which is done stays: its weights are not asked for again until whoever trains has kept what
         came of them.
         """
         began = time.monotonic()
-        if last or began - self._last > max(_SECONDS, _SHARE * self._took):
-            keep(self.path, weights, optimiser.moments(), {"key": self.key, **facts()})
-            self._last, self._took = time.monotonic(), time.monotonic() - began
+        keep(self.path, weights, moments, {"key": self.key, **facts})
+        self._last, self._took = time.monotonic(), time.monotonic() - began
 
 
 def trained(
@@ -136,14 +141,15 @@ def trained(
     *,
     place: Kept | None = None,
     watch: Watch | None = None,
-    look: Look | None = None,
+    look: Sees | None = None,
 ) -> Trained:
     """The weights after all steps from ``start``, or from the state that ``place`` holds of the same training.
 
     ``watch`` is told behind every step that is taken here; what ``look`` sees behind steps is part of the state.
     NumericError where a loss is no number, with its step.
     """
-    weights, optimiser, facts = _standing(start, training, place)
+    held, optimiser, facts = _standing(start, training, place)
+    weights = held.leaves
     losses, looks = list(facts["losses"]), [(int(step), dict(seen)) for step, seen in facts["looks"]]
     before_us, began = float(facts["seconds"]), time.perf_counter()
 
@@ -153,7 +159,7 @@ def trained(
     for step in range(len(losses), training.steps):
         for tensor in weights.values():
             tensor.grad = None
-        now = _gradients(weights, loss, training, step)
+        now = _gradients(held, loss, training, step)
         if not math.isfinite(now):
             raise NumericError(
                 f"the loss of step {step + 1} of {training.steps} is {now}; try a smaller learning rate than "
@@ -166,21 +172,32 @@ def trained(
         if watch is not None:
             watch(step + 1, weights, now)
         if look is not None:
-            seen = look(step + 1, {name: tensor.detach() for name, tensor in weights.items()})
+            seen = look(step + 1, partial(held.whole, weights))
             looks += [(step + 1, dict(seen))] if seen is not None else []
-        if place is not None and together()[0] == 0:
-            place.offer(weights, optimiser, standing, last=step + 1 == training.steps)
+        if place is not None:
+            _offer(place, held, optimiser, standing, last=step + 1 == training.steps)
     return Trained(
-        weights={name: tensor.detach() for name, tensor in weights.items()},
+        weights=held.whole(weights),
         losses=tuple(losses),
         seconds=standing()["seconds"],
         looks=tuple(looks),
     )
 
 
-def _standing(
-    start: Weights, training: Training, place: Kept | None
-) -> tuple[dict[str, Tensor], Optimiser, dict[str, Any]]:
+def _offer(place: Kept, held: Held, optimiser: Optimiser, facts: Callable[[], dict[str, Any]], *, last: bool) -> None:
+    """Keep the state if enough time has passed, and the ``last`` in any case: by the first process, who asks all for it."""
+    first, sharded = together()[0] == 0, isinstance(held, Parts)
+    due = int(last or (first and place.due()))
+    if sharded:
+        due = told(due, next(iter(held.leaves.values())).device)
+    if due and (first or sharded):
+        weights = held.whole(held.leaves)
+        moments = {name: held.whole(own) for name, own in optimiser.moments().items()}
+        if first:
+            place.keep(weights, moments, facts())
+
+
+def _standing(start: Weights, training: Training, place: Kept | None) -> tuple[Held, Optimiser, dict[str, Any]]:
     """Leaves, what moves them, and facts of a training that begins, or is gone on with."""
     found = place.found() if place is not None else None
     before, kept_moments, facts = found or (dict(start), {}, {"losses": [], "seconds": 0.0, "looks": []})
@@ -188,11 +205,11 @@ def _standing(
     weights = {
         name: before[name].detach().to(own.device, copy=True).requires_grad_(True) for name, own in start.items()
     }
+    held: Held = parted(weights) if training.sharded else Copies(weights)
     moments = {
-        name: {kind: tensor.to(start[name].device) for kind, tensor in own.items()}
-        for name, own in kept_moments.items()
+        name: {kind: held.like(name, tensor) for kind, tensor in own.items()} for name, own in kept_moments.items()
     }
-    return weights, _optimiser(weights, training, moments), facts
+    return held, _optimiser(held.leaves, training, moments), facts
 
 
 def _optimiser(weights: Weights, training: Training, moments: Moments) -> Optimiser:
@@ -203,18 +220,18 @@ def _optimiser(weights: Weights, training: Training, moments: Moments) -> Optimi
     return found
 
 
-def _gradients(weights: Weights, loss: Loss, training: Training, step: int) -> float:
+def _gradients(held: Held, loss: Loss, training: Training, step: int) -> float:
     """The mean loss over the parts of a step, its gradient left at the weights, the same in all processes."""
-    device = next((tensor.device.type for tensor in weights.values()), "cpu")
+    device = next((tensor.device.type for tensor in held.leaves.values()), "cpu")
     rank, world = together()
     total = 0.0
     for part in range(rank, training.parts, world):
         with torch.autocast(device, torch.bfloat16, enabled=training.precision == "bfloat16"):
-            value = loss(weights, step * training.parts + part) / training.parts
+            value = held.taken(loss, step * training.parts + part) / training.parts
         total += float(value.detach())
         if math.isfinite(total):
             value.backward()
-    return summed(weights, total) if world > 1 else total
+    return held.added(total)
 
 
 def squared_error(said: Tensor, ys: Tensor) -> Tensor:

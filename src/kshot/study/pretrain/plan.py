@@ -48,6 +48,7 @@ class Plan:
     texts: int = 64
     pairs: int = 256
     design: tuple[tuple[str, str], ...] = ()
+    sharded: bool = False
 
     @property
     def steps(self) -> int:
@@ -74,6 +75,7 @@ class Plan:
             precision="bfloat16" if self.precision == "bfloat16" else "float32",
             optimiser=self.optimiser,
             parts=self.accumulate * together()[1],
+            sharded=self.sharded,
         )
 
 
@@ -148,6 +150,7 @@ def planned(asked: PretrainSettings) -> Plan:
         precision=asked.precision,
         optimiser=asked.optimiser,
         accumulate=asked.accumulate,
+        sharded=asked.sharded,
         design=tuple((name, getattr(asked, name)) for name in DESIGNED if getattr(asked, name) is not None),
         **given,
     )

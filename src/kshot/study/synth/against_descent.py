@@ -131,10 +131,12 @@ def trained_on(
     def half(weights: Weights, step: int) -> Tensor:
         return squares(weights, step) / 2
 
-    def here(step: int, weights: Weights) -> Mapping[str, float] | None:
-        return None if look is None else look(step, _on_the_cpu(weights))
+    def here(step: int, weights: Weights) -> Mapping[str, float]:
+        assert look is not None, "it is asked where there is one"
+        return look(step, _on_the_cpu(weights))
 
-    done = grown(given, word, network, half, training, looks=much(given).looks, look=here)
+    seen = None if look is None else here
+    done = grown(given, word, network, half, training, looks=much(given).looks, look=seen)
     return replace(done, weights=_on_the_cpu(done.weights))
 
 

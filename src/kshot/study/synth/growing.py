@@ -55,8 +55,8 @@ def grown(
         if step % told == 0 or step == training.steps:
             given.say(f"{word}, step {step:,} of {training.steps:,}, loss {now:.4g} {curve(losses)}")
 
-    def seen(step: int, weights: Weights) -> Mapping[str, float] | None:
-        return look(step, weights) if look is not None and step in at else None
+    def seen(step: int, weights: Callable[[], Weights]) -> Mapping[str, float] | None:
+        return look(step, weights()) if look is not None and step in at else None
 
     key = f"{word} {given.seed} {training}"
     place = Kept(given.place / f"{word.translate(_NO_PATH)}-{given.seed}.safetensors", key) if given.place else None
