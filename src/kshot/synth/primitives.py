@@ -103,6 +103,15 @@ def _last_is_first(space: Space, seed: int, xs: Int[Tensor, "x l"]) -> Int[Tenso
     return torch.cat([xs[:, :-1], xs[:, :1]], dim=1)
 
 
+def _added(place: int) -> Primitive:
+    def add(space: Space, seed: int, xs: Int[Tensor, "x l"]) -> Int[Tensor, "x l"]:
+        ys = (xs + xs[:, place, None]) % space.symbols
+        ys[:, place] = xs[:, place]
+        return ys
+
+    return add
+
+
 def _differences(space: Space, seed: int, xs: Int[Tensor, "x l"]) -> Int[Tensor, "x l"]:
     return torch.cat([xs[:, :1], xs[:, 1:] - xs[:, :-1]], dim=1) % space.symbols
 
@@ -120,6 +129,18 @@ PRIMITIVES: Mapping[str, Primitive] = {
     "last is first": _last_is_first,
     "look-up 3": _look_up(2),
     "shift by 2": _shift(2),
+    "rotate back": lambda space, seed, xs: xs.roll(1, dims=1),
+    "running sums": lambda space, seed, xs: xs.cumsum(dim=1) % space.symbols,
+    "look-up 5": _look_up(4),
+    "first is last": lambda space, seed, xs: torch.cat([xs[:, -1:], xs[:, 1:]], dim=1),
+    "shift twice by place": _by_place(2),
+    "look-up 6": _look_up(5),
+    "second is first": lambda space, seed, xs: torch.cat([xs[:, :1], xs[:, :1], xs[:, 2:]], dim=1),
+    "add the first": _added(0),
+    "look-up 7": _look_up(6),
+    "shift by 3": _shift(3),
+    "add the last": _added(-1),
+    "double": lambda space, seed, xs: 2 * xs % space.symbols,
 }
 """Shown in training, the first so many; of four half concern symbols, half places, and of eight too."""
 

@@ -57,6 +57,7 @@ _PARTS: Mapping[str, tuple[int, float]] = {
     "share-3-of-4": (8, 0.75),
     "primitives-4": (4, 0.5),
     "primitives-12": (12, 0.5),
+    "primitives-24": (24, 0.5),
 }
 
 
@@ -83,7 +84,7 @@ _MUCH: Mapping[Size, _Much] = {
         space=Space(symbols=5, length=3),
         pairs=5,
         shape=Shape(layers=4, heads=4, width=64, spread=None),
-        training=_training(500, 16, 2e-3),
+        training=_training(430, 16, 2e-3),
         asked=128,
         few=32,
     ),
@@ -289,7 +290,7 @@ COMPOSITION = Experiment(
                 f"{word}, {_HELD_OUT}, selection",
                 least=0.0,
             )
-            for word in (_word(8, 0.5), _word(12, 0.5))
+            for word in (_word(8, 0.5), _word(12, 0.5), _word(24, 0.5))
         ),
         _claim(
             "from primitives alone no composition is learned",
@@ -297,11 +298,14 @@ COMPOSITION = Experiment(
             f"{_word(8, 0.0)}, {_HELD_OUT}",
             most=0.1,
         ),
-        _claim(
-            "ability grows beyond what was shown: a quarter more maps are mastered than trained on",
-            "mastered_over_trained",
-            _word(12, 0.5),
-            least=1.25,
+        *(
+            _claim(
+                f"{word}: ability grows beyond what was shown: a quarter more maps are mastered than trained on",
+                "mastered_over_trained",
+                word,
+                least=1.25,
+            )
+            for word in (_word(12, 0.5), _word(24, 0.5))
         ),
         _claim(
             "maps of symbols that no training had are learned less well than by looking symbols up",
