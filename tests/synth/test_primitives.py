@@ -53,6 +53,15 @@ def as_lists(map_: torch.Tensor) -> list[list[int]]:
         ("shift by place", lambda a, b, c, d: [a, (b + 1) % 5, (c + 2) % 5, (d + 3) % 5]),
         ("last is first", lambda a, b, c, d: [a, b, c, a]),
         ("shift by 2", lambda a, b, c, d: [(i + 2) % 5 for i in (a, b, c, d)]),
+        ("rotate back", lambda a, b, c, d: [d, a, b, c]),
+        ("running sums", lambda a, b, c, d: [a, (a + b) % 5, (a + b + c) % 5, (a + b + c + d) % 5]),
+        ("first is last", lambda a, b, c, d: [d, b, c, d]),
+        ("shift twice by place", lambda a, b, c, d: [a, (b + 2) % 5, (c + 4) % 5, (d + 6) % 5]),
+        ("second is first", lambda a, b, c, d: [a, a, c, d]),
+        ("add the first", lambda a, b, c, d: [a, (b + a) % 5, (c + a) % 5, (d + a) % 5]),
+        ("shift by 3", lambda a, b, c, d: [(i + 3) % 5 for i in (a, b, c, d)]),
+        ("add the last", lambda a, b, c, d: [(a + d) % 5, (b + d) % 5, (c + d) % 5, d]),
+        ("double", lambda a, b, c, d: [2 * i % 5 for i in (a, b, c, d)]),
         ("swap the ends", lambda a, b, c, d: [d, b, c, a]),
         ("shift back by place", lambda a, b, c, d: [a, (b - 1) % 5, (c - 2) % 5, (d - 3) % 5]),
         ("differences", lambda a, b, c, d: [a, (b - a) % 5, (c - b) % 5, (d - c) % 5]),
@@ -69,7 +78,7 @@ def test_look_ups_are_permutations_that_differ_and_are_no_shift_or_mirror(seed: 
     assert len(names) == 7
     found = [as_lists(row) for row in tables(SPACE, seed, [(PRIMITIVES | UNSEEN)[name] for name in names])]
     permutations = [tuple(ys[EVERY.index((i,) * 4)][0] for i in range(5)) for ys in found]
-    assert len(set(permutations)) == 4
+    assert len(set(permutations)) == 7
     for ys, own in zip(found, permutations, strict=True):
         assert sorted(own) == list(range(5))
         assert ys == [[own[i] for i in x] for x in EVERY]
