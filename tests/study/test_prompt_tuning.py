@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from kshot.seeds import torch_stream
+from kshot.pretrain.objectives import OBJECTIVES, Marks
+from kshot.seeds import stream, torch_stream
 from kshot.study.synth import prompt_tuning as module
-from kshot.study.synth.experiment import Given, judged
+from kshot.study.synth.experiment import Given, Size, judged
 from kshot.study.synth.prompt_tuning import PROMPT_TUNING, _Much
 from kshot.study.synth.soft_prompts import PROMPT, Frozen, Way, emitted, prompt_rows, taught
-from kshot.synth.labelled import labelled, passages_of
+from kshot.synth.labelled import labelled, passages_of, texts
 from kshot.synth.networks.encoder_decoder import encoder_decoder
 from kshot.synth.networks.mixing import Shape
 from kshot.synth.train import Training
@@ -52,6 +53,17 @@ def test_every_claim_is_about_a_figure_that_is_there() -> None:
     gaps = {own["variant"]: own["value"] for own in found if own["measure"] == "gap"}
     name = "all weights over a prompt"
     assert row["value"] == pytest.approx(gaps[f"{name}, the smallest"] - gaps[f"{name}, the largest"])
+
+
+@pytest.mark.parametrize("size", ["smoke", "full", "paper"])
+def test_every_size_can_be_grown(size: Size) -> None:
+    much, text = module._MUCH[size], module._text(replace(given(), size=size))
+    for layers, heads, width in much.shapes:
+        encoder_decoder(text.vocabulary, text.tokens, Shape(layers=layers, heads=heads, width=width))
+    rows = texts(text, 0, 0, 2)
+    marks = Marks(vocabulary=text.vocabulary, end=text.end, sentinels=text.spans)
+    for name in ("span", "continued"):
+        assert OBJECTIVES[name](rows, marks, stream(0, "x")).source is not None
 
 
 def test_rows_stand_before_the_passage() -> None:

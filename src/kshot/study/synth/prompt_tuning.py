@@ -84,7 +84,7 @@ _MUCH: Mapping[Size, _Much] = {
         learned=512, asked=1_024,
     ),
     "paper": _Much(
-        length=24, passages=20, shapes=((8, 6, 512), (12, 12, 768), (24, 16, 1_024)), ablated=1,
+        length=24, passages=20, shapes=((8, 8, 512), (12, 12, 768), (24, 16, 1_024)), ablated=1,
         adapted=(10_000, 50_000, 100_000), grows=_grows(1_000_000, 128, 1e-3), tunes=replace(_TUNES, steps=30_000),
         rates=_RATES, learned=8_192, asked=4_096,
     ),

@@ -6,8 +6,7 @@ sentinel, as a model that has seen nothing but hidden spans would say it. Emitte
 Source: Lester et al. 2021, sections 2 and 3.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -145,8 +144,3 @@ def emitted(frozen: Frozen, weights: Weights, task: str, asked: Passages) -> Emi
         sentinel=np.isin(token, text.spans),
         among=which == asked.answers,
     )
-
-
-def adapted(frozen: Frozen, weights: Mapping[str, Tensor]) -> Frozen:
-    """The same model with other weights."""
-    return replace(frozen, weights=weights)
