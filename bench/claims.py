@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kshot.show.synth import MARKS, observed
+from kshot.show.synth import MARKS, bound, observed
 from why import portable
 
 
@@ -37,9 +37,8 @@ def summary(run: Mapping[str, Any]) -> list[str]:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    must = "" if row["must"] else " (at larger sizes)"
     mark = MARKS.get(row["verdict"], "")
-    return f"| {mark} | {row['claim']} | {row['source']} | {row['prediction']}{must} | {observed(row)} |"
+    return f"| {mark} | {row['claim']} | {row['source']} | {bound(row)} | {observed(row)} |"
 
 
 if __name__ == "__main__":

@@ -86,6 +86,17 @@ def test_every_claim_has_its_bound_and_what_came() -> None:
     assert "✗ five are better" in " ".join(text(failed).split())
 
 
+def test_a_question_is_answered_and_breaks_nothing() -> None:
+    *others, last = record()["verdicts"]
+    asked = record(verdicts=[*others, {**last, "open": True}])
+    said = seen(page(asked))
+    assert "five are better (a question: nothing has to hold)" in said
+    assert "✗ fails" in said, "an answer is an answer"
+    assert "1 is a question: nothing has to hold." in answer(asked)
+    assert "at most 1, a question" in " ".join(text(asked).split())
+    assert "larger sizes" not in said
+
+
 def test_a_peak_goes_out_of_a_picture_and_the_rest_stays() -> None:
     rest = [(float(k), 1.0 + k / 10) for k in range(10)]
     assert _top({"one": [*rest, (10.0, 90.0)]}) == pytest.approx(1.2 * 1.9)

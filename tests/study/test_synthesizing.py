@@ -130,5 +130,7 @@ def test_claims_are_judged_by_their_bounds(
     assert (found["verdict"], found["observed"], found["must"]) == (verdict, value, True)
     (whole,) = judged("x", experiment, [row, {**row, "seed": None, "value": 7.0, "low": None, "high": None}], "smoke")
     assert whole["observed"] == 7.0, "over seeds where there are several"
-    assert not whole["must"]
+    assert (whole["must"], whole["open"]) == (False, False)
+    question = replace(experiment, claims=(replace(claim, at=()),))
+    assert judged("x", question, [row], "paper")[0]["open"]
     assert judged("x", experiment, [], "full")[0]["reason"] == "not measured"

@@ -38,7 +38,7 @@ def text(kshot: Mapping[str, Any]) -> str:
         for width in (1, 1, 58, 36):
             table.add_column(width=width)
         for own in _claims(ours, name):
-            table.add_row("", MARKS[_kind(own)], Text(own["claim"]), Text(f"{observed(own)} ({own['prediction']})"))
+            table.add_row("", MARKS[_kind(own)], Text(own["claim"]), Text(f"{observed(own)} ({bound(own)})"))
         console.print(table)
     return printed()
 
@@ -52,8 +52,11 @@ def answer(kshot: Row) -> str:
         said.append(f"{name}: {len(kept)} of {len(own)} claims hold.")
         if broken := [row["claim"] for row in own if row["must"] and row["verdict"] != "holds"]:
             said.append(f"Not shown, where it has to be: {words.listed(broken)}.")
-        if open_ := sum(not row["must"] for row in own):
-            said.append(f"{open_} have to hold at larger sizes only.")
+        later = sum(not row["must"] and not row.get("open") for row in own)
+        if later:
+            said.append(f"{later} {'has' if later == 1 else 'have'} to hold at larger sizes only.")
+        if asked := sum(bool(row.get("open")) for row in own):
+            said.append(f"{asked} {'is a question' if asked == 1 else 'are questions'}: nothing has to hold.")
     return " ".join(said) or "The record holds no claim."
 
 
@@ -66,8 +69,19 @@ def observed(own: Row) -> str:
 
 
 def _kind(row: Row) -> str:
-    """The verdict; what need not hold at this size and does not is no failure."""
-    return str(row["verdict"]) if row["must"] or row["verdict"] == "holds" else "not yet"
+    """The verdict; what need not hold at this size and does not is no failure, but the answer to a question is one."""
+    return str(row["verdict"]) if row["must"] or row.get("open") or row["verdict"] == "holds" else "not yet"
+
+
+def bound(row: Row) -> str:
+    """What was predicted, and where that need not come out here.
+
+    >>> bound({"prediction": "at least 1", "must": False, "open": True})
+    'at least 1, a question'
+    """
+    if row["must"]:
+        return str(row["prediction"])
+    return f"{row['prediction']}, {'a question' if row.get('open') else 'at larger sizes'}"
 
 
 def _short(value: words.Number) -> str:
@@ -124,6 +138,7 @@ def _experiment(kshot: Row, name: str, anchor: str) -> dict[str, Any]:
                 "prediction": row["prediction"],
                 "observed": observed(row),
                 "must": row["must"],
+                "open": bool(row.get("open")),
             }
             for row in _claims(kshot, name)
         ],

@@ -42,7 +42,7 @@ class Part:
 class Claim:
     """Something published, as a bound on a figure: ``least`` or ``most``, in the unit of the measure.
 
-    It must hold at the sizes of ``at``; at others it is shown, and nothing follows.
+    It must hold at the sizes of ``at``; at others it is shown, and nothing follows. Of none, it is a question.
     """
 
     text: str
@@ -78,7 +78,7 @@ def judged(name: str, experiment: Experiment, rows: Sequence[Row], size: Size) -
     """A line for every claim of an experiment: what came of it, ``holds``, ``fails`` or ``undecided``.
 
     Judged on the figure over seeds where there is one, else on that of the seed; an interval on both sides of the bound
-    decides nothing. ``must`` says whether the claim has to hold at this size.
+    decides nothing. ``must`` says whether the claim has to hold at this size, ``open`` that it has to at none: a question.
     """
     found = []
     for claim in experiment.claims:
@@ -97,6 +97,7 @@ def judged(name: str, experiment: Experiment, rows: Sequence[Row], size: Size) -
                 "low": row and row["low"],
                 "high": row and row["high"],
                 "must": size in claim.at,
+                "open": not claim.at,
                 "verdict": _verdict(claim, row),
                 "reason": "not measured" if row is None else row["reason"],
             }
