@@ -51,7 +51,7 @@ def _middling(function: str, width: int, pairs: int, steps: int, *, noise: float
     return Task(
         source=Source(function=function, width=width, pairs=pairs, noise=noise),
         shape=Shape(layers=2, heads=2, width=48, spread=None),
-        training=Training(steps=steps, batch=32, learning_rate=1e-3, schedule="cosine", warmup=500, clip=1.0),
+        training=Training(steps=steps, batch=32, learning_rate=2e-3, schedule="cosine", warmup=steps // 10, clip=1.0),
     )
 
 
