@@ -109,7 +109,7 @@ def gains(kshot: Row) -> list[dict[str, str]]:
         if bounds and bounds[0] <= 0:
             said += ", which may be nothing"
         if (least := seen.get(row["variant"])) is not None:
-            said += f"; {least['n']} seeds would show a true {_short(least['value'])} four times in five"
+            said += f"; {least['n']} seeds tell a true gain of {_short(least['value'])} from none four times in five"
         found.append({"name": name, "said": said})
     return found
 

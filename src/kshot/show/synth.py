@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from rich.table import Table
 from rich.text import Text
 
@@ -180,14 +180,27 @@ Points = list[tuple[words.Number, words.Number]]
 
 
 def _means(pictures: Sequence[Row]) -> dict[str, Points]:
-    """Lines by name, at every place the mean over the pictures that have one there."""
-    found: dict[str, dict[words.Number, list[words.Number]]] = {}
+    """Lines by name, means over the pictures that have them: point by point where all have as many, else place by place."""
+    drawn: dict[str, list[Points]] = {}
     for one in pictures:
         for line, points in one["lines"].items():
-            for at, value in points:
-                if value is not None:
-                    found.setdefault(line, {}).setdefault(at, []).append(value)
-    return {line: [(at, sum(own) / len(own)) for at, own in sorted(places.items())] for line, places in found.items()}
+            known = [(at, value) for at, value in points if value is not None]
+            drawn.setdefault(line, []).append(known)
+    return {line: _mean_points(lines) for line, lines in drawn.items()}
+
+
+def _mean_points(lines: Sequence[Points]) -> Points:
+    if len({len(points) for points in lines}) == 1:
+        # Seconds, say, are others with every seed.
+        return [(_mean([at for at, _ in own]), _mean([value for _, value in own])) for own in zip(*lines, strict=True)]
+    places: dict[words.Number, list[words.Number]] = {}
+    for at, value in (point for points in lines for point in points):
+        places.setdefault(at, []).append(value)
+    return [(at, _mean(own)) for at, own in sorted(places.items())]
+
+
+def _mean(values: Sequence[words.Number]) -> float:
+    return sum(values) / len(values)
 
 
 def _top(lines: Mapping[str, Points]) -> words.Number | None:
@@ -195,6 +208,12 @@ def _top(lines: Mapping[str, Points]) -> words.Number | None:
     values = sorted(value for points in lines.values() for _, value in points)
     high = values[int(0.9 * (len(values) - 1))]
     return 1.2 * high if high > 0 and values[-1] > _FAR * high else None
+
+
+def _short_of_decades(lines: Mapping[str, Points], on: str) -> bool:
+    """Whether powers of ten alone would hardly mark an axis."""
+    values = [point["xy".index(on)] for points in lines.values() for point in points]
+    return max(values) < 30 * max(min(values), 1e-300)
 
 
 def _drawn(lines: Mapping[str, Points], axis: Row) -> Figure:
@@ -214,6 +233,7 @@ def _drawn(lines: Mapping[str, Points], axis: Row) -> Figure:
             if scaled:
                 getattr(axes, f"set_{on}scale")("log")
                 own = getattr(axes, f"{on}axis")
+                own.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if _short_of_decades(lines, on) else (1.0,)))
                 own.set_major_formatter(FuncFormatter(lambda at, place: f"{at:g}"))
                 own.set_minor_formatter(NullFormatter())
         if not axis["log_y"] and (top := _top(lines)) is not None:
