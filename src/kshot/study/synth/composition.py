@@ -58,6 +58,8 @@ _PARTS: Mapping[str, tuple[int, float]] = {
     "primitives-4": (4, 0.5),
     "primitives-12": (12, 0.5),
     "primitives-24": (24, 0.5),
+    # As many kinds of maps as there, and as few maps as where none composes.
+    "primitives-24-alone": (24, 0.0),
 }
 
 
@@ -84,7 +86,7 @@ _MUCH: Mapping[Size, _Much] = {
         space=Space(symbols=5, length=3),
         pairs=5,
         shape=Shape(layers=4, heads=4, width=64, spread=None),
-        training=_training(430, 16, 2e-3),
+        training=_training(380, 16, 2e-3),
         asked=128,
         few=32,
     ),
