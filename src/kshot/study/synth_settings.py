@@ -16,6 +16,7 @@ NAMES = (
     "architectures",
     "composition",
     "scaling",
+    "prompt-tuning",
 )
 
 
