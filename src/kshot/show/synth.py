@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +18,7 @@ from kshot.show.words import Row
 
 # A value so many times as great as nine tenths of all is a peak that a picture need not hold.
 _FAR = 3.0
+_DECADE = 10.0
 MARKS = {"holds": "✓", "undecided": "○", "fails": "✗", "not yet": "–"}
 
 
@@ -210,10 +211,13 @@ def _top(lines: Mapping[str, Points]) -> words.Number | None:
     return 1.2 * high if high > 0 and values[-1] > _FAR * high else None
 
 
-def _short_of_decades(lines: Mapping[str, Points], on: str) -> bool:
-    """Whether powers of ten alone would hardly mark an axis."""
+def _marks(lines: Mapping[str, Points], on: str) -> Locator:
+    """Where a logarithmic axis is marked: at powers of ten, or where these are few between them, too."""
     values = [point["xy".index(on)] for points in lines.values() for point in points]
-    return max(values) < 30 * max(min(values), 1e-300)
+    reach = max(values) / max(min(values), 1e-300)
+    if reach < _DECADE:
+        return MaxNLocator(4)
+    return LogLocator(subs=(1.0, 2.0, 5.0) if reach < 3 * _DECADE else (1.0,))
 
 
 def _drawn(lines: Mapping[str, Points], axis: Row) -> Figure:
@@ -233,7 +237,7 @@ def _drawn(lines: Mapping[str, Points], axis: Row) -> Figure:
             if scaled:
                 getattr(axes, f"set_{on}scale")("log")
                 own = getattr(axes, f"{on}axis")
-                own.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if _short_of_decades(lines, on) else (1.0,)))
+                own.set_major_locator(_marks(lines, on))
                 own.set_major_formatter(FuncFormatter(lambda at, place: f"{at:g}"))
                 own.set_minor_formatter(NullFormatter())
         if not axis["log_y"] and (top := _top(lines)) is not None:

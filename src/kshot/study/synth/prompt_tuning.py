@@ -75,7 +75,7 @@ _RATES: Mapping[bool, tuple[float, ...]] = {True: (0.03, 0.1, 0.3), False: (0.00
 
 _MUCH: Mapping[Size, _Much] = {
     "smoke": _Much(
-        length=8, passages=3, shapes=((1, 2, 32), (1, 4, 48)), ablated=1, adapted=(10, 60), grows=_grows(500, 16, 5e-3),
+        length=8, passages=3, shapes=((1, 2, 32), (1, 4, 48)), ablated=1, adapted=(10, 60), grows=_grows(1_500, 16, 5e-3),
         tunes=replace(_TUNES, steps=40, batch=16), rates={True: (0.3,), False: (0.001,)}, learned=64, asked=128,
     ),
     "full": _Much(
@@ -189,7 +189,9 @@ def _objectives(given: Given) -> dict[str, Any]:
     steps = [0, *much.adapted]
     models_in_turn = [found[_SPANS], *(found[f"adapted for {own}"] for own in much.adapted)]
     lines = {
-        name: [(float(at), float(own[name].mean())) for at, own in zip(steps, models_in_turn, strict=True)]
+        name.replace("_", " "): [
+            (float(at), float(own[name].mean())) for at, own in zip(steps, models_in_turn, strict=True)
+        ]
         for name in _MEASURES
     }
     return {"rows": rows, "pictures": [picture("by steps of adaptation", x="steps", y="share", lines=lines)]}
