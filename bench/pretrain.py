@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kshot.devices import machine_rate
+from kshot.devices import keep_buffers, machine_rate
 from kshot.seeds import torch_stream
 from kshot.study.pretrain.plan import PLANS
 from kshot.study.pretrain.speed import operations
@@ -60,6 +60,8 @@ def ours(link: Connection, asked: argparse.Namespace, length: int) -> None:
 
     language = LANGUAGES["transformer"](asked.vocabulary, length, shape_of(asked))
     losses: list[float] = []
+    # As kshot pretrain does.
+    keep_buffers()
     link.recv()
     began = [time.perf_counter()]
 
