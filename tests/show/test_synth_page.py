@@ -7,7 +7,7 @@ import pytest
 from reader import PHONE, Reader, check_sound, needs_chromium, undefined, width_on_a_phone
 from rich.cells import cell_len
 
-from kshot.show.synth import _top, answer, page, text
+from kshot.show.synth import _means, _top, answer, page, text
 from kshot.study.figures import figure
 
 EVIL = "<script>alert(1)</script>{{ 7 * 7 }}"
@@ -84,6 +84,18 @@ def test_every_claim_has_its_bound_and_what_came() -> None:
     failed = record(verdicts=[{**row, "must": True} for row in record()["verdicts"]])
     assert "✗ fails" in seen(page(failed))
     assert "✗ five are better" in " ".join(text(failed).split())
+
+
+def test_lines_are_means_over_seeds_and_parts_add_their_points() -> None:
+    def drawn(part: str, seed: int, *points: tuple[float, float]) -> dict[str, Any]:
+        return {"part": part, "seed": seed, "lines": {"one": [list(point) for point in points]}}
+
+    parts = [drawn("few", 0, (1.0, 0.2)), drawn("few", 1, (1.0, 0.4)), drawn("many", 0, (2.0, 0.8))]
+    assert _means(parts) == {"one": [(1.0, pytest.approx(0.3)), (2.0, 0.8)]}
+    seconds = [drawn("few", 0, (1.0, 4.0), (2.0, 3.0)), drawn("few", 1, (3.0, 6.0), (4.0, 5.0))]
+    assert _means(seconds) == {"one": [(2.0, 5.0), (3.0, 4.0)]}, "each seed has seconds of its own"
+    shorter = [drawn("few", 0, (1.0, 4.0), (2.0, 3.0)), drawn("few", 1, (1.0, 6.0))]
+    assert _means(shorter) == {"one": [(1.0, 5.0), (2.0, 3.0)]}
 
 
 def test_a_question_is_answered_and_breaks_nothing() -> None:

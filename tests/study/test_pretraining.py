@@ -462,11 +462,11 @@ def test_the_roof_of_the_machine_by_hand(monkeypatch: pytest.MonkeyPatch) -> Non
     numbers = sum(own.numel() for own in weights.values())
     forward, alone = operations(weights, plan) / 3, operations(weights, replace(plan, context=1)) / 3
     points = {name: values[0] for name, values in drawn["lines"].items() if name != "this machine"}
-    assert points["own, training"] == pytest.approx((40 * 3 * forward / (40 * numbers), 30 * 3 * forward))
-    assert points["own, prefill"] == pytest.approx((40 * forward / (4 * numbers), 80 * forward))
-    assert points["own, decode"] == pytest.approx((4 * alone / (4 * numbers), 16 * alone))
+    assert points["training"] == pytest.approx((40 * 3 * forward / (40 * numbers), 30 * 3 * forward))
+    assert points["prefill"] == pytest.approx((40 * forward / (4 * numbers), 80 * forward))
+    assert points["decode"] == pytest.approx((4 * alone / (4 * numbers), 16 * alone))
     for name, (x, y) in points.items():
-        assert found["share_of_roof", name] == pytest.approx(y / min(1e5, 100 * x))
+        assert found["share_of_roof", f"own, {name}"] == pytest.approx(y / min(1e5, 100 * x))
     assert [1e5 / 100, 1e5] in drawn["lines"]["this machine"]
 
 

@@ -181,19 +181,24 @@ Points = list[tuple[words.Number, words.Number]]
 
 
 def _means(pictures: Sequence[Row]) -> dict[str, Points]:
-    """Lines by name, means over the pictures that have them: point by point where all have as many, else place by place."""
-    drawn: dict[str, list[Points]] = {}
+    """Lines by name: of each part the mean over its seeds, and of several parts with such a line their points together."""
+    drawn: dict[str, dict[Any, list[Points]]] = {}
     for one in pictures:
         for line, points in one["lines"].items():
             known = [(at, value) for at, value in points if value is not None]
-            drawn.setdefault(line, []).append(known)
-    return {line: _mean_points(lines) for line, lines in drawn.items()}
+            drawn.setdefault(line, {}).setdefault(one.get("part"), []).append(known)
+    return {line: _by_place([_over_seeds(lines) for lines in parts.values()]) for line, parts in drawn.items()}
 
 
-def _mean_points(lines: Sequence[Points]) -> Points:
-    if len({len(points) for points in lines}) == 1:
-        # Seconds, say, are others with every seed.
-        return [(_mean([at for at, _ in own]), _mean([value for _, value in own])) for own in zip(*lines, strict=True)]
+def _over_seeds(lines: Sequence[Points]) -> Points:
+    if len({len(points) for points in lines}) > 1:
+        return _by_place(lines)
+    # Point by point: seconds, say, are others with every seed.
+    return [(_mean([at for at, _ in own]), _mean([value for _, value in own])) for own in zip(*lines, strict=True)]
+
+
+def _by_place(lines: Sequence[Points]) -> Points:
+    """At every place the mean of the lines that have a point there."""
     places: dict[words.Number, list[words.Number]] = {}
     for at, value in (point for points in lines for point in points):
         places.setdefault(at, []).append(value)

@@ -98,6 +98,7 @@ def _study(asked: PretrainSettings, say: OnProgress) -> Pretraining:
     plan = planned(asked)
     if asked.tensorboard:
         board_library()
+    start = None if asked.start is None else _begun(asked, asked.start)
     say(0, None, "reading the texts")
     corpus = corpus_of(asked.tasks)
     taken: tuple[Tokenizer, str] | None = None
@@ -112,7 +113,6 @@ def _study(asked: PretrainSettings, say: OnProgress) -> Pretraining:
                 f"a context of {plan.context} tokens, and{name} text of {len(packed.tokens)}: what works is --context "
                 f"{max(1, len(packed.tokens) // 2)} or less, or more text"
             )
-    start = None if asked.start is None else _begun(asked, asked.start)
     study = Pretraining(
         tokens=tokens,
         plan=plan,

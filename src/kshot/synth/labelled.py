@@ -102,10 +102,14 @@ def passages_of(text: Labelled, task: str, seed: int, count: int) -> Passages:
     if task not in TASKS:
         raise UnknownName("label task", task, TASKS)
     tokens, concepts = documents(text.mixture, seed, count, text.length)
-    if task == "concept":
-        return Passages(tokens=tokens, answers=concepts, exact=inferred(text.mixture, tokens).concepts[:, -1])
-    answers = tokens[:, 0 if task == "first" else -1] % _GROUPS
-    return Passages(tokens=tokens, answers=answers, exact=np.eye(_GROUPS)[answers])
+    answers = _right(tokens, concepts)[task]
+    exact = inferred(text.mixture, tokens).concepts[:, -1] if task == "concept" else np.eye(_GROUPS)[answers]
+    return Passages(tokens=tokens, answers=answers, exact=exact)
+
+
+def _right(tokens: Int[np.ndarray, "b t"], concepts: Int[np.ndarray, "b"]) -> dict[str, Int[np.ndarray, "b"]]:
+    """The number of the right label of passages, for every task."""
+    return {"concept": concepts, "first": tokens[:, 0] % _GROUPS, "last": tokens[:, -1] % _GROUPS}
 
 
 def texts(text: Labelled, seed: int, step: int, count: int) -> Int[np.ndarray, "b t"]:
@@ -114,7 +118,7 @@ def texts(text: Labelled, seed: int, step: int, count: int) -> Int[np.ndarray, "
     tokens, concepts = documents(text.mixture, int(rng.integers(2**62)), count * text.passages, text.length)
     kinds = np.repeat(rng.integers(0, len(TASKS), count), text.passages)
     labels = [np.array(own) for own in text.labels.values()]
-    right = {"concept": concepts, "first": tokens[:, 0] % _GROUPS, "last": tokens[:, -1] % _GROUPS}
+    right = _right(tokens, concepts)
     answers = np.choose(kinds, [own[right[name]] for name, own in zip(TASKS, labels, strict=True)])
     asked = np.concatenate([tokens, np.full((len(tokens), 1), text.question), answers[:, None]], axis=1)
     end = np.full((count, 1), text.end)

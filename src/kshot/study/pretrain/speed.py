@@ -5,7 +5,6 @@ What layers hand one another comes on top, so a network stands to the right of w
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -69,25 +68,18 @@ def _picture(name: str, points: dict[str, tuple[float, float]], rate: float, mem
     low, high = min(knee, *(x for x, _ in points.values())) / 2, max(knee, *(x for x, _ in points.values())) * 2
     roof = {"this machine": [(low, low * memory), (knee, rate), (high, rate)]}
     return picture(
-        "the machine's roof", x="operations a byte", y="operations a second",
-        lines={**roof, **{f"{name}, {own}": [point] for own, point in points.items()}}, log_x=True, log_y=True,
+        f"the machine's roof, {name}", x="operations a byte", y="operations a second",
+        lines={**roof, **{own: [point] for own, point in points.items()}}, log_x=True, log_y=True,
     )  # fmt: skip
 
 
 def _seconds(language: Language, weights: Weights, tokens: Tensor) -> float:
     """Of a pass forward, the head at every token: the best of a few, the first of which warms up."""
-
-    def run() -> None:
-        with torch.no_grad():
-            float(language.says(weights, tokens)[0, 0, 0])
-
-    return _best(run)
-
-
-def _best(run: Callable[[], None]) -> float:
     found = []
     for _ in range(_ROUNDS + 1):
         began = time.perf_counter()
-        run()
+        with torch.no_grad():
+            # Reading a number waits for the device.
+            float(language.says(weights, tokens)[0, 0, 0])
         found.append(time.perf_counter() - began)
     return min(found[1:])

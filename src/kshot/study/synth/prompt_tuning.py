@@ -242,7 +242,7 @@ def _scale(given: Given) -> dict[str, Any]:
 
 def _gained(text: str, over: str) -> Claim:
     return Claim(
-        text=text, source=f"{_OF}, figure 3c", measure="exact_match_gain",
+        text=text, source=f"{_OF}, section 3.2", measure="exact_match_gain",
         variant=f"the longest adaptation, over {over}", least=0.0,
     )  # fmt: skip
 
@@ -271,9 +271,9 @@ PROMPT_TUNING = Experiment(
         _gained("it helps more than a sentinel before the target", _SENTINEL),
         _gained("longer adaptation helps more", "the shortest"),
         _closed("the gap to all weights closes with size", "all weights over a prompt", "figure 1"),
-        _closed("how a prompt begins matters less with size", "labels over a random start", "figure 3b"),
+        _closed("how a prompt begins matters less with size", "labels over a random start", "section 3.2"),
         _closed(
-            "how long a prompt is matters less with size", f"a prompt of {_LENGTH} over one of {_SHORTEST}", "figure 3a"
+            "how long a prompt is matters less with size", f"a prompt of {_LENGTH} over one of {_SHORTEST}", "section 3.2"
         ),
     ),
 )  # fmt: skip
