@@ -1,4 +1,4 @@
-"""A step that is parted, within a process and among those of torchrun, is the same step."""
+"""A step that is parted, within a process and among those of torchrun or accelerate, is the same step."""
 
 import json
 import subprocess
@@ -13,13 +13,31 @@ from cats import TIMED, TINY, asked
 from kshot.errors import KshotError
 from kshot.study.pretraining import pretrain
 
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node"]
+ACCELERATE = [
+    *("accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no"),
+    *("--dynamo_backend", "no", "--num_processes"),
+]
 
-def launched(processes: int, file: Path, out: Path, *more: str) -> dict[str, Any]:
-    """What processes of torchrun come to together."""
+
+def launched(launcher: list[str], processes: int, file: Path, out: Path, *more: str) -> dict[str, Any]:
+    """What processes come to together that a launcher has started."""
     words = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
     words += ["--device", "cpu", "--attention", "softmax,momentum"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [*launch, "-m", "kshot", "pretrain", str(file), *words, *more, "--output-path", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        *launcher,
+        str(processes),
+        "-m",
+        "kshot",
+        "pretrain",
+        str(file),
+        *words,
+        *more,
+        "--output-path",
+        str(out),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     # One of them speaks.
@@ -28,10 +46,10 @@ def launched(processes: int, file: Path, out: Path, *more: str) -> dict[str, Any
     return found
 
 
-def test_two_processes_of_torchrun_come_to_what_one_does(file: Path, tmp_path: Path) -> None:
-    one = launched(1, file, tmp_path / "one")
-    for name, more in (("copies", []), ("parts", ["--sharded"])):
-        two = launched(2, file, tmp_path / name, *more)
+def test_two_processes_come_to_what_one_does(file: Path, tmp_path: Path) -> None:
+    one = launched(TORCHRUN, 1, file, tmp_path / "one")
+    for name, launcher, more in (("copies", ACCELERATE, []), ("parts", TORCHRUN, ["--sharded"])):
+        two = launched(launcher, 2, file, tmp_path / name, *more)
         for slow, fast in zip(one["measures"], two["measures"], strict=True):
             if slow["measure"] not in TIMED and slow["value"] is not None:
                 assert fast["value"] == pytest.approx(slow["value"], rel=1e-3, abs=1e-3), (name, slow["variant"])
