@@ -168,12 +168,16 @@ def pretrain(*tasks: str, config: str | None = None, json: bool = False, **optio
     from kshot.show.pretrain import text
     from kshot.study.pretraining import pretrain as grow
 
-    _reported(grow, asked, _in_words(text), json)
+    _reported(grow, asked, lambda results, page: _say(text(results["kshot"], page.parent), page), json)
 
 
 def _in_words(text: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any], Path], None]:
     """Who tells what is on record, and where the report lies."""
-    return lambda results, page: print(text(results["kshot"]), f"Report: {page}", sep="\n")
+    return lambda results, page: _say(text(results["kshot"]), page)
+
+
+def _say(said: str, page: Path) -> None:
+    print(said, f"Report: {page}", sep="\n")
 
 
 def _reported(

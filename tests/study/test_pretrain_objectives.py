@@ -37,7 +37,7 @@ def test_an_encoder_decoder_learns_spans_and_the_rest_of_texts(objective: str, f
     assert 0 < row["value"] < 0.6 * np.log(380)
     (cell,) = results["kshot"]["cells"]
     assert (out / cell["saved"] / "model.safetensors").is_file()
-    assert "kshot generate" not in shown.text(results["kshot"])
+    assert "kshot generate" not in shown.text(results["kshot"], out)
 
 
 def test_the_loss_is_that_of_the_places_that_are_said(file: Path) -> None:

@@ -1,6 +1,7 @@
 """The page and the terminal's text of ``kshot pretrain``. It reads records and computes nothing."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -32,8 +33,8 @@ def page(kshot: Mapping[str, Any]) -> str:
     return templates().get_template("pretrain.html.j2").render(_view(finite(words.clean(kshot))))
 
 
-def text(kshot: Mapping[str, Any]) -> str:
-    """What every network came to, and what to do with it, in lines of at most 100 columns."""
+def text(kshot: Mapping[str, Any], folder: Path) -> str:
+    """What every network came to, and what to do with the best of those in the run's folder, in lines of at most 100 columns."""
     ours = finite(words.clean(kshot))
     console, printed = plain_lines()
     console.print(Text(answer(ours)))
@@ -49,8 +50,8 @@ def text(kshot: Mapping[str, Any]) -> str:
         console.print(Text(f"{row['name']}: {row['said']}"))
     for note in ours.get("notes") or ():
         console.print(Text(f"Note: {note}"))
-    if ours["plan"]["objective"] == "causal" and (saved := _saved(ours)):
-        console.print(Text(f"Try one: kshot generate <folder of the run>/{saved[0]}"))
+    if ours["plan"]["objective"] == "causal" and (saved := _best_saved(ours)):
+        console.print(Text(f"Hear it: kshot generate {folder / saved}"), soft_wrap=True)
     return printed()
 
 
@@ -59,7 +60,7 @@ def answer(kshot: Row) -> str:
     corpus, plan = kshot["corpus"], kshot["plan"]
     read = f"After {words.count(plan['tokens'])} tokens of {corpus['name']}"
     known = [row for row in lines(kshot) if row["best"] is not None]
-    scored = [(row["best"], row["name"]) for row in known if not row["floor"]]
+    scored = _scored(kshot)
     if not scored:
         losses = [row for row in _rows(kshot) if row["measure"] == "validation_loss" and row["value"] is not None]
         said = [f"{row['variant']} {row['value']:.3f}" for row in losses]
@@ -68,6 +69,11 @@ def answer(kshot: Row) -> str:
     beside = "; ".join(f"{row['name']} {_short(row['best'])}" for row in known if row["floor"])
     whose = f"of the best of {len(scored)} networks, {name}," if len(scored) > 1 else f"of {name}"
     return f"{read} the held-out perplexity {whose} is {_short(least)}" + (f" ({beside})." if beside else ".")
+
+
+def _scored(kshot: Row) -> list[tuple[float, str]]:
+    """Networks by name behind their perplexities at the context where each is best."""
+    return [(row["best"], row["name"]) for row in lines(kshot) if row["best"] is not None and not row["floor"]]
 
 
 def lines(kshot: Row) -> list[dict[str, Any]]:
@@ -163,8 +169,15 @@ def _short(value: words.Number) -> str:
     return f"{value:,.4g}"
 
 
-def _saved(kshot: Row) -> list[str]:
-    return [str(cell["saved"]) for cell in kshot.get("cells") or () if cell.get("saved")]
+def _saved(kshot: Row) -> list[Row]:
+    return [cell for cell in kshot.get("cells") or () if cell.get("saved")]
+
+
+def _best_saved(kshot: Row) -> str | None:
+    """Where the best network, of the first seed, lies in the folder of the run."""
+    best = {name: value for value, name in _scored(kshot)}
+    saved = [cell for cell in _saved(kshot) if cell["part"] in best]
+    return str(min(saved, key=lambda cell: best[cell["part"]])["saved"]) if saved else None
 
 
 def _view(kshot: Row) -> dict[str, Any]:
@@ -187,7 +200,7 @@ def _view(kshot: Row) -> dict[str, Any]:
         "gains": gains(kshot),
         "asked_in_context": in_context(kshot),
         "figures": line_figures(kshot.get("pictures") or (), "curves"),
-        "saved": _saved(kshot),
+        "saved": [str(cell["saved"]) for cell in _saved(kshot)],
         "causal": kshot["plan"]["objective"] == "causal",
         "plan": words.facts({**kshot["plan"], **{f"text_{name}": value for name, value in corpus.items()}}),
         "notes": [str(note) for note in kshot.get("notes") or ()],
