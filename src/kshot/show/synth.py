@@ -161,12 +161,13 @@ def _row(row: Row) -> dict[str, str]:
 
 
 def line_figures(drawn: Sequence[Row], anchor: str) -> list[dict[str, Any]]:
-    """Every picture, its lines as means over seeds, with what it shows in words."""
+    """Every picture, its lines as means over seeds, with what it shows in words; first those of several parts together."""
     by_name: dict[str, list[Row]] = {}
     for one in drawn:
         by_name.setdefault(str(one["name"]), []).append(one)
     shown = []
-    for place, (name, own) in enumerate(by_name.items()):
+    joined_first = sorted(by_name.items(), key=lambda item: len({one.get("part") for one in item[1]}) == 1)
+    for place, (name, own) in enumerate(joined_first):
         lines = _means(own)
         told = "; ".join(
             f"{line}: " + ", ".join(f"{at:g} {_short(value)}" for at, value in points) for line, points in lines.items()
