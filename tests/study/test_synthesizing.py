@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small import calm
 
 from kshot.errors import NumericError, OutputError, UnknownName
+from kshot.optim.state import keep
 from kshot.study import synthesizing
 from kshot.study.figures import figure
 from kshot.study.place import Finished
@@ -100,6 +102,17 @@ def test_states_of_training_are_gone_when_it_is_done(tmp_path: Path, monkeypatch
     monkeypatch.setattr("kshot.synth.train._SHARE", 0.0)
     asked(output_path=str(tmp_path / "out"), parts=("one-layer",))
     assert not [one for one in (tmp_path / "out" / "state").rglob("*") if one.is_file()]
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_a_stopped_run_took_counts(tmp_path: Path) -> None:
+    began = tmp_path / "state" / NAME / "construction"
+    for seed, seconds in ((0, 1_000.0), (1, 50.0), (10, 7.0)):
+        keep(began / f"one-{seed}.safetensors", {"w": torch.ones(1)}, {}, {"seconds": seconds})
+    cells = asked(output_path=str(tmp_path), parts=("construction", "optima"), seed=(0, 1)).results["kshot"]["cells"]
+    took = {(cell["part"], cell["seed"]): cell["seconds"] for cell in cells}
+    # Of several processes each counts for its share.
+    assert took["construction", 0] > 20 * took["construction", 1] / 1.1 > 200 * took["optima", 0]
 
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:

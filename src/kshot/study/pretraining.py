@@ -37,6 +37,7 @@ from kshot.study.pretrain.study import FLOOR, Pretraining
 from kshot.study.pretrain.thinning import thinned
 from kshot.study.pretrain_settings import PretrainSettings
 from kshot.study.synth.experiment import Given
+from kshot.study.synth.growing import spent
 
 MODELS = "models"
 """The folder in a run's own where models are saved."""
@@ -154,7 +155,7 @@ def _followed(study: Pretraining, asked: PretrainSettings, beneath: Path | None)
 
 
 def _line(study: Pretraining, cell: Cell, before: Mapping[str, Line], say: Say) -> Line:
-    began = time.perf_counter()
+    before_us, began = spent(_place(study, cell), cell.seed), time.perf_counter()
     found: Line = {}
     failed = None
     try:
@@ -164,7 +165,7 @@ def _line(study: Pretraining, cell: Cell, before: Mapping[str, Line], say: Say) 
     own = {"task": cell.task, "model": "", "seed": cell.seed}
     rows = [{**own, **row} for row in found.pop("rows", [])]
     line = {"id": cell.id, "task": cell.task, "seed": cell.seed, "part": cell.part, "rows": rows, "notes": [], **found}
-    return {**line, "seconds": time.perf_counter() - began, "failed": failed}
+    return {**line, "seconds": before_us + time.perf_counter() - began, "failed": failed}
 
 
 def _network(study: Pretraining, cell: Cell, say: Say) -> Line:
@@ -190,9 +191,13 @@ def _arm(study: Pretraining, cell: Cell) -> Arm:
     return next(own for own in study.arms if own.name == cell.part)
 
 
+def _place(study: Pretraining, cell: Cell) -> Path | None:
+    """Where states of a network's training are kept."""
+    return study.directory / STATE / safe_name(cell.part) if study.directory is not None else None
+
+
 def _grown(study: Pretraining, cell: Cell, say: Say) -> Grown:
-    place = study.directory / STATE / safe_name(cell.part) if study.directory is not None else None
-    given = Given(size=study.size, seed=cell.seed, say=say, device=study.device, place=place)
+    given = Given(size=study.size, seed=cell.seed, say=say, device=study.device, place=_place(study, cell))
     arm = _arm(study, cell)
     return grow(given, study.tokens, study.plan, (arm.name, study.language(arm)), study.objective)
 

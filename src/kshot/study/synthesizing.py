@@ -18,6 +18,7 @@ from kshot.study.parts import Cell, Line, Say, digest_of
 from kshot.study.place import STATE, Finished, OnProgress, silent
 from kshot.study.synth.catalogue import EXPERIMENTS
 from kshot.study.synth.experiment import Given, Size, judged
+from kshot.study.synth.growing import spent
 from kshot.study.synth_settings import SynthSettings
 
 
@@ -77,18 +78,18 @@ def synthesize(asked: SynthSettings, *, beneath: Path | None = None, on_progress
 
 
 def _line(study: Grown, cell: Cell, before: Mapping[str, Line], say: Say) -> Line:
-    began = time.perf_counter()
+    place = study.place / cell.task / cell.part if study.place is not None else None
+    before_us, began = spent(place, cell.seed), time.perf_counter()
     found: Line = {}
     failed = None
     try:
-        place = study.place / cell.task / cell.part if study.place is not None else None
         given = Given(size=study.size, seed=cell.seed, say=say, device=study.device, place=place)
         found = EXPERIMENTS[cell.task].parts[cell.part].answer(given)
     except (MethodError, NumericError) as error:
         failed = str(error)
     rows = [{"task": cell.task, "model": "", "seed": cell.seed, **row} for row in found.pop("rows", [])]
     line = {"id": cell.id, "task": cell.task, "seed": cell.seed, "part": cell.part, "rows": rows, "notes": [], **found}
-    return {**line, "seconds": time.perf_counter() - began, "failed": failed}
+    return {**line, "seconds": before_us + time.perf_counter() - began, "failed": failed}
 
 
 def _results(run: Mapping[str, Any], study: Grown, lines: Sequence[Line]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from kshot.devices import together
 from kshot.measure.intervals import bootstrap_mean
+from kshot.optim.state import kept
 from kshot.seeds import digest, torch_stream
 from kshot.study.figures import figure
 from kshot.study.synth.experiment import Given, Row
@@ -64,6 +66,12 @@ def grown(
     start = {name: tensor.to(given.device) for name, tensor in start.items()}
     with torch.enable_grad():
         return trained(start, loss, training, place=place, watch=watch, look=seen)
+
+
+def spent(place: Path | None, seed: int) -> float:
+    """Seconds of training that a part's folder holds: what earlier calls took, that were stopped."""
+    found = (kept(path) for path in place.glob(f"*-{seed}.safetensors")) if place is not None else ()
+    return sum((float(state[2].get("seconds", 0.0)) for state in found if state is not None), start=0.0)
 
 
 def curve(losses: Sequence[float], width: int = 16) -> str:
