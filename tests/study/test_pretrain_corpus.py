@@ -56,3 +56,8 @@ def test_text_of_known_entropy_is_read_against_the_truth(monkeypatch: pytest.Mon
     assert exact < floor
     # Several texts, of which not all are known, have no truth.
     assert replace(found, surprise=None).hash == found.hash
+
+
+def test_a_data_set_without_a_name_is_refused() -> None:
+    with pytest.raises(DataError, match="names no data set; as in: hf:"):
+        corpus_of(["hf:"])
