@@ -7,7 +7,7 @@ import pytest
 from reader import PHONE, Reader, check_sound, needs_chromium, undefined, width_on_a_phone
 from rich.cells import cell_len
 
-from kshot.show.synth import _means, _top, answer, page, text
+from kshot.show.synth import _ends, _means, answer, page, text
 from kshot.study.figures import figure
 
 EVIL = "<script>alert(1)</script>{{ 7 * 7 }}"
@@ -111,9 +111,13 @@ def test_a_question_is_answered_and_breaks_nothing() -> None:
 
 def test_a_peak_goes_out_of_a_picture_and_the_rest_stays() -> None:
     rest = [(float(k), 1.0 + k / 10) for k in range(10)]
-    assert _top({"one": [*rest, (10.0, 90.0)]}) == pytest.approx(1.2 * 1.9)
-    assert _top({"one": rest}) is None
-    assert _top({"one": [(0.0, 0.0), (1.0, 0.0)]}) is None
+    least = min(value for _, value in rest)
+    low, top = _ends({"one": [*rest, (10.0, 90.0)]})
+    assert top == pytest.approx(1.2 * 1.9)
+    # A little is left below, of what is shown and not of the peak.
+    assert low == pytest.approx(least - 0.05 * (top - least))
+    assert _ends({"one": rest}) is None
+    assert _ends({"one": [(0.0, 0.0), (1.0, 0.0)]}) is None
 
 
 def test_every_figure_is_there_with_interval_and_null() -> None:

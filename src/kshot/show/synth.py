@@ -18,6 +18,8 @@ from kshot.show.words import Row
 
 # A value so many times as great as nine tenths of all is a peak that a picture need not hold.
 _FAR = 3.0
+# What is left free below the least value, of all that is shown.
+_MARGIN = 0.05
 _DECADE = 10.0
 MARKS = {"holds": "✓", "undecided": "○", "fails": "✗", "not yet": "–"}
 
@@ -210,11 +212,15 @@ def _mean(values: Sequence[words.Number]) -> float:
     return sum(values) / len(values)
 
 
-def _top(lines: Mapping[str, Points]) -> words.Number | None:
-    """Where a picture ends above: a peak far above the rest goes out of it, and the rest can be read; None for no such peak."""
+def _ends(lines: Mapping[str, Points]) -> tuple[float, float] | None:
+    """Where a picture with a peak far above the rest ends, so that the rest can be read and the peak goes out of it above;
+    None for no such peak."""
     values = sorted(value for points in lines.values() for _, value in points)
-    high = values[int(0.9 * (len(values) - 1))]
-    return 1.2 * high if high > 0 and values[-1] > _FAR * high else None
+    low, high = values[0], values[int(0.9 * (len(values) - 1))]
+    if high <= 0 or values[-1] <= _FAR * high:
+        return None
+    top = 1.2 * high
+    return low - _MARGIN * (top - low), top
 
 
 def _marks(lines: Mapping[str, Points], on: str) -> Locator:
@@ -246,8 +252,8 @@ def _drawn(lines: Mapping[str, Points], axis: Row) -> Figure:
                 own.set_major_locator(_marks(lines, on))
                 own.set_major_formatter(FuncFormatter(lambda at, place: f"{at:g}"))
                 own.set_minor_formatter(NullFormatter())
-        if not axis["log_y"] and (top := _top(lines)) is not None:
-            axes.set_ylim(top=top)
+        if not axis["log_y"] and (ends := _ends(lines)) is not None:
+            axes.set_ylim(*ends)
         axes.set_xlabel(axis["x"])
         axes.set_ylabel(axis["y"])
         axes.grid(axis="y")
