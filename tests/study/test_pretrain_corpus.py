@@ -59,5 +59,5 @@ def test_text_of_known_entropy_is_read_against_the_truth(monkeypatch: pytest.Mon
 
 
 def test_a_data_set_without_a_name_is_refused() -> None:
-    with pytest.raises(DataError, match="names no data set; as in: hf:"):
+    with pytest.raises(DataError, match="names no data set; write hf:org/name"):
         corpus_of(["hf:"])

@@ -111,8 +111,8 @@ def test_what_a_stopped_run_took_counts(tmp_path: Path) -> None:
         keep(began / f"one-{seed}.safetensors", {"w": torch.ones(1)}, {}, {"seconds": seconds})
     cells = asked(output_path=str(tmp_path), parts=("construction", "optima"), seed=(0, 1)).results["kshot"]["cells"]
     took = {(cell["part"], cell["seed"]): cell["seconds"] for cell in cells}
-    # Of several processes each counts for its share.
-    assert took["construction", 0] > 20 * took["construction", 1] / 1.1 > 200 * took["optima", 0]
+    # Of up to three processes each counts for its share; what was asked itself takes a second.
+    assert took["construction", 0] > 300 > took["construction", 1] > 15 > took["optima", 0]
 
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:

@@ -195,8 +195,6 @@ def hub_task(name: str, *, template: Template | None = None) -> Task:
     """
     asked = f"task {name!r}"
     repository, _, config = name.removeprefix("hf:").partition(":")
-    if not repository:
-        raise DataError(f"{asked} names no data set; write hf:org/name or hf:org/name:config")
     splits = dataset(repository, config or None, {}, asked)
     if "train" not in splits:
         raise DataError(f"{asked} has no split train; found {', '.join(splits)}")

@@ -20,7 +20,7 @@ def load_hub(name: str, config: str | None, kwargs: dict[str, Any], asked: str) 
 def dataset(name: str, config: str | None, kwargs: dict[str, Any], asked: str) -> dict[str, Any]:
     """The data set itself: its splits by name, each with ``features``. Code of a data set is never run."""
     if not name:
-        raise DataError(f"{asked} names no data set; as in: hf:stanfordnlp/sst2")
+        raise DataError(f"{asked} names no data set; write hf:org/name or hf:org/name:config")
     try:
         # an optional package, and seconds to import
         library = importlib.import_module("datasets")

@@ -41,14 +41,25 @@ def keep(path: Path, leaves: Mapping[str, Tensor], moments: Moments, facts: Mapp
 
 def kept(path: Path) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, Any]] | None:
     """Leaves, moments and facts as they were kept; None where there is no such file, or it cannot be read."""
+    if (facts := facts_kept(path)) is None:
+        return None
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["kshot"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+    except (OSError, SafetensorError):
         return None
     moments: dict[str, dict[str, Tensor]] = {}
     for name in [n for n in tensors if n.startswith("moment ")]:
         _, kind, leaf = name.split(" ", 2)
         moments.setdefault(leaf, {})[kind] = tensors.pop(name)
-    return (tensors, moments, facts) if isinstance(facts, dict) else None
+    return tensors, moments, facts
+
+
+def facts_kept(path: Path) -> dict[str, Any] | None:
+    """The facts alone, for which no tensor is read; None as above."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["kshot"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kshot.devices import together
 from kshot.measure.intervals import bootstrap_mean
-from kshot.optim.state import kept
+from kshot.optim.state import facts_kept
 from kshot.seeds import digest, torch_stream
 from kshot.study.figures import figure
 from kshot.study.synth.experiment import Given, Row
@@ -70,8 +70,8 @@ def grown(
 
 def spent(place: Path | None, seed: int) -> float:
     """Seconds of training that a part's folder holds: what earlier calls took, that were stopped."""
-    found = (kept(path) for path in place.glob(f"*-{seed}.safetensors")) if place is not None else ()
-    return sum((float(state[2].get("seconds", 0.0)) for state in found if state is not None), start=0.0)
+    found = [facts_kept(path) or {} for path in place.glob(f"*-{seed}.safetensors")] if place is not None else []
+    return sum((float(facts.get("seconds", 0.0)) for facts in found), start=0.0)
 
 
 def curve(losses: Sequence[float], width: int = 16) -> str:
