@@ -165,11 +165,16 @@ def _against(best: Row, others: Sequence[Row], comparisons: Sequence[Row], apart
 
 
 def _named(names: Sequence[tuple[str, Sequence[float]]]) -> str:
-    """Rows with their p-values; of many the first, and the rest counted."""
+    """Rows with their p-values as a list in a sentence; of many the first, and the rest counted.
+
+    >>> _named([("zero-shot", [0.0001]), ("tfidf", [0.01]), ("head", [0.02])])
+    'zero-shot (p < 0.001), tfidf (p = 0.01) and head (p = 0.02)'
+    """
     most = _NAMED if len(names) > _NAMED + 1 else len(names)
     rest = [p for _, ps in names[most:] for p in ps]
-    shown = [f"{name} ({_p(ps)})" for name, ps in names[:most]]
-    return ", ".join(shown) + (f" and {len(names) - most} more ({_p(rest)})" if rest else "")
+    told = [f"{name} ({_p(ps)})" for name, ps in names[:most]]
+    *told, last = [*told, f"{len(names) - most} more ({_p(rest)})"] if rest else told
+    return f"{', '.join(told)} and {last}" if told else last
 
 
 def _p(values: Sequence[float]) -> str:
