@@ -7,7 +7,6 @@ from itertools import product
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize
-from scipy.special import logsumexp
 
 from kshot.errors import MethodError
 from kshot.seeds import stream
@@ -77,7 +76,7 @@ def _fitted(
     def missed(at: Float[np.ndarray, "p"]) -> tuple[float, Float[np.ndarray, "p"]]:
         floor, a, alpha, b, beta = at
         terms = np.stack([np.full_like(n, floor), a - alpha * n, b - beta * d])
-        foreseen = logsumexp(terms, axis=0)
+        foreseen = np.logaddexp.reduce(terms)
         error = foreseen - target
         small = np.abs(error) <= _HUBER
         value = np.where(small, error**2 / 2, _HUBER * (np.abs(error) - _HUBER / 2)).sum()
