@@ -16,7 +16,7 @@ NAME = "linear-attention-is-gradient-descent"
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     few = Training(steps=6, batch=16, learning_rate=1e-2)
     much = against_descent.Much(training={"one layer": few}, asked=40, looks=2)
-    monkeypatch.setattr(against_descent, "_MUCH", {"smoke": much})
+    monkeypatch.setattr(against_descent, "TRAINED", {"smoke": much})
 
 
 def test_an_experiment_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Literal
 
 import torch
@@ -15,14 +16,30 @@ from kshot.errors import ModelError
 
 Device = Literal["auto", "cpu", "cuda"]
 
+# The others wait so long while the first process evaluates alone; of one that ended torchrun ends all at once.
+_WAITS = timedelta(days=7)
+
 
 def device_of(asked: Device) -> torch.device:
-    """The device by its name; auto is a GPU where torch finds one. ModelError where a GPU was asked for and there is none."""
-    if asked == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if asked == "cuda" and not torch.cuda.is_available():
+    """The device by its name; auto is a GPU where torch finds one, and of processes of torchrun each has its own.
+
+    ModelError where a GPU was asked for and there is none, or where there are fewer than processes.
+    """
+    found = torch.cuda.is_available()
+    if asked == "cpu" or (asked == "auto" and not found):
+        return torch.device("cpu")
+    if not found:
         raise ModelError("device cuda was asked for and torch finds none; use --device cpu")
-    return torch.device(asked)
+    # The number of this process among those of its machine.
+    own = os.environ.get("LOCAL_RANK")
+    if own is None:
+        return torch.device("cuda")
+    if int(own) >= (count := torch.cuda.device_count()):
+        raise ModelError(
+            f"a GPU for process {int(own) + 1} of this machine was asked for and torch finds {count}; start as many "
+            "processes as GPUs, or use --device cpu"
+        )
+    return torch.device("cuda", int(own))
 
 
 def together() -> tuple[int, int]:
@@ -38,7 +55,10 @@ def gathered(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or not dist.is_available():
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        # Messages go from the device that is set, which would be the first for all.
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_WAITS)
     try:
         yield
     finally:

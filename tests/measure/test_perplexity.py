@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kshot.errors import PromptError
-from kshot.measure.perplexity import Surprise, bits_per_byte, perplexity, surprise, windows
+from kshot.measure.perplexity import (
+    Surprise,
+    bits_per_byte,
+    perplexity,
+    reading,
+    surprise,
+    undefined,
+    windows,
+)
 from kshot.model.lm import LM
 from kshot.model.tree import Scored
 
@@ -63,6 +71,39 @@ def test_perplexity_by_hand() -> None:
     assert perplexity(of([half])) == (pytest.approx(2), None, None), "one document has no spread"
     assert perplexity(of([])) == (None, None, None)
     assert bits_per_byte(of([])) is None
+
+
+def test_a_long_document_counts_as_blocks() -> None:
+    rng = np.random.default_rng(0)
+    long = rng.exponential(size=6_100)
+    found = of(long.tolist(), [1.0] * 2_900)
+    assert [len(block) for block in found.blocks] == [2_034, 2_033, 2_033, 2_900]
+    assert np.concatenate(found.blocks[:3]).tolist() == long.tolist()
+    value, low, high = perplexity(of(long.tolist()))
+    assert value == pytest.approx(np.exp(long.mean()))
+    assert low is not None
+    assert high is not None
+    assert low < value < high, "one long document has a spread"
+
+
+def test_a_perplexity_that_is_no_number_is_said() -> None:
+    found = of([800.0, 800.0])
+    assert perplexity(found) == (None, None, None)
+    assert undefined(found) == "a mean surprise of 800 nats a token, whose exponential is no number"
+    assert bits_per_byte(found) == pytest.approx(1_600 / np.log(2) / 10)
+    for number in (np.inf, np.nan):
+        assert perplexity(of([number])) == (None, None, None)
+        assert bits_per_byte(of([number])) is None
+    assert undefined(of([1.0])) is None
+
+
+def test_texts_share_the_tokens_that_are_read() -> None:
+    codec = zoo.lm("llama").codec
+    texts = [["a text of some length", "and more"], ["another one of some length"]]
+    found = reading(codec, texts, 8, limit=10)
+    (first, _), (other,) = (codec.encode(own) for own in texts)
+    assert found.documents == (first[:5], other[:5])
+    assert sum(map(len, reading(codec, texts, 8).documents)) == sum(len(t) for own in texts for t in codec.encode(own))
 
 
 def test_a_model_to_which_all_tokens_are_alike_has_the_size_of_the_vocabulary() -> None:

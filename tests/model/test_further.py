@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import zoo
 
 from kshot.errors import ModelError, OutputError
 from kshot.model.further import Further
 from kshot.model.lm import LM, Route
 from kshot.model.load import load_model
+from kshot.model.momentum import Momentum
 from kshot.model.tree import Scored
 from kshot.seeds import torch_stream
 
@@ -49,6 +51,77 @@ def test_a_closed_gate_changes_nothing_and_an_open_one_is_the_engines(
     said = logprobs(own, weights, tokens)
     assert said == pytest.approx(scored(replace(tiny_lm, momentum=own.momentum_of(weights)), tokens), abs=1e-4)
     assert np.abs(said - plain).max() > 1e-2
+
+
+# Families whose logits are more than a head's product.
+FAMILIES = {
+    "granite": ("granite", {**zoo._GROUPED, "logits_scaling": 4.0, "embedding_multiplier": 3.0}),
+    "gemma2-capped": (
+        "gemma2",
+        {**zoo._GROUPED, "sliding_window": zoo.WINDOW, "query_pre_attn_scalar": 8, "final_logit_softcapping": 2.0},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "opt", "gpt-oss", "mamba"])
+def test_logits_are_the_models_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "TREE", {**zoo.TREE, **FAMILIES})
+    lm = zoo.lm(name, torch.float32)
+    own, tokens = Further(lm=lm), texts(lm)
+    weights = {key: tensor.requires_grad_(True) for key, tensor in own.start().items()}
+    said = own.head(weights, known := own.reads(weights, tokens))
+    with torch.no_grad():
+        theirs = lm.model(input_ids=tokens, use_cache=False).logits
+        assert torch.allclose(said, theirs, atol=1e-4)
+        for where in ((0, slice(2, 5)), (slice(None), -1), (0, slice(0))):
+            assert torch.allclose(own.head(weights, known[where]), theirs[where], atol=1e-4)
+    said.logsumexp(-1).sum().backward()
+    moves = [name for name, tensor in weights.items() if tensor.grad is not None and tensor.grad.any()]
+    assert {name for name, own in lm.model.named_parameters() if own is lm.model.get_output_embeddings().weight} <= {
+        *moves
+    }
+    assert len(moves) > 10
+
+
+def test_a_model_that_would_say_something_else_is_refused(tiny_lm: LM, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = Further.head
+    monkeypatch.setattr(Further, "head", lambda self, weights, known: head(self, weights, known) / 4)
+    with pytest.raises(ModelError, match=r"^tiny-0 cannot be trained further: what begins is [\d.]+ nats from what it"):
+        Further(lm=tiny_lm)
+
+
+def test_momentum_of_its_own_is_gone_on_with(tiny_lm: LM, tmp_path: Path) -> None:
+    first = Further(lm=tiny_lm, momentum=True, normalised=True)
+    first.save(opened(first), tmp_path / "model")
+    lm, tokens = load_model(str(tmp_path / "model"), dtype="float32", device="cpu"), texts(tiny_lm)
+    assert np.abs(scored(lm, tokens) - scored(replace(lm, momentum=None), tokens)).max() > 1e-2
+    own = Further(lm=lm, momentum=True, normalised=True)
+    begun = own.momentum_of(own.start())
+    assert lm.momentum is not None
+    assert begun is not None
+    assert torch.allclose(begun.decay, lm.momentum.decay, atol=1e-6)
+    assert logprobs(own, own.start(), tokens) == pytest.approx(scored(lm, tokens), abs=1e-4)
+    for asked in ("softmax", "momentum"):
+        with pytest.raises(
+            ModelError,
+            match=f"^attention {asked} was asked for, and .* has momentum-normalised of its own; what works is",
+        ):
+            Further(lm=lm, momentum=asked == "momentum")
+    with pytest.raises(ModelError, match=r"^eta 0\.9 was asked for, and .* has decays of its own; what works is --eta"):
+        Further(lm=lm, momentum=True, normalised=True, eta=0.9)
+
+
+@pytest.mark.parametrize("eta", [0.4, None])
+def test_a_decay_of_all_heads_without_a_gate_is_gone_on_with(tiny_lm: LM, eta: float | None) -> None:
+    lm, tokens = replace(tiny_lm, momentum=Momentum(decay=torch.full(tiny_lm.value_heads, 0.4))), texts(tiny_lm)
+    own = Further(lm=lm, momentum=True, eta=eta)
+    assert logprobs(own, own.start(), tokens) == pytest.approx(scored(lm, tokens), abs=1e-4)
+
+
+def test_gates_and_decays_are_no_matrices(tiny_lm: LM) -> None:
+    """Weight decay, where it is that of matrices, would draw them to 0."""
+    found = Further(lm=tiny_lm, momentum=True).start()
+    assert [found[name].ndim for name in ("momentum.gate", "momentum.decay")] == [1, 1]
 
 
 def test_a_gate_learns_and_the_model_is_left_as_it_was(tiny_lm: LM) -> None:

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 import zoo
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from kshot.errors import PromptError
 from kshot.model.generate import going_on, text_of
 from kshot.model.lm import LM
 from kshot.model.sampling import Sampling
+from kshot.model.tiny import tiny_lm as tiny
 from kshot.seeds import stream
 
 GREEDY = Sampling(temperature=0.0)
@@ -51,6 +54,20 @@ def test_pieces_are_the_text(tiny_lm: LM) -> None:
     said = list(going_on(tiny_lm, (*tiny_lm.codec.first, *tokens), how, stream(5, "text"), 60))
     assert "".join(pieces) == tiny_lm.codec.decode(said)
     assert len(pieces) > 5
+
+
+def test_the_first_blank_behind_a_prompt_is_said() -> None:
+    """As SentencePiece has it: a word begins with its blank, which decoding leaves out of what a text begins with."""
+    words = [f"▁{letter}" for letter in "abcdefgh"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=words[0]))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    lm = tiny(tokenizer=PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>"))
+    ways: list[tuple[str, tuple[int, ...]]] = [("a b", (0, 1)), ("", (lm.codec.tokenizer.bos_token_id,))]
+    for prompt, tokens in ways:
+        said = list(going_on(lm, tokens, GREEDY, stream(0, "x"), 5))
+        expected = " ".join(words[token][1:] for token in said)
+        assert expected
+        assert "".join(text_of(lm, prompt, GREEDY, stream(0, "x"), 5)) == (" " if prompt else "") + expected
 
 
 def test_what_cannot_be_gone_on_with() -> None:

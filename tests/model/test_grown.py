@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 import zoo
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from kshot.adapt.prompting import InContext
 from kshot.data.task import Example, Task
 from kshot.data.template import Template
-from kshot.errors import ModelError
+from kshot.errors import ModelError, OutputError
 from kshot.measure.scoring import score
 from kshot.model.grown import as_codec, as_transformers, grown_lm, kept_tokenizer, save_grown
 from kshot.model.load import load_model
@@ -179,6 +179,19 @@ def test_a_momentum_of_another_shape_and_a_file_that_is_none_are_refused(tmp_pat
     (tmp_path / "model" / MOMENTUM).write_bytes(b"no tensors")
     with pytest.raises(ModelError, match="holds no momentum"):
         load_model(str(tmp_path / "model"), device="cpu")
+
+
+def test_a_full_disk_is_said_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_the_way(self: PreTrainedTokenizerFast, folder: Path) -> None:
+        # What tokenizers raises where it cannot write is an Exception and nothing more.
+        self.backend_tokenizer.save(str(folder))
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "save_pretrained", in_the_way)
+    vocabulary = learned_vocabulary(["a b c d " * 30], 260)
+    weights = LANGUAGES["llama"](260, 40, SHAPE).start(torch_stream(0, "start"))
+    with pytest.raises(OutputError, match=r"^cannot write .*model: Is a directory .*; nothing was changed$"):
+        save_grown(weights, tmp_path / "model", heads=2, context=40, tokenizer=(vocabulary, END))
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_vocabulary_of_a_model_is_taken_with_its_end(tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from kshot.errors import KshotError
+from kshot.errors import KshotError, NumericError
 from kshot.model.sampling import Sampling
 from kshot.seeds import stream
 
@@ -64,6 +64,16 @@ def test_at_temperature_zero_it_is_the_most_probable() -> None:
 def test_a_token_of_no_probability_is_never_drawn() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]]).expand(500, -1)
     assert set(Sampling().next(logits, stream(1, "draws")).tolist()) == {1, 3}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("row", "worst"), [([0.0, torch.nan, 1.0], "nan"), ([0.0, torch.inf, 1.0], "inf"), ([-torch.inf] * 3, "-inf")]
+)
+def test_of_what_is_no_number_nothing_is_drawn(temperature: float, row: list[float], worst: str) -> None:
+    logits = torch.tensor([[1.0, 2.0, 3.0], row])
+    with pytest.raises(NumericError, match=f"^the next token .* and the greatest of its logits is {worst}; try"):
+        Sampling(temperature=temperature).next(logits, stream(0, "draws"))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from kshot.errors import DataError
 from kshot.pretrain.packed import Packed, opened, pack
-from kshot.pretrain.text import END, documents, split
+from kshot.pretrain.text import END, documents, parted, split
 from kshot.pretrain.vocabulary import MASK, learned_vocabulary, sentinel
 
 TEXTS = [f"The cat number {i} sat on the mat, and the dog number {i + 1} ran after it.\n" * 3 for i in range(60)]
@@ -44,7 +44,9 @@ def test_every_kind_of_file_has_the_same_documents(tmp_path: Path) -> None:
         ("a.txt.gz", b"no archive", "cannot be read"),
         ("a.txt.gz", gzip.compress(b"x" * 9000, mtime=0)[:-20], "cannot be read"),
         ("a.jsonl", b'{"text": "x"}\n{"text": 3}\n', "line 2: needed is an object with 'text' as a string"),
+        ("a.txt.gz", gzip.compress(b"abc" * 99, mtime=0)[:10] + b"\xff" * 40, "cannot be read"),
         ("a.jsonl", b"{text}\n", "line 1: no JSON"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": "a \\ud83d b"}\n', "line 2: \\ud83d is half of a character"),
         ("a.parquet", b"no table", "cannot be read"),
         ("a.pdf", b"%PDF", "is of no kind that is read as text; what works is .txt"),
     ],
@@ -69,6 +71,39 @@ def test_no_file_and_no_text(tmp_path: Path) -> None:
     assert list(documents(tmp_path / "empty.txt")) == []
     with pytest.raises(DataError, match="the text is empty"):
         split([])
+
+
+@pytest.mark.parametrize(
+    ("files", "train", "valid", "unread"),
+    [
+        ("train.txt valid.txt test.txt", "train.txt", "valid.txt", "test.txt"),
+        ("train.jsonl test.jsonl.gz", "train.jsonl", "test.jsonl.gz", ""),
+        ("train.2.txt train.1.txt valid.txt", "train.1.txt train.2.txt", "valid.txt", ""),
+        (
+            "train-00001-of-00002.parquet train-00000-of-00002.parquet validation-00000-of-00001.parquet notes.txt",
+            "train-00000-of-00002.parquet train-00001-of-00002.parquet",
+            "validation-00000-of-00001.parquet",
+            "notes.txt",
+        ),
+    ],
+)
+def test_a_folder_that_is_parted_keeps_its_parts_apart(
+    tmp_path: Path, files: str, train: str, valid: str, unread: str
+) -> None:
+    for name in files.split():
+        (tmp_path / name).touch()
+    found = parted(tmp_path)
+    assert found is not None
+    names = [[file.name for file in own] for own in (found.train, found.valid, found.unread)]
+    assert names == [train.split(), valid.split(), unread.split()]
+
+
+@pytest.mark.parametrize("files", ["train.txt", "valid.txt test.txt", "training.txt valid.txt", "a.txt b.txt"])
+def test_a_folder_without_both_parts_is_not_parted(tmp_path: Path, files: str) -> None:
+    for name in files.split():
+        (tmp_path / name).touch()
+    assert parted(tmp_path) is None
+    assert parted(tmp_path / "a.txt") is None
 
 
 def test_documents_are_held_out_whatever_their_order() -> None:

@@ -74,7 +74,7 @@ def test_the_same_twice_and_another_with_another_seed() -> None:
 def test_parameters_are_equal_at_every_size(part: str, size: Size) -> None:
     task = module._MUCH[size].tasks[part]
     networks = (
-        positioned(task) if part == "beyond" else {name: equal_network(name, task) for name in COMPARED}
+        positioned(task) if part == "beyond" else {name: equal_network(name, task.source, task.shape) for name in COMPARED}
     )  # fmt: skip
     *counts, apart = counted(part, networks, task)
     assert [row["variant"] for row in counts] == [f"{part}, {name}" for name in networks]
@@ -85,7 +85,7 @@ def test_parameters_are_equal_at_every_size(part: str, size: Size) -> None:
 @pytest.mark.parametrize("name", COMPARED)
 def test_parameters_are_equal_as_published(name: str) -> None:
     task = module._MUCH["paper"].tasks["recall"]
-    *_, apart = counted("recall", {name: equal_network(name, task)}, task)
+    *_, apart = counted("recall", {name: equal_network(name, task.source, task.shape)}, task)
     assert apart["value"] <= 0.02
 
 

@@ -13,7 +13,7 @@ from kshot.study.synth.composition import COMPOSITION
 from kshot.study.synth.experiment import Given, judged
 from kshot.synth.networks.language import Language
 from kshot.synth.networks.mixing import Shape
-from kshot.synth.primitives import Repertoire, Space, repertoire, vocabulary
+from kshot.synth.primitives import Repertoire, Shown, Space, drawn, repertoire, vocabulary
 from kshot.synth.selection import chosen, look_up, right, selection
 from kshot.synth.train import Training
 
@@ -87,6 +87,15 @@ def test_pictures_of_parts_are_joined_by_their_names() -> None:
 def test_no_training_has_a_prompt_that_is_asked() -> None:
     asked = module._groups(given(), known(), 40)
     assert set(asked) == GROUPS
+    rows = {tuple(row) for shown in asked.values() for row in shown.xs.flatten(1).tolist()}
+    much, maps = MUCH, known().trained
+    read = [
+        tuple(row)
+        for step in range(much.training.steps)
+        for row in drawn(SPACE, maps, 0, step, size=much.training.batch, pairs=much.pairs).xs.flatten(1).tolist()
+    ]
+    assert len(read) == much.training.steps * much.training.batch
+    assert rows.isdisjoint(read)
     assert len({tuple(shown.xs.flatten().tolist()) for shown in asked.values()}) > 1
     assert {name for name, shown in asked.items() if (shown.which < 0).all()} == {"any map of symbols", "no rule"}
     other = module._groups(given(1), known(), 40)
@@ -141,14 +150,18 @@ def test_a_network_that_is_a_rule_is_found_to_be_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("knows", ["everything", "training", "nothing"])
-def test_what_is_mastered_is_counted(knows: str) -> None:
-    asked = module._groups(given(), known(), 200)
-    found = {}
-    for name, shown in asked.items():
+def test_what_is_mastered_is_counted(knows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = iter((knows != "nothing", knows != "nothing", knows == "everything"))
+
+    def answered(made: Any, weights: Any, much: Any, shown: Shown) -> torch.Tensor:
+        assert (torch.bincount(shown.which) == module._PROMPTS).all(), "of every map as many"
         truth = right(shown, SPACE.symbols)
-        can = knows == "everything" or (knows == "training" and name in ("primitives seen", "compositions seen"))
-        found[name] = module._judged(truth if can else (truth.roll(1, dims=2)), {}, MUCH, shown)
-    rows = {(row["measure"], row["variant"]): row["value"] for row in module._mastery(known(), asked, found, "it")}
+        return truth if next(groups) else truth.roll(1, dims=2)
+
+    monkeypatch.setattr(module, "_answered", answered)
+    own = module._mastery(given(), known(), reader(1.0), {}, "it")
+    rows = {(row["measure"], row["variant"]): row["value"] for row in own}
+    assert all(row["low"] < row["high"] for row in own), "a share of few maps is not sure"
     trained, pairs = len(known().trained), len(known().pairs)
     ratio = {"everything": pairs / trained, "training": 1.0, "nothing": 0.0}
     assert rows["mastered_over_trained", "it"] == pytest.approx(ratio[knows], abs=1e-12)

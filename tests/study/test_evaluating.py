@@ -1,6 +1,7 @@
 """``kshot evaluate-lm`` as a run: its records, what is resumed, its page, its words, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,13 @@ import numpy as np
 import pytest
 
 from kshot import cli
-from kshot.errors import DataError, KshotError
+from kshot.errors import DataError, KshotError, PromptError
 from kshot.measure.perplexity import Surprise, perplexity, surprise
 from kshot.model.lm import LM
 from kshot.pretrain.text import END
 from kshot.show import evaluate as shown
 from kshot.study.evaluate_settings import EvaluateSettings, make_evaluate_settings
-from kshot.study.evaluating import evaluate
+from kshot.study.evaluating import _contexts, evaluate
 
 TEXTS = ["A few words to be read, and read again.\n", "Some more of them; 猫が寝ている。\n", "And the end.\n"]
 
@@ -81,6 +82,36 @@ def test_the_command(tiny_model_dir: Path, file: Path, tmp_path: Path, capsys: p
     assert b"words" in page
 
 
+@pytest.mark.parametrize(("reads", "found"), [(None, [256, 512, 1024]), (600, [256, 512]), (256, [256]), (100, [100])])
+def test_contexts_are_by_default_what_the_model_reads(reads: int | None, found: list[int], tiny_lm: LM) -> None:
+    asked = make_evaluate_settings(tasks=("m", "t"))
+    assert list(_contexts(asked, replace(tiny_lm, context=reads))) == found
+    given = make_evaluate_settings(tasks=("m", "t"), context=(8, 9_999))
+    assert _contexts(given, replace(tiny_lm, context=reads)) == (8, 9_999), (
+        "what is asked for is answered, or said why not"
+    )
+
+
+def test_contexts_that_are_all_too_long_are_refused(tiny_lm: LM, file: Path, tmp_path: Path) -> None:
+    small, out = replace(tiny_lm, context=100), tmp_path / "out"
+    with pytest.raises(PromptError, match=r"--context 200: .* reads 100 tokens; give as many or fewer"):
+        evaluate(asked(file, context=(200, 300), output_path=str(out)), model=small)
+    assert not out.exists()
+    ours = evaluate(make_evaluate_settings(tasks=("m", str(file))), model=small).results["kshot"]
+    assert shown.answer(ours).endswith("(context 100, stride 50).")
+
+
+def test_a_perplexity_that_is_no_number_has_a_reason(tiny_lm: LM, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    far = Surprise(by_document=(np.full(9, 1e4),), bytes=9, context=8, stride=4)
+    monkeypatch.setattr("kshot.study.evaluating.surprise", lambda *given, **more: far)
+    ours = evaluate(asked(file, context=(8,)), model=tiny_lm).results["kshot"]
+    value, bits = ours["measures"]
+    assert (value["value"], bits["reason"]) == (None, None)
+    assert value["reason"] == "a mean surprise of 1e+04 nats a token, whose exponential is no number"
+    assert bits["value"] == pytest.approx(1e4 / np.log(2))
+    assert "exponential is no number" in " ".join(shown.text(ours).split())
+
+
 def test_the_page_escapes_names(tiny_lm: LM, tmp_path: Path) -> None:
     path = tmp_path / "<b>bold.txt"
     path.write_text("x y z", encoding="utf-8")
@@ -95,8 +126,8 @@ def test_the_page_escapes_names(tiny_lm: LM, tmp_path: Path) -> None:
         ({"tasks": ("m",)}, "needed are a model and a text, and m is given"),
         ({"tasks": ("m", "t"), "context": (1,)}, "--context 1: what works is a whole number from 2"),
         ({"tasks": ("m", "t"), "stride": 0}, "--stride 0: what works is a whole number from 1"),
-        ({"tasks": ("m", "t"), "limit": 0}, "--limit 0: what works is a whole number from 1"),
         ({"tasks": ("m", "t"), "context": ()}, "--context is empty"),
+        ({"tasks": ("m", "t"), "limit": 0}, "--limit 0: what works is a whole number from 1"),
     ],
 )
 def test_settings_that_make_no_sense(given: dict[str, object], said: str) -> None:

@@ -11,6 +11,7 @@ import torch
 from kshot.seeds import torch_stream
 from kshot.study.synth import function_classes as module
 from kshot.study.synth.by_examples import Compared, compared, exact
+from kshot.study.synth.contenders import equal_network
 from kshot.study.synth.experiment import Given, judged
 from kshot.study.synth.function_classes import FUNCTION_CLASSES
 from kshot.study.synth.growing import asked_prompts
@@ -90,7 +91,9 @@ def test_pictures_have_a_line_for_everyone(found: Found) -> None:
 def test_all_sizes_can_be_asked(size: str) -> None:
     much = MUCH[size]
     assert set(much.learners) == set(FUNCTION_CLASSES.parts)
-    networks = module._of_equal_size(much.learners["networks"], much.networks[:2] if size == "paper" else much.networks)
+    own = much.learners["networks"]
+    names = much.networks[:2] if size == "paper" else much.networks
+    networks = {name: equal_network(name, own.source, own.shape) for name in names}
     assert all(network.causal for network in networks.values()), "each is asked behind any number of examples"
     for part, own in much.learners.items():
         beyond = part in ("network", "tree")
@@ -105,7 +108,7 @@ def test_attention_networks_begin_at_one_over_the_root_of_their_width_and_publis
     own = MUCH["smoke"].learners["networks"]
     weights = own.network().start(torch_stream(0, "start"))
     assert weights["0.qkv.weight"].std().item() == pytest.approx(own.shape.width**-0.5, rel=0.05)
-    again = module._of_equal_size(own, ("transformer", "lstm"))["transformer"].start(torch_stream(0, "start"))
+    again = equal_network("transformer", own.source, own.shape).start(torch_stream(0, "start"))
     assert all(torch.equal(again[name], tensor) for name, tensor in weights.items())
     assert MUCH["paper"].learners["linear"].shape.begin == 0.02
 
@@ -121,6 +124,10 @@ def test_prompts_are_shown_their_answers_with_noise() -> None:
     assert 0.25 / 3 < found.found["ridge"][:, 30].mean() < 1.25 * 0.25 / 3
     assert found.found["few"].shape == (10, 31)
     assert found.greatest_over("less", "ridge")["value"] > 1
+    # What both err by the noise hides what one errs more.
+    excess = found.excess("less", "ridge")["value"]
+    assert excess > 1.1 * found.greatest_over("less", "ridge")["value"]
+    assert found.excess("ridge", "ridge")["value"] == pytest.approx(1.0)
     row = found.over("ridge", "few", "k = 10")
     assert row["n"] == 10
     assert row["variant"] == "noisy, ridge over few, k = 10"
@@ -129,7 +136,8 @@ def test_prompts_are_shown_their_answers_with_noise() -> None:
 
 def test_the_greatest_ratio_is_where_means_are_farthest_apart() -> None:
     own, rival = np.array([[1.0, 6.0, 1.0], [3.0, 6.0, 1.0]]), np.array([[2.0, 3.0, 2.0], [2.0, 5.0, 2.0]])
-    found = Compared(word="x", found={"own": own, "rival": rival}, places={"first": 0}, seed=0)
+    both = {"own": own, "rival": rival}
+    found = Compared(word="x", found=both, beyond=both, places={"first": 0}, seed=0)
     assert found.greatest_over("own", "rival")["value"] == pytest.approx(12 / 8)
     assert found.over("own", "rival", "first")["value"] == pytest.approx(1.0)
     assert [(row["variant"], row["value"]) for row in found.told()["rows"]] == [

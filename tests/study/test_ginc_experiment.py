@@ -12,8 +12,8 @@ from kshot.study.synth import ginc as module
 from kshot.study.synth import ginc_mismatch, ginc_networks
 from kshot.study.synth.experiment import Given, judged
 from kshot.study.synth.ginc import GINC, asked_both_ways, words
-from kshot.study.synth.ginc_mismatch import evidence
-from kshot.study.synth.ginc_networks import Speaker, possible, sets_of, shown
+from kshot.study.synth.ginc_mismatch import _Case, _foreseen, evidence
+from kshot.study.synth.ginc_networks import Speaker, order_spread, possible, sets_of, shown
 from kshot.synth.grammar import DELIMITER, examples, ginc, inferred
 from kshot.synth.networks.language import LANGUAGES
 from kshot.synth.networks.mixing import Shape
@@ -29,8 +29,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         "_MUCH",
         {"smoke": replace(much, networks=few, ablation=few["transformer"], asked=30, documents=5, sets=2, queries=3)},
     )
-    swept = ginc_mismatch._MUCH["smoke"]
-    monkeypatch.setattr(ginc_mismatch, "_MUCH", {"smoke": replace(swept, shots=(0, 3), asked=90)})
+    swept = ginc_mismatch.INFERRED["smoke"]
+    monkeypatch.setattr(ginc_mismatch, "INFERRED", {"smoke": replace(swept, shots=(0, 3), asked=90)})
 
 
 def found(*parts: str) -> list[dict[str, Any]]:
@@ -76,11 +76,33 @@ def test_what_is_foreseen_can_fail() -> None:
     mixture = ginc(0)
     own = examples(mixture, 1, 400, shots=8, length=10)
     posteriors = inferred(mixture, own.tokens).concepts
-    _, held = ginc_mismatch._weighed(mixture, own, evidence(posteriors, own.concepts, 10))
-    assert np.mean(held) > 0.8
+    _, cases = ginc_mismatch._weighed(mixture, own, evidence(posteriors, own.concepts, 10))
+    assert np.mean([one.foreseen == one.won for one in cases]) > 0.8
     wrong = evidence(posteriors, own.concepts, 10)
     turned = ginc_mismatch.Evidence(signal=wrong.error, error=wrong.signal, posterior=wrong.posterior)
-    assert np.mean(ginc_mismatch._weighed(mixture, own, turned)[1]) < 0.5
+    cases = ginc_mismatch._weighed(mixture, own, turned)[1]
+    assert np.mean([one.foreseen == one.won for one in cases]) < 0.5
+
+
+def test_to_foresee_is_more_than_to_know_what_most_are() -> None:
+    """Nine cases in ten are won: who says so of all is right in nine, and gains nothing over himself."""
+    won = [slot != 3 for _ in range(4) for slot in range(10)]
+    places = [(i // 10, i % 10) for i in range(40)]
+    always = [_Case(*at, True, own) for at, own in zip(places, won, strict=True)]
+    knows = [_Case(*at, own, own) for at, own in zip(places, won, strict=True)]
+    for cases, right, gain in ((always, 0.9, 0.0), (knows, 1.0, 0.1)):
+        foreseen, gained = _foreseen(cases, 0)
+        assert (foreseen["value"], foreseen["null"], gained["value"]) == pytest.approx((right, 0.9, gain))
+
+
+def test_orders_that_do_nothing_have_no_spread_and_those_that_do_have_theirs() -> None:
+    rng = np.random.default_rng(0)
+    hits = (rng.random((24, 200, 50)) < 0.6).astype(float)
+    assert (hits.mean(axis=2).max(axis=0) - hits.mean(axis=2).min(axis=0)).mean() > 0.2, "by luck alone"
+    assert order_spread(hits).mean() == pytest.approx(0.0, abs=0.02)
+    hits[5] = 1.0
+    hits[9] = 0.0
+    assert order_spread(hits) == pytest.approx(np.ones(200))
 
 
 def test_fewer_examples_are_the_end_of_the_same_prompt() -> None:

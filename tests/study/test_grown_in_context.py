@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kshot.study.pretrain import corpus as corpora
-from kshot.study.pretrain.corpus import Tokens, corpus_of, in_tokens, words_of
+from kshot.study.pretrain.corpus import Corpus, Tokens, corpus_of, in_tokens, words_of
 from kshot.study.pretrain.going_on import going_on
 from kshot.study.pretrain.in_context import in_context
 from kshot.study.pretrain.plan import PLANS, Plan
@@ -79,6 +80,17 @@ def test_who_copies_is_right_at_every_distance(tokens: Tokens) -> None:
     assert rows["copy_accuracy", "it"]["value"] > 0.9
     for distance in (2, 4, 8, 16, 32):
         assert rows["nats_by_distance", f"it, {distance} tokens before"]["value"] < 1e-6
+
+
+@pytest.mark.parametrize("text", ["ababab", "aaaa"])
+def test_a_text_of_few_kinds_of_tokens_is_asked_no_pairs(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KSHOT_CACHE", str(tmp_path))
+    corpus = Corpus(name="few", train=(text,), valid=(text,))
+    few = in_tokens(corpus, 257, None, hides=False, at_most=True)
+    rows = asked(few, lambda row: np.zeros((len(row), 257), dtype=np.float32))
+    assert {measure for measure, _ in rows} == {"copy_nats", "copy_accuracy"}
 
 
 def test_who_infers_answers_prompts_as_exact_inference_does(tokens: Tokens) -> None:

@@ -24,9 +24,9 @@ CLAIMS = (*sine_attention.SINE_CLAIMS, *separate_tokens.SEPARATE_CLAIMS, *moment
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     few = Training(steps=6, batch=16, learning_rate=1e-2)
-    training = dict.fromkeys(against_descent._MUCH["smoke"].training, few)
+    training = dict.fromkeys(against_descent.TRAINED["smoke"].training, few)
     monkeypatch.setattr(
-        against_descent, "_MUCH", {"smoke": against_descent.Much(training=training, asked=40, looks=3, searched=60)}
+        against_descent, "TRAINED", {"smoke": against_descent.Much(training=training, asked=40, looks=3, searched=60)}
     )
 
 
@@ -78,7 +78,7 @@ def test_the_experiment_has_all_of_them() -> None:
 
 def test_all_sizes_say_how_much_of_everything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    names = {size: set(own.training) for size, own in against_descent._MUCH.items()}
+    names = {size: set(own.training) for size, own in against_descent.TRAINED.items()}
     assert set(names) == {"smoke", "full", "paper"}
     assert names["smoke"] == names["full"] == names["paper"]
 
@@ -129,9 +129,9 @@ def test_other_queries_of_a_prompt_have_its_pairs_and_its_sine() -> None:
 
 
 def test_rivals_of_momentum_are_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    much = against_descent._MUCH["smoke"]
+    much = against_descent.TRAINED["smoke"]
     # Enough to tell them apart.
-    monkeypatch.setattr(against_descent, "_MUCH", {"smoke": replace(much, asked=300, searched=200)})
+    monkeypatch.setattr(against_descent, "TRAINED", {"smoke": replace(much, asked=300, searched=200)})
     rows = found(PARTS["momentum-layer"])
     plain, heavy, plus = (
         rows["loss", f"two steps, {name}"]["value"] for name in ("gradient descent", "momentum", "GD++")

@@ -79,6 +79,17 @@ def test_a_decoder_does_not_say_hidden_spans(file: Path, tiny_model_dir: Path) -
         pretrain(asked(file, **none, start=str(file.parent / "nowhere"), objective="span"))
 
 
+def test_more_than_a_start_reads_is_said_before_anything_is_written(
+    file: Path, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    none = {"vocabulary": None, "layers": None, "heads": None, "width": None}
+    out = tmp_path / "out"
+    longest = load_model(str(tiny_model_dir), device="cpu").context
+    with pytest.raises(KshotError, match=f"rows of {longest + 1} tokens: .* reads {longest}; give --context {longest}"):
+        pretrain(asked(file, **none, start=str(tiny_model_dir), context=longest + 1, output_path=str(out)))
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

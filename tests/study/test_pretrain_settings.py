@@ -8,7 +8,7 @@ from cats import asked
 
 from kshot.errors import DataError, KshotError, UnknownName
 from kshot.study.pretrain.corpus import Corpus
-from kshot.study.pretrain.plan import arms
+from kshot.study.pretrain.plan import arms, planned
 from kshot.study.pretrain_settings import make_pretrain_settings
 from kshot.study.pretraining import pretrain
 
@@ -35,6 +35,7 @@ from kshot.study.pretraining import pretrain
         ({"vocabulary": 300, "tokenizer": "smollm2-135m"}, KshotError, "give one of the two"),
         ({"learning_rate": 0.0}, KshotError, "above 0"),
         ({"tokens": 0}, KshotError, "--tokens 0"),
+        ({"context": 3}, KshotError, "--context 3: what works is a whole number from 4"),
         ({"layers": 1.5}, KshotError, "--layers 1.5"),
     ],
 )
@@ -57,6 +58,15 @@ def test_what_cannot_be_learned_from_is_said_before_anything_is_written(file: Pa
         with pytest.raises(DataError, match="the text is empty"):
             pretrain(asked(tmp_path / name, output_path=str(out)))
     assert not out.exists()
+
+
+def test_the_paper_is_trained_as_published_unless_something_else_is_asked() -> None:
+    own = {"tasks": ("a",), "size": "paper"}
+    training = planned(make_pretrain_settings(**own)).training
+    assert (training.betas, training.eps, training.clip, training.schedule) == ((0.9, 0.98), 1e-6, 2.0, "linear")
+    assert planned(make_pretrain_settings(**own, schedule="cosine")).schedule == "cosine"
+    small = planned(make_pretrain_settings(tasks=("a",))).training
+    assert (small.betas, small.eps, small.clip, small.schedule) == ((0.9, 0.95), 1e-8, 1.0, "cosine")
 
 
 def test_arms_are_each_kind_of_attention_and_those_with_momentum_each_decay() -> None:

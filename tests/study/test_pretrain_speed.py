@@ -1,8 +1,10 @@
 """What a step of ``kshot pretrain`` costs: counted by hand, under the roof of its machine, and losses for TensorBoard."""
 
+import mmap
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from cats import asked
 
 from kshot.errors import KshotError
+from kshot.study.environment import peak_rss_bytes
 from kshot.study.pretrain.plan import PLANS, Arm
 from kshot.study.pretrain.speed import operations, roofline
 from kshot.study.pretraining import pretrain
@@ -48,6 +51,39 @@ def test_the_arithmetic_of_a_token_by_hand() -> None:
     plan = replace(plan, shape=Shape(layers=1, heads=1, width=16))
     lstm = Arm(network="lstm").language(50, plan).start(torch.Generator().manual_seed(0))
     assert operations(lstm, plan) == 6 * (2 * 4 * 16**2 + 50 * 16)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"objective": "span", "vocabulary": 380}, "the arithmetic of causal networks alone is counted"),
+        ({"objective": "mlm", "vocabulary": 380}, "the arithmetic of causal networks alone is counted"),
+        ({"objective": "prefix", "vocabulary": 380}, "the arithmetic of causal networks alone is counted"),
+        ({"start": ""}, "the arithmetic of networks that are grown here alone is counted"),
+        ({}, None),
+    ],
+)
+def test_what_is_not_counted_has_no_share(
+    more: dict[str, Any], said: str | None, file: Path, tiny_model_dir: Path
+) -> None:
+    if "start" in more:
+        more = {**dict.fromkeys(("vocabulary", "layers", "heads", "width")), "start": str(tiny_model_dir)}
+    measures = pretrain(asked(file, tokens=128, **more)).results["kshot"]["measures"]
+    (row,) = [own for own in measures if own["measure"] == "mfu"]
+    assert (row["value"] is None, row["reason"]) == (said is not None, said)
+    assert any(own["measure"] == "share_of_roof" for own in measures) == (said is None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process can be reset on Linux alone")
+def test_memory_is_that_of_training(file: Path) -> None:
+    held, piece = 400, bytes(1 << 20)
+    with mmap.mmap(-1, held << 20) as large:
+        for _ in range(held):
+            large.write(piece)
+    before = peak_rss_bytes()
+    measures = pretrain(asked(file, tokens=64)).results["kshot"]["measures"]
+    (row,) = [own for own in measures if own["measure"] == "memory"]
+    assert 0 < row["value"] < before - (held << 19)
 
 
 def test_losses_are_kept_for_tensorboard(file: Path, tmp_path: Path) -> None:

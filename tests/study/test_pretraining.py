@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,22 @@ import numpy as np
 import pytest
 import torch
 from cats import TIMED, TINY, asked, rows_of
+from safetensors import safe_open
 from scipy import stats
+from tokenizers import Tokenizer
 
 from kshot import cli
+from kshot.errors import NumericError
 from kshot.measure.perplexity import perplexity, surprise
 from kshot.model.load import load_model
 from kshot.show import pretrain as shown
 from kshot.study import inquiry, pretraining
+from kshot.study.place import STATE
 from kshot.study.pretrain.corpus import corpus_of
+from kshot.study.pretrain.growing import judged
 from kshot.study.pretrain.plan import planned
 from kshot.study.pretrain.results import _seen
+from kshot.study.pretrain_settings import make_pretrain_settings
 from kshot.study.pretraining import pretrain
 from kshot.study.side_by_side import Room
 from kshot.synth import train
@@ -38,7 +45,7 @@ def test_models_are_saved_and_say_what_was_measured(file: Path, tmp_path: Path) 
         for context in (8, 16):
             value = perplexity(surprise(lm, valid, context))[0]
             assert rows["perplexity", f"{name}, context {context}", 0]["value"] == pytest.approx(value, rel=1e-5)
-    assert not (out / "state").exists()
+    assert not (out / STATE).exists()
 
 
 def test_what_is_gained_is_paired_over_documents(file: Path) -> None:
@@ -71,8 +78,22 @@ def test_decays_are_thinned_and_the_best_is_grown(file: Path, tmp_path: Path) ->
         min(losses, key=lambda name: losses[name]),
     }
     assert kshot["notes"][0].startswith("decays thinned on 500 tokens with seed 1")
+    assert tried["argv"] is None, "no command asks for it"
+    whole = corpus_of([str(file)])
+    assert tried["corpus"]["hash"] == whole.parted_anew().hash != kshot["corpus"]["hash"] == whole.hash
     assert shown.text(kshot, out).count("decays thinned") == 1
     assert pretrain(asked(file, **more, output_path=str(out))).results == finished.results, "and is gone on with"
+
+
+def test_several_texts_are_all_judged(file: Path) -> None:
+    other = file.with_name("dogs.txt")
+    other.write_text("Dogs bark at cats.\n\n" * 200, encoding="utf-8")
+    settings = make_pretrain_settings(**{**TINY, "tasks": (str(file), str(other)), "device": "cpu"})
+    study = pretraining._study(settings, lambda *_: None)
+    study = replace(study, plan=replace(study.plan, judged=60))
+    for one in study.readings():
+        cats, dogs = one.documents[:-1], one.documents[-1:]
+        assert (sum(map(len, cats)), sum(map(len, dogs))) == (30, 30)
 
 
 def test_the_least_gain_that_seeds_show_is_that_of_a_paired_test() -> None:
@@ -162,3 +183,62 @@ def test_a_network_that_diverges_is_a_line_that_says_why(file: Path) -> None:
     assert said.startswith("Nothing was grown.")
     assert "try a smaller learning rate" in " ".join(said.split())
     assert "try a smaller learning rate" in shown.page(ours)
+
+
+@pytest.mark.parametrize(("objective", "vocabulary"), [("causal", 270), ("mlm", 380)])
+def test_a_last_step_that_diverges_is_a_line_and_nothing_is_saved(
+    objective: str, vocabulary: int, file: Path, tmp_path: Path
+) -> None:
+    out = asked(
+        file,
+        objective=objective,
+        vocabulary=vocabulary,
+        learning_rate=1e30,
+        tokens=64,
+        output_path=str(tmp_path / "out"),
+    )
+    for _ in range(2):
+        ours = pretrain(out).results["kshot"]
+        cell = ours["cells"][-1]
+        assert "; try a smaller learning rate than 1e+30" in cell["failed"]
+    assert not (tmp_path / "out" / "models").exists()
+
+
+def test_what_is_no_number_is_not_judged(file: Path) -> None:
+    study = pretraining._study(asked(file), lambda *_: None)
+    language = study.language(study.arms[0])
+    weights = language.start(torch.Generator().manual_seed(0))
+    weights["norm.weight"] = torch.full_like(weights["norm.weight"], torch.nan)
+    with pytest.raises(NumericError, match="softmax says what is no number; try a smaller learning rate"):
+        judged(language, weights, study.readings(), "softmax", say=lambda what: None)
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"network": "lstm"}, "lstm-0"),
+        ({"network": "transformer", "positions": "relative"}, "softmax-0"),
+        ({"attention": ("momentum-keys",), "eta": ("0.5",)}, "momentum-keys-0.5-0"),
+        ({"objective": "prefix", "vocabulary": 380}, "softmax-0"),
+    ],
+)
+def test_weights_that_transformers_does_not_know_are_kept(
+    more: dict[str, Any], named: str, file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    settings = asked(file, tokens=64, output_path=str(out), **more)
+    ours = pretrain(settings).results["kshot"]
+    cell = ours["cells"][-1]
+    assert (cell["saved"], cell["weights"]) == (None, f"models/{named}/weights.safetensors")
+    assert any(f"weights are in {cell['weights']}, which no command opens" in note for note in ours["notes"])
+    study = pretraining._study(settings, lambda *_: None)
+    with safe_open(out / cell["weights"], framework="pt") as opened:
+        facts = json.loads(opened.metadata()["kshot"])
+        names = {name: opened.get_tensor(name).shape for name in opened.keys()}  # noqa: SIM118 (no mapping)
+    start = study.language(study.arms[0]).start(torch.Generator().manual_seed(0))
+    assert names == {name: own.shape for name, own in start.items()}
+    assert (facts["network"], facts["objective"]) == (settings.network, settings.objective)
+    assert facts["shape"]["width"] == 16
+    tokenizer = Tokenizer.from_file(str(out / "models" / named / "tokenizer.json"))
+    assert tokenizer.to_str() == study.tokens.tokenizer.to_str()
+    assert "kshot generate" not in shown.text(ours, out)

@@ -10,15 +10,18 @@ import torch
 from small import calm
 
 from kshot.errors import NumericError, OutputError, UnknownName
-from kshot.optim.state import keep
+from kshot.optim.state import keep, kept
 from kshot.study import synthesizing
 from kshot.study.figures import figure
-from kshot.study.place import Finished
+from kshot.study.place import STATE, Finished
 from kshot.study.synth import against_descent
 from kshot.study.synth.catalogue import EXPERIMENTS
 from kshot.study.synth.experiment import Claim, Experiment, Given, Part, judged
+from kshot.study.synth.growing import grown, on_prompts
 from kshot.study.synth_settings import NAMES, make_synth_settings
 from kshot.study.synthesizing import synthesize
+from kshot.synth.networks.linear_attention import linear_attention
+from kshot.synth.prompts import Source
 from kshot.synth.train import Training
 
 NAME = "linear-attention-is-gradient-descent"
@@ -28,9 +31,9 @@ NAME = "linear-attention-is-gradient-descent"
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundredth of the smallest size."""
     few = Training(steps=8, batch=16, learning_rate=1e-2)
-    training = dict.fromkeys(against_descent._MUCH["smoke"].training, few)
+    training = dict.fromkeys(against_descent.TRAINED["smoke"].training, few)
     monkeypatch.setattr(
-        against_descent, "_MUCH", {"smoke": against_descent.Much(training=training, asked=60, looks=3, searched=60)}
+        against_descent, "TRAINED", {"smoke": against_descent.Much(training=training, asked=60, looks=3, searched=60)}
     )
 
 
@@ -97,16 +100,54 @@ def test_one_part_alone_and_parts_that_come_to_nothing(monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("quick")
-def test_states_of_training_are_gone_when_it_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_stay_and_states_of_their_training_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kshot.synth.train._SECONDS", -1.0)
     monkeypatch.setattr("kshot.synth.train._SHARE", 0.0)
+    own = tmp_path / "out" / "state" / "of-somebody-else.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("stays", encoding="utf-8")
     asked(output_path=str(tmp_path / "out"), parts=("one-layer",))
-    assert not [one for one in (tmp_path / "out" / "state").rglob("*") if one.is_file()]
+    assert own.exists()
+    assert not (tmp_path / "out" / STATE).exists()
+    network = kept(tmp_path / "out" / "networks" / NAME / "one-layer" / "one-layer-0.safetensors")
+    assert network is not None
+    weights, moments, facts = network
+    assert set(weights) == set(linear_attention(10).start(torch.Generator()))
+    assert moments == {}
+    assert len(facts["losses"]) == 8
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_of_another_configuration_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = str(tmp_path / "out")
+    first = asked(output_path=out, parts=("optima",)).results["kshot"]["cells"]
+    more = replace(against_descent.TRAINED["smoke"], asked=61)
+    monkeypatch.setitem(EXPERIMENTS, NAME, replace(EXPERIMENTS[NAME], much={"smoke": more}))
+    assert asked(parts=("optima",)).results["kshot"]["cells"][0]["id"] != first[0]["id"]
+    with pytest.raises(OutputError, match="belongs to a different run"):
+        asked(output_path=out, parts=("optima",))
+
+
+def test_a_state_of_another_shape_or_question_is_not_gone_on_with(tmp_path: Path) -> None:
+    training = Training(steps=2, batch=4)
+
+    def losses(width: int, asks: str) -> tuple[float, ...]:
+        given = Given(size="smoke", seed=0, say=lambda _: None, place=tmp_path, asks=asks)
+        network, source = linear_attention(width), Source(width=width, pairs=4)
+        return grown(given, "one", network, on_prompts(given, network, source, training), training).losses
+
+    began = losses(3, "a")
+    assert losses(3, "a") == began
+    assert losses(4, "a") != began
+    (path,) = tmp_path.iterdir()
+    before = path.stat().st_mtime_ns
+    losses(4, "b")
+    assert path.stat().st_mtime_ns > before, "the same network of another question is trained anew"
 
 
 @pytest.mark.usefixtures("quick")
 def test_what_a_stopped_run_took_counts(tmp_path: Path) -> None:
-    began = tmp_path / "state" / NAME / "construction"
+    began = tmp_path / STATE / NAME / "construction"
     for seed, seconds in ((0, 1_000.0), (1, 50.0), (10, 7.0)):
         keep(began / f"one-{seed}.safetensors", {"w": torch.ones(1)}, {}, {"seconds": seconds})
     cells = asked(output_path=str(tmp_path), parts=("construction", "optima"), seed=(0, 1)).results["kshot"]["cells"]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kshot.errors import KshotError
+from kshot.errors import KshotError, NumericError
 from kshot.study.pretrain.plan import Arm
 from kshot.study.pretrain.thinning import thinned
 from kshot.study.pretrain_settings import PretrainSettings, make_pretrain_settings
@@ -43,8 +43,8 @@ def test_the_better_half_goes_on_to_twice_as_many_tokens() -> None:
     ]
     assert all(own.seed == (4,) for own in rounds), "no seed of the question chooses"
     assert notes[0] == (
-        "decays thinned on 250 tokens with seed 4, held-out nats a token: momentum learned 2.4000, momentum 0.6 2.5000, "
-        "momentum 0.3 3.0000, momentum 0.9 4.0000"
+        "decays thinned on 250 tokens with seed 4, nats a token of documents cut off the training text: "
+        "momentum learned 2.4000, momentum 0.6 2.5000, momentum 0.3 3.0000, momentum 0.9 4.0000"
     )
 
 
@@ -54,6 +54,12 @@ def test_what_diverges_is_thinned_out() -> None:
 
     found, _ = thinned(asked(eta=("0.9", "0.3", "0.6")), grow)
     assert found.eta == ("0.3",)
+
+
+def test_decays_that_all_diverge_are_said() -> None:
+    said = r"none of the decays 0.3, 0.6 came to a loss on 500 tokens; try a smaller --learning-rate than 0\.1"
+    with pytest.raises(NumericError, match=said):
+        thinned(asked(eta=("0.3", "0.6"), learning_rate=0.1), lambda settings, number: results({}))
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from kshot.measure.intervals import wilson
+from kshot.study.synth import against_rules
 from kshot.study.synth import which_algorithm as module
+from kshot.study.synth.against_rules import RULES
 from kshot.study.synth.experiment import Given, judged
-from kshot.study.synth.growing import way_row
+from kshot.study.synth.growing import cosine_row, mean_rows, way_row
 from kshot.study.synth.nearest_ridge import PENALTIES, best_penalty, distances, nearest_ridge
 from kshot.study.synth.which_algorithm import WHICH_ALGORITHM
 from kshot.synth.networks.mixing import Shape
-from kshot.synth.oracles import descended, least_squares, ridge, ridge_of_unknown_noise
+from kshot.synth.oracles import descended, least_squares, nothing, ridge, ridge_of_unknown_noise
 from kshot.synth.prompts import Prompts, Source
 from kshot.synth.train import Training
 
@@ -66,21 +69,21 @@ def test_the_same_twice_and_something_else_with_another_seed(part: str) -> None:
     assert answered(part)["rows"] != answered(part, 1)["rows"]
 
 
-@pytest.mark.parametrize("rule", module._RULES)
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.usefixtures("quick")
 def test_a_rule_is_nearest_to_itself(rule: str) -> None:
-    rows, apart = module._against_rules(given(), module._RULES[rule], "it")
+    rows, apart = against_rules.against_rules(given(), RULES[rule], "it", module._MUCH["smoke"].compared)
     assert min(apart, key=lambda name: apart[name]) == rule
     found = by_name(rows)
     assert found["spd", f"it, {rule}"]["value"] == 0
     assert found["ilwd", f"it, {rule}"]["value"] < 1e-10
-    assert all(found["spd", f"it, {name}"]["value"] > 0 for name in module._RULES if name != rule)
+    assert all(found["spd", f"it, {name}"]["value"] > 0 for name in RULES if name != rule)
 
 
 def test_implied_weights_are_those_of_a_linear_rule() -> None:
     asked = prompts(count=20)
     queries = torch.randn(20, 6, 3, generator=torch.Generator().manual_seed(1)).double()
-    found = module._implied(ridge(0.3), asked, queries)
+    found = against_rules._implied(ridge(0.3), asked, queries)
     for b in range(20):
         x, y = asked.xs[b, :-1].numpy(), asked.ys[b, :-1].numpy()
         assert found[b].numpy() == pytest.approx(np.linalg.solve(x.T @ x + 0.3 * np.eye(3), x.T @ y), abs=1e-9)
@@ -88,7 +91,7 @@ def test_implied_weights_are_those_of_a_linear_rule() -> None:
 
 def test_the_best_step_is_that_of_the_best_rate_for_every_number_of_pairs() -> None:
     asked = prompts(count=4000)
-    best = (module._best_step(asked.xs, asked.ys) - asked.ys).square().mean(dim=0)
+    best = (against_rules._best_step(asked.xs, asked.ys) - asked.ys).square().mean(dim=0)
     for rate in (0.02, 0.05, 0.1, 0.2, 0.4):
         other = (descended(rate, 1, mean=False)(asked.xs, asked.ys) - asked.ys).square().mean(dim=0)
         assert (best[1:] <= other[1:] * 1.01).all(), rate
@@ -135,6 +138,33 @@ def test_knowing_the_noise_is_being_the_ridge_of_its_level_and_bayes_lies_near_i
         assert [one for _, one in way] == pytest.approx([place] * 6, abs=1e-9)
         wrong = rules["much" if name == "little" else "little"]
         assert module._missed(bayes, asked).mean() < module._missed(wrong, asked).mean()
+
+
+def test_a_cosine_is_the_same_at_any_scale_and_a_distance_is_not() -> None:
+    asked = prompts(0.25)
+    own = against_rules._said(ridge(0.25), asked)
+    for scale in (0.1, 1.0, 3.0):
+        row = cosine_row("cosine", (), scale * own, own, 0)
+        assert (row["value"], row["low"], row["high"]) == pytest.approx((1.0, 1.0, 1.0), abs=1e-9)
+    other = np.random.default_rng(0).normal(size=own.shape)
+    row = cosine_row("cosine", (), own, other, 0)
+    by_hand = (own * other).sum() / np.sqrt((own**2).sum() * (other**2).sum())
+    assert row["value"] == pytest.approx(by_hand, abs=1e-12)
+    assert row["low"] < 0 < row["high"]
+    assert cosine_row("cosine", (), own, 0 * own, 0)["value"] is None
+
+
+def test_who_says_nothing_is_nearest_to_nothing() -> None:
+    """He is nearer to a step of descent than to least squares, too, since a step says less."""
+    asked = prompts(0.0)
+    apart = {name: distances(nothing, rule, asked).mean() for name, rule in RULES.items()}
+    assert apart["nothing"] == 0
+    assert apart["best step"] < apart["least squares"]
+
+
+def test_a_share_of_all_or_none_is_not_sure() -> None:
+    assert mean_rows("accuracy", (), np.ones(10), 0)["low"] == pytest.approx(wilson(10, 10)[0])
+    assert mean_rows("accuracy", (), np.zeros(10), 0)["high"] == pytest.approx(wilson(0, 10)[1])
 
 
 def test_a_way_knows_nothing_of_what_is_missed_across_it() -> None:

@@ -138,7 +138,7 @@ def test_tuned_steps_are_the_best_there_are() -> None:
     found = Source(width=4, pairs=7, reach=0.5).batch(0, 0, 4000)
     best = one_step(4, 6, 0.5)
     one = tuned(found, 1, 1.0)
-    assert one.rate == pytest.approx(best.rate, rel=0.05)
+    assert one.rates[0] == pytest.approx(best.rate, rel=0.05)
     assert one.loss == pytest.approx(best.loss, rel=0.1)
     two, plus, heavy = (
         tuned(found, 2, best.rate, momentum=heavy, shrink=shrink)
@@ -149,5 +149,14 @@ def test_tuned_steps_are_the_best_there_are() -> None:
     assert heavy.loss <= two.loss + 1e-9
     assert heavy.momentum != 0
     for around in (0.9, 1.1):
-        said = descended(two.rate * around, 2)(found.xs.double(), found.ys.double())[:, -1]
+        said = descended(two.rates[0] * around, 2)(found.xs.double(), found.ys.double())[:, -1]
         assert float((said - found.ys[:, -1]).square().mean() / 2) > two.loss
+
+
+def test_steps_with_rates_of_their_own_reach_further() -> None:
+    found = Source(width=3, pairs=6, reach=0.5).batch(0, 0, 300)
+    tied, each = (tuned(found, 3, 1.0, alike=alike, shrink=True) for alike in (True, False))
+    assert each.loss < 0.95 * tied.loss
+    assert len(set(each.rates)) == 3
+    said = each.predictor(found.xs.double(), found.ys.double())[:, -1]
+    assert float((said - found.ys[:, -1]).square().mean() / 2) == pytest.approx(each.loss)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kshot.errors import KshotError, NumericError, OutputError, UnknownName
+from kshot.optim.optimisers import OPTIMISERS
 from kshot.seeds import torch_stream
 from kshot.synth import train
 from kshot.synth.networks.linear_attention import linear_attention
@@ -114,12 +115,73 @@ def test_a_state_that_cannot_be_kept_is_said(tmp_path: Path, monkeypatch: pytest
         trained(start(), loss, TRAINING, place=Kept(tmp_path / "file" / "state.safetensors", "mine"))
 
 
-def test_a_loss_that_is_no_number_is_said_with_its_step() -> None:
-    def runs_away(weights: train.Weights, step: int) -> torch.Tensor:
-        return loss(weights, step) * (float("nan") if step == 3 else 1.0)
+@pytest.mark.parametrize(("parts", "batches"), [(1, "batch 3"), (4, "batches 12 to 15")])
+def test_a_loss_that_is_no_number_is_said_with_its_step_and_batches(parts: int, batches: str) -> None:
+    def runs_away(weights: train.Weights, number: int) -> torch.Tensor:
+        return loss(weights, number) * (float("nan") if number == 4 * parts - 1 else 1.0)
 
-    with pytest.raises(NumericError, match="step 4 of 12 is nan"):
-        trained(start(), runs_away, TRAINING)
+    with pytest.raises(
+        NumericError, match=rf"^the loss of step 4 of 12 is nan \({batches}\); try a smaller .* than 0.01$"
+    ):
+        trained(start(), runs_away, replace(TRAINING, parts=parts))
+
+
+def test_a_gradient_whose_norm_is_no_number_moves_nothing() -> None:
+    def steep(weights: train.Weights, step: int) -> torch.Tensor:
+        # Each number of the gradient is one, and the sum of their squares is not.
+        return loss(weights, step) + (1e30 if step == 11 else 0.0) * sum(
+            ((own - own.detach()).sum() for own in weights.values()), start=torch.zeros(())
+        )
+
+    moved: list[int] = []
+    with pytest.raises(NumericError, match=r"^the gradient's norm of step 12 of 12 is inf \(batch 11\); try"):
+        trained(start(), steep, TRAINING, watch=lambda step, weights, now: moved.append(step))
+    assert moved[-1] == 11
+
+
+def test_weights_that_the_last_step_lost_are_not_kept(tmp_path: Path) -> None:
+    def vertical(weights: train.Weights, step: int) -> torch.Tensor:
+        return loss(weights, step) + sum(
+            ((own - own.detach()).sum().abs().sqrt() for own in weights.values()), start=torch.zeros(())
+        )
+
+    place = Kept(tmp_path / "state.safetensors", "mine")
+    with pytest.raises(NumericError, match=r"^the greatest weight of '.*' behind step 1 of 1 is nan \(batch 0\); try"):
+        trained(start(), vertical, replace(TRAINING, steps=1, clip=None), place=place)
+    assert place.found() is None
+
+
+def test_what_is_seen_and_is_no_number_is_not_kept(tmp_path: Path) -> None:
+    def blind(step: int, weights: Callable[[], train.Weights]) -> dict[str, float] | None:
+        return {"norm": 1.0, "error": float("inf")} if step == 2 else None
+
+    place = Kept(tmp_path / "state.safetensors", "mine")
+    with pytest.raises(NumericError, match=r"^'error' as seen behind step 2 of 2 is inf \(batch 1\); try"):
+        trained(start(), loss, replace(TRAINING, steps=2), place=place, look=blind)
+    assert place.found() is None
+
+
+def test_what_is_asked_of_an_optimiser_reaches_it() -> None:
+    def first(**options: object) -> train.Weights:
+        return trained(start(), loss, replace(TRAINING, steps=1, **options)).weights
+
+    # A step of AdamW is as long as the rate, whatever the gradient; divided by a great eps it is none.
+    assert not same(first(), start())
+    assert all(torch.allclose(own, start()[name], atol=1e-9) for name, own in first(eps=1e9).items())
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_only_matrices_decay_where_that_is_asked(optimiser: str) -> None:
+    begun = {"matrix": torch.ones(2, 3), "rate": torch.ones(3)}
+
+    def flat(weights: train.Weights, step: int) -> torch.Tensor:
+        return sum(((own * 0.0).sum() for own in weights.values()), start=torch.zeros(()))
+
+    training = Training(steps=1, learning_rate=0.1, weight_decay=5.0, optimiser=optimiser)
+    for of, left in (("matrices", 1.0), ("all", 0.5)):
+        found = trained(begun, flat, replace(training, decay_of=of)).weights
+        assert found["matrix"].unique().tolist() == pytest.approx([0.5])
+        assert found["rate"].unique().tolist() == pytest.approx([left])
 
 
 def test_a_layer_learns_to_be_a_step_of_gradient_descent() -> None:
@@ -153,7 +215,12 @@ def test_the_error_is_that_of_the_answers_that_were_said() -> None:
 
 @pytest.mark.parametrize(
     ("options", "error"),
-    [({"schedule": "linaer"}, UnknownName), ({"learning_rate": 0.0}, KshotError), ({"steps": -1}, KshotError)],
+    [
+        ({"schedule": "linaer"}, UnknownName),
+        ({"learning_rate": 0.0}, KshotError),
+        ({"eps": 0.0}, KshotError),
+        ({"steps": -1}, KshotError),
+    ],
 )
 def test_wrong_configurations_are_refused(options: dict[str, object], error: type) -> None:
     with pytest.raises(error):

@@ -13,6 +13,11 @@ from kshot.model.lm import LM, OnProgress
 from kshot.model.tokens import Codec
 from kshot.model.tree import Scored
 
+# Tokens of a block: of one or two long documents there would be no interval, or one that says nothing.
+_BLOCK = 2_000
+# Nats whose exponential is a number of 64 bits.
+_GREATEST = 709.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Surprise:
@@ -26,6 +31,13 @@ class Surprise:
     @property
     def tokens(self) -> int:
         return sum(map(len, self.by_document))
+
+    @property
+    def blocks(self) -> tuple[Float[np.ndarray, "_"], ...]:
+        """The same, of which intervals are made: documents, the long ones in equal blocks of about 2,000 tokens."""
+        return tuple(
+            block for own in self.by_document for block in np.array_split(own, max(1, round(len(own) / _BLOCK)))
+        )
 
 
 def windows(tokens: Sequence[int], context: int, stride: int, first: Sequence[int] = ()) -> list[Scored]:
@@ -76,17 +88,18 @@ class Reading:
 
 
 def reading(
-    codec: Codec, documents: Sequence[str], context: int, stride: int | None = None, *, limit: int | None = None
+    codec: Codec, texts: Sequence[Sequence[str]], context: int, stride: int | None = None, *, limit: int | None = None
 ) -> Reading:
-    """How these documents are read; ``stride`` is half of the context by default. PromptError as ``windows``.
+    """How the documents of texts are read; ``stride`` is half of the context by default. PromptError as ``windows``.
 
-    No window crosses from a document into another. Each begins as the model's texts do in training. Of all documents
-    the first ``limit`` tokens are read.
+    No window crosses from a document into another. Each begins as the model's texts do in training. At most ``limit``
+    tokens are read: of each text as many, from its beginning.
     """
     stride = context // 2 if stride is None else stride
     asked: list[Scored] = []
     bounds, size = [0], 0
-    cut = tuple(_cut(codec, documents, limit))
+    share = None if limit is None else max(1, limit // max(1, len(texts)))
+    cut = tuple(tokens for documents in texts for tokens in _cut(codec, documents, share))
     for tokens in cut:
         asked += windows(tokens, context, stride, codec.first)
         bounds.append(len(asked))
@@ -105,11 +118,11 @@ def surprise(
     limit: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Surprise:
-    """The nats of all tokens of these documents, read as ``reading`` says. PromptError as there, and where the model
+    """The nats of all tokens of these documents, read as ``reading`` says of one text. PromptError as there, and where the model
     reads no context of that length."""
     if lm.context is not None and context > lm.context:
         raise PromptError(f"a context of {context} tokens: {lm.name} reads {lm.context}; give a shorter one")
-    asked = reading(lm.codec, documents, context, stride, limit=limit)
+    asked = reading(lm.codec, [documents], context, stride, limit=limit)
     return asked.surprise(lm.score(asked.sequences, on_progress=on_progress).logprobs if asked.sequences else ())
 
 
@@ -131,30 +144,41 @@ def _cut(codec: Codec, documents: Sequence[str], limit: int | None) -> Iterator[
 
 
 def perplexity(found: Surprise, seed: int = 0) -> tuple[float | None, float | None, float | None]:
-    """exp of the mean surprise of a token, with its interval; None where nothing was scored, or of one document alone.
+    """exp of the mean surprise of a token, with its interval; None where ``undefined`` says why, or of one block alone.
 
     Claim: how many tokens as probable as one another the next one might as well be.
     Formula: exp(-(1/n) sum_i log P(token i | what stands before it in its window)) over all n scored tokens; the interval
-        is a bootstrap over documents, of the ratio of their sums.
+        is a bootstrap over documents, the long ones in blocks of about 2,000 tokens, of the ratio of their sums.
     Null: the size of the vocabulary, for a model to which all tokens are alike.
     Departures: tokens are scored once each, behind at least context - stride tokens of their document; a window begins with
         the model's own first token.
     Known problems: of different tokenizers it cannot be compared (``bits_per_byte`` can); it falls as the context grows, so
-        context and stride belong to the figure; the interval knows nothing of other sources of text.
+        context and stride belong to the figure; the interval knows nothing of other sources of text, and blocks of a
+        document are more alike than documents are, so that of few long ones it is too narrow.
     """
-    if not found.tokens:
+    if undefined(found) is not None:
         return None, None, None
-    sums, counts = (np.array([f(part) for part in found.by_document]) for f in (np.sum, len))
+    sums, counts = (np.array([f(part) for part in found.blocks]) for f in (np.sum, len))
     mean = float(sums.sum() / counts.sum())
-    # The mean over documents of this is the ratio, and it varies as the ratio does (the delta method).
+    # The mean over blocks of this is the ratio, and it varies as the ratio does (the delta method).
     each = mean + (sums - mean * counts) / counts.mean()
     low, high = bootstrap_mean(each, seed) or (None, None)
-    value, least, most = (None if one is None else float(np.exp(one)) for one in (mean, low, high))
+    value, least, most = (None if one is None or one > _GREATEST else float(np.exp(one)) for one in (mean, low, high))
     return value, least, most
 
 
+def undefined(found: Surprise) -> str | None:
+    """Why there is no perplexity, in words; None where there is one."""
+    if not found.tokens:
+        return "no token of the text has one before it"
+    mean = sum(float(part.sum()) for part in found.by_document) / found.tokens
+    if not mean <= _GREATEST:
+        return f"a mean surprise of {mean:.4g} nats a token, whose exponential is no number"
+    return None
+
+
 def bits_per_byte(found: Surprise) -> float | None:
-    """The surprise of a byte of the text in bits; None where nothing was scored.
+    """The surprise of a byte of the text in bits; None where nothing was scored, or a token was given no probability.
 
     Claim: how short the text could be written by whoever has the model.
     Formula: sum_i -log2 P(token i | what stands before it) over the bytes of the scored text in UTF-8.
@@ -163,4 +187,4 @@ def bits_per_byte(found: Surprise) -> float | None:
     Known problems: a text has many tokenizations and one is scored, so that it is an upper bound.
     """
     total = sum(float(part.sum()) for part in found.by_document)
-    return total / np.log(2) / found.bytes if found.tokens and found.bytes else None
+    return total / np.log(2) / found.bytes if found.tokens and found.bytes and np.isfinite(total) else None

@@ -36,8 +36,11 @@ class Law:
     def best(self, operations: float) -> tuple[float, float]:
         """Parameters and tokens at which a budget of operations, six a parameter and token, leaves the least loss.
 
-        Source: Hoffmann et al. 2022, equation 4.
+        MethodError where loss does not fall with both. Source: Hoffmann et al. 2022, equation 4.
         """
+        falls = (self.alpha, self.beta, self.parameters_scale, self.tokens_scale)
+        if min(falls) <= 0:
+            raise MethodError(f"the best use of a budget: {self} does not fall with parameters and with tokens")
         budget, both = operations / 6, self.alpha + self.beta
         ratio = (self.alpha * self.parameters_scale / (self.beta * self.tokens_scale)) ** (1 / both)
         return ratio * budget ** (self.beta / both), budget ** (self.alpha / both) / ratio
@@ -51,8 +54,10 @@ def scaling_law(
     Claim: what a larger model gains and what more text gains add up, each as a power, above the entropy of the text.
     Formula: the least sum of Huber(log L - log(E + A/N^a + B/D^b)) with delta 1e-3, by L-BFGS from a grid of beginnings
         (Hoffmann et al. 2022, section 3.3 and appendix D.3).
-    Null: with losses that do not depend on N the scale of N is 0, or its power is.
-    Departures: the beginnings are 3^5 and not 4,500; on planted laws both end in the same place (tests).
+    Null: with losses that do not depend on N the scale of N is 0, or its power is; in the latter case A is a part of what
+        the floor would be, and neither is known.
+    Departures: the beginnings are 3^5 and not 4,500; on planted laws both end in the same place (tests). Powers are not
+        below 0: with more of either no loss grows.
     Known problems: E and a power trade off where runs span less than a factor of ten in either; noise of a run is not that
         of a loss, so intervals come from ``bootstrapped`` runs.
     """
@@ -86,7 +91,8 @@ def _fitted(
             [shares[0].sum(), shares[1].sum(), -(shares[1] * n).sum(), shares[2].sum(), -(shares[2] * d).sum()]
         )
 
-    ends = [minimize(missed, begin, jac=True, method="L-BFGS-B") for begin in begins]
+    bounds = [(None, None), (None, None), (0.0, None), (None, None), (0.0, None)]
+    ends = [minimize(missed, begin, jac=True, method="L-BFGS-B", bounds=bounds) for begin in begins]
     floor, a, alpha, b, beta = min(ends, key=lambda end: float(end.fun)).x
     return Law(
         floor=float(np.exp(floor)),

@@ -13,6 +13,8 @@ from kshot.model.tree import Scored
 
 # What a decoder shows in the place of bytes that are no letter yet.
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+# Tokens of a prompt that what is said is read with.
+_BEFORE = 8
 
 
 def going_on(lm: LM, tokens: Sequence[int], how: Sampling, rng: np.random.Generator, limit: int) -> Iterator[int]:
@@ -43,15 +45,20 @@ def going_on(lm: LM, tokens: Sequence[int], how: Sampling, rng: np.random.Genera
 
 
 def text_of(lm: LM, prompt: str, how: Sampling, rng: np.random.Generator, limit: int) -> Iterator[str]:
-    """The same as pieces of text, as soon as they are whole letters; an empty prompt begins as the model's texts do."""
+    """The same as pieces of text, as soon as they are whole letters; an empty prompt begins as the model's texts do.
+
+    Raises as ``going_on``.
+    """
     (tokens,) = lm.codec.encode([prompt])
     first = lm.codec.first or (() if tokens or lm.codec.start is None else (lm.codec.start,))
-    shown, said = 0, list[int]()
+    # Read with the end of the prompt before it: alone, what is said would lose the blank that it begins with.
+    begun, said = list(tokens[-_BEFORE:]), list[int]()
+    shown = len(lm.codec.decode(begun))
     for token in going_on(lm, (*first, *tokens), how, rng, limit):
         said.append(token)
-        text = lm.codec.decode(said)
+        text = lm.codec.decode(begun + said)
         if not text.endswith(_UNFINISHED):
             yield text[shown:]
             shown = len(text)
-    if len(text := lm.codec.decode(said)) > shown:
+    if len(text := lm.codec.decode(begun + said)) > shown:
         yield text[shown:]

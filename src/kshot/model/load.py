@@ -32,8 +32,8 @@ MODEL = "smollm2-135m"
 _PACK = 4096
 # Bytes of logits that a pass may hold at once: with larger vocabularies they, and not the layers, fill the memory.
 _LOGITS = 160_000_000
-# Largest difference of a log-probability by which two ways of computing the same thing may round apart.
-_BOUND = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.6, torch.float16: 0.1}
+ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.6, torch.float16: 0.1}
+"""Largest difference of a log-probability, in nats, by which two ways of computing the same thing may round apart."""
 
 
 def load_model(name: str = MODEL, *, dtype: DType = "auto", device: Device = "auto") -> LM:
@@ -192,7 +192,7 @@ def _checked(lm: LM) -> LM:
         except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
             return replace(lm, route=Route("rows", f"its packed pass fails: {str(error).splitlines()[0]}"))
     difference = float(np.abs(packed - plain).max())
-    if difference <= _BOUND[lm.dtype]:
+    if difference <= ROUNDING[lm.dtype]:
         return lm
     return replace(
         lm, route=Route("rows", f"packed and plain answers differ by {difference:.2g} nats on random tokens")

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kshot.errors import KshotError
+from kshot.errors import KshotError, NumericError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,17 @@ class Sampling:
         return logits.log_softmax(dim=1)
 
     def next(self, logits: Float[Tensor, "b v"], rng: np.random.Generator) -> Int[np.ndarray, "b"]:
-        """The next token of every row; rows draw one after another, so that more rows leave the first as they are."""
+        """The next token of every row; rows draw one after another, so that more rows leave the first as they are.
+
+        NumericError where logits are no numbers, or no token has any probability.
+        """
+        # The greatest is none if any is.
+        greatest = logits.amax(dim=1)
+        if not bool(greatest.isfinite().all()):
+            worst = float(greatest[~greatest.isfinite()][0])
+            raise NumericError(
+                f"the next token was asked for, and the greatest of its logits is {worst}; try --dtype float32, or another model"
+            )
         if self.temperature == 0:
             return logits.argmax(dim=1).cpu().numpy()
         shares = self.kept(logits).exp().cumsum(dim=1).cpu().numpy()

@@ -53,7 +53,10 @@ def replaced(directory: Path, ours: Collection[str], mark: str) -> Iterator[Path
             path.chmod(0o755 if path.is_dir() else 0o644)
         fresh.chmod(0o755)
         _take_place(fresh, target)
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
+        # tokenizers tells of a full disk with a plain Exception
+        if not isinstance(error, OSError | SafetensorError) and type(error) is not Exception:
+            raise
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise OutputError(f"cannot write {directory}: {why}; nothing was changed") from error
     finally:

@@ -52,22 +52,32 @@ def adamw(
     moments: Moments,
     betas: tuple[float, float] = (0.9, 0.999),
     *,
+    eps: float = 1e-8,
     matrices: bool = False,
 ) -> Optimiser:
     """AdamW (Loshchilov and Hutter 2019); with ``matrices`` these alone decay, and no norms, biases or rates."""
-    decaying = [leaf for leaf in leaves.values() if not matrices or leaf.ndim > 1]
-    others = [leaf for leaf in leaves.values() if matrices and leaf.ndim < 2]
-    groups: list[dict[str, Any]] = [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
     inner = torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=0.0, betas=betas, weight_decay=weight_decay, fused=True
+        _groups(leaves, matrices), lr=0.0, betas=betas, eps=eps, weight_decay=weight_decay, fused=True
     )
     return _of_torch(leaves, inner, moments)
 
 
-def sgd(leaves: Mapping[str, Tensor], weight_decay: float, moments: Moments) -> Optimiser:
-    """Plain stochastic gradient descent, without momentum."""
-    inner = torch.optim.SGD(list(leaves.values()), lr=0.0, weight_decay=weight_decay)
+def sgd(leaves: Mapping[str, Tensor], weight_decay: float, moments: Moments, *, matrices: bool = False) -> Optimiser:
+    """Plain stochastic gradient descent, without momentum; ``matrices`` as in ``adamw``."""
+    inner = torch.optim.SGD(_groups(leaves, matrices), lr=0.0, weight_decay=weight_decay)
     return _of_torch(leaves, inner, moments)
+
+
+def _decays(leaf: Tensor, matrices: bool) -> bool:
+    return not matrices or leaf.ndim > 1
+
+
+def _groups(leaves: Mapping[str, Tensor], matrices: bool) -> list[dict[str, Any]]:
+    """Leaves that decay, and those that do not; torch knows no group of none."""
+    decaying = [leaf for leaf in leaves.values() if _decays(leaf, matrices)]
+    others = [leaf for leaf in leaves.values() if not _decays(leaf, matrices)]
+    groups: list[dict[str, Any]] = [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 # Shazeer and Stern 2018, with the settings of Lester et al. 2021 (no scaling by the parameter, no momentum): decay of
@@ -80,6 +90,7 @@ _DECAY, _TINY, _CLIP, _FACTORED = 0.8, 1e-30, 1.0, 128
 class _Adafactor:
     leaves: Mapping[str, Tensor]
     weight_decay: float
+    matrices: bool
     state: dict[str, dict[str, Tensor]]
 
     def step(self, learning_rate: float) -> None:
@@ -99,7 +110,8 @@ class _Adafactor:
         else:
             update = grad * _mixed(own, "square", square, keep).rsqrt()
         update /= (update.square().mean().sqrt() / _CLIP).clamp(min=1.0)
-        leaf.mul_(1 - self.weight_decay * learning_rate).sub_(update * learning_rate)
+        decay = self.weight_decay if _decays(leaf, self.matrices) else 0.0
+        leaf.mul_(1 - decay * learning_rate).sub_(update * learning_rate)
 
     def moments(self) -> Moments:
         return self.state
@@ -110,12 +122,17 @@ def _mixed(own: dict[str, Tensor], key: str, value: Tensor, keep: float) -> Tens
     return own[key]
 
 
-def adafactor(leaves: Mapping[str, Tensor], weight_decay: float, moments: Moments) -> Optimiser:
-    """Adafactor as Lester et al. 2021 ran it: a learning rate of its own, no scaling by the parameter, no momentum."""
-    return _Adafactor(leaves, weight_decay, {name: dict(own) for name, own in moments.items()})
+def adafactor(
+    leaves: Mapping[str, Tensor], weight_decay: float, moments: Moments, *, matrices: bool = False
+) -> Optimiser:
+    """Adafactor as Lester et al. 2021 ran it: a learning rate of its own, no scaling by the parameter, no momentum.
+
+    ``matrices`` as in ``adamw``.
+    """
+    return _Adafactor(leaves, weight_decay, matrices, {name: dict(own) for name, own in moments.items()})
 
 
-OPTIMISERS: dict[str, Callable[[Mapping[str, Tensor], float, Moments], Any]] = {
+OPTIMISERS: dict[str, Callable[..., Any]] = {
     "adafactor": adafactor,
     "adamw": adamw,
     "sgd": sgd,

@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import re
+import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -19,6 +22,9 @@ END = "<|endoftext|>"
 # A document is held out when its hash falls into this share.
 _HELD_OUT = 0.05
 _FIELD = "text"
+_HALF = re.compile(r"[\ud800-\udfff]")
+# Files of a folder that is parted already: train.txt, valid.2.jsonl.gz, test-00000-of-00002.parquet.
+_PART = re.compile(r"(train|valid|validation|dev|test)(?:[-_.]?\d.*)?")
 
 
 def documents(path: str | Path) -> Iterator[str]:
@@ -35,15 +41,31 @@ def documents(path: str | Path) -> Iterator[str]:
                 yield document
 
 
-def held_out_beside(path: Path) -> tuple[Path, Path] | None:
-    """The files of a folder that are called train and valid (or test), where it has both and no more."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parted:
+    """A folder that is parted already: files to learn from, files held out, and files that are not read."""
+
+    train: tuple[Path, ...]
+    valid: tuple[Path, ...]
+    unread: tuple[Path, ...] = ()
+
+
+def parted(path: Path) -> Parted | None:
+    """The files of a folder with files called train, and valid (validation, dev) or else test; each may be in shards.
+
+    None where there is no such folder, or it lacks one of both. Of valid and test the first is held out, and the other is
+    not read: whoever has both keeps the test for later.
+    """
     if not path.is_dir():
         return None
-    by_name = {file.name.split(".")[0]: file for file in path.iterdir() if file.name.endswith(SUFFIXES)}
-    others = set(by_name) - {"train"}
-    if "train" not in by_name or others not in ({"valid"}, {"test"}):
+    by_part: dict[str, list[Path]] = {}
+    for file in sorted(own for own in path.iterdir() if own.name.endswith(SUFFIXES)):
+        by_part.setdefault(_part_of(file), []).append(file)
+    held = next((name for name in ("valid", "validation", "dev", "test") if name in by_part), None)
+    if "train" not in by_part or held is None:
         return None
-    return by_name["train"], by_name[others.pop()]
+    unread = [file for name, files in by_part.items() if name not in ("train", held) for file in files]
+    return Parted(train=tuple(by_part["train"]), valid=tuple(by_part[held]), unread=tuple(unread))
 
 
 def split(found: Sequence[str], seed: int = 0) -> tuple[list[str], list[str]]:
@@ -69,6 +91,13 @@ def split(found: Sequence[str], seed: int = 0) -> tuple[list[str], list[str]]:
             "of it out; what works is a longer text, or files of your own to be tested on"
         )
     return parts
+
+
+def _part_of(file: Path) -> str:
+    """The part of a text that a file is called after; empty for any other name."""
+    suffix = max((own for own in SUFFIXES if file.name.endswith(own)), key=len)
+    found = _PART.fullmatch(file.name.removesuffix(suffix))
+    return found[1] if found else ""
 
 
 def _files(path: Path) -> list[Path]:
@@ -97,7 +126,7 @@ def _documents(file: Path) -> Iterator[str]:
             f"{str(file)!r} is not UTF-8 (byte 0x{error.object[error.start]:02x}); what works is text in UTF-8, as "
             "iconv -t utf-8 writes it"
         ) from error
-    except (OSError, EOFError, pa.ArrowInvalid) as error:
+    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{str(file)!r} cannot be read ({reason})") from error
 
@@ -129,6 +158,11 @@ def _of_lines(stream: TextIOWrapper, file: Path) -> Iterator[str]:
             raise DataError(f"{str(file)!r}, line {number}: no JSON ({error.msg})") from error
         if not isinstance(row, dict) or not isinstance(row.get(_FIELD), str):
             raise DataError(f"{str(file)!r}, line {number}: needed is an object with {_FIELD!r} as a string")
+        # JSON can spell half of a character, which no tokenizer reads.
+        if (half := _HALF.search(row[_FIELD])) is not None:
+            raise DataError(
+                f"{str(file)!r}, line {number}: \\u{ord(half[0]):04x} is half of a character; what works is text in UTF-8"
+            )
         yield row[_FIELD]
 
 

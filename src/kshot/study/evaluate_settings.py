@@ -6,6 +6,8 @@ from typing import Any, Literal
 from kshot.errors import KshotError
 from kshot.study.options import option, read, within
 
+CONTEXTS = (256, 512, 1024)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateSettings:
@@ -17,7 +19,9 @@ class EvaluateSettings:
         word="MODEL TEXT",
     )
     context: tuple[int, ...] = option(
-        (256, 512, 1024), "Tokens that are read at once, the model's own first among them."
+        CONTEXTS,
+        "Tokens that are read at once, the model's own first among them; of the default those that it reads, else as many as "
+        "it reads.",
     )
     stride: int | None = option(None, "How far a window moves on; by default half of the context.")
     limit: int | Literal["all"] = option(20_000, "Tokens of each text, from its beginning.")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from kshot.errors import DataError, NumericError, PromptError
-from kshot.measure.perplexity import Surprise, bits_per_byte, perplexity, surprise
+from kshot.measure.perplexity import Surprise, bits_per_byte, perplexity, surprise, undefined
 from kshot.model.lm import LM
 from kshot.model.load import load_model
 from kshot.pretrain.text import documents
-from kshot.study.evaluate_settings import EvaluateSettings
+from kshot.study.evaluate_settings import CONTEXTS, EvaluateSettings
 from kshot.study.experiment import standing
 from kshot.study.figures import figure
 from kshot.study.inquiry import About, Inquiry, on_record, record
@@ -90,8 +90,18 @@ def evaluate(
     say(0, None, f"loading {asked.model}")
     lm = model or load_model(asked.model, dtype=asked.dtype, device=asked.device)
     limit = None if asked.limit == "all" else asked.limit
-    study = Evaluation(lm=lm, tasks=texts, contexts=asked.context, stride=asked.stride, limit=limit)
+    study = Evaluation(lm=lm, tasks=texts, contexts=_contexts(asked, lm), stride=asked.stride, limit=limit)
     return on_record(_INQUIRY, asked, study, [], repeatable=model is None, beneath=beneath, say=say)
+
+
+def _contexts(asked: EvaluateSettings, lm: LM) -> tuple[int, ...]:
+    """Those asked for; of the default those that the model reads, else all that it reads. PromptError where it reads none."""
+    fitting = tuple(own for own in asked.context if lm.context is None or own <= lm.context)
+    if lm.context is None or (fitting and asked.context != CONTEXTS):
+        return asked.context
+    if not fitting and asked.context != CONTEXTS:
+        raise PromptError(f"--context {min(asked.context)}: {lm.name} reads {lm.context} tokens; give as many or fewer")
+    return fitting or (lm.context,)
 
 
 def _text(name: str) -> Text:
@@ -130,14 +140,16 @@ def _line(study: Evaluation, cell: Cell, before: Mapping[str, Line], say: Say) -
 def _rows(found: Surprise, lm: LM) -> list[dict[str, Any]]:
     variant = (f"context {found.context}", f"stride {found.stride}")
     value, low, high = perplexity(found)
-    reason = None if found.tokens else "no token of the text has one before it"
+    reason, bits = undefined(found), bits_per_byte(found)
     size = lm.model.config.get_text_config().vocab_size
     return [
         figure(
             "perplexity", variant, value=value, low=low, high=high, null=float(size), n=found.tokens, reason=reason,
             unit="tokens",
         ),
-        figure("bits_per_byte", variant, value=bits_per_byte(found), n=found.bytes, reason=reason, unit="bits"),
+        figure(
+            "bits_per_byte", variant, value=bits, n=found.bytes, reason=reason if bits is None else None, unit="bits"
+        ),
     ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from kshot.study.options import command, plain
 from kshot.study.store import Memory, Store
 
 # The folder in a run's own where what is half done stands.
-STATE = "state"
+STATE = ".kshot-state"
 
 OnProgress = Callable[[int, int | None, str], None]
 """``on_progress(done, total, what)``: so many cells of so many, doing what; ``total`` is None where nobody knows."""

@@ -25,6 +25,8 @@ SUMS = ("softmax", "momentum", "momentum-normalised")
 LEARNED = "learned"
 _SHAPED = ("layers", "heads", "width")
 _COUNTS = ("tokens", "context", "vocabulary", "batch", *_SHAPED, "accumulate")
+# Held-out text is read in windows of a context that move on by half of it.
+_LEAST = {"context": 4}
 DESIGNED = ("positions", "norm", "mlp")
 """What of a network with attention can be chosen besides it."""
 
@@ -36,7 +38,7 @@ class PretrainSettings:
     tasks: tuple[str, ...] = option(
         (),
         "Texts to learn from: a name of kshot list texts, .txt, .jsonl or .parquet files, folders, hf:org/name. Of a folder with files "
-        "train and valid the second is held out, of anything else a twentieth.",
+        "train and valid (else test) the second is held out, of anything else a twentieth.",
         word="TEXT",
     )
     start: str | None = option(
@@ -55,14 +57,15 @@ class PretrainSettings:
     )
     halving: bool = option(
         False,
-        "Thin several decays first, on fewer tokens: the better half goes on to twice as many, and the best is grown.",
+        "Thin several decays first, on fewer tokens and by documents cut off the training text: the better half goes on to twice as many, and the best is grown.",
     )
     objective: Literal["causal", "prefix", "mlm", "span", "denoise"] = option(
         "causal",
         "What is said: the next token, the rest of a text from its beginning, hidden tokens, hidden spans, or a text whole of which spans are hidden.",
     )
     size: Literal["smoke", "full", "paper"] = option(
-        "smoke", "How large, and how much is read: a look, a million parameters, or as published."
+        "smoke",
+        "How large, and how much is read: a look, a million parameters, or as published (with --network transformer).",
     )
     seed: tuple[int, ...] = option((0,), "Seeds; each begins with its own weights and reads in its own order.")
     tokens: int | None = option(None, "Tokens that training reads, by default as many as the size says.")
@@ -81,8 +84,8 @@ class PretrainSettings:
         None, "What layers have besides attention, by default the network's."
     )
     learning_rate: float | None = option(None, "The greatest learning rate.")
-    schedule: Literal["cosine", "linear", "polynomial", "constant"] = option(
-        "cosine", "The learning rate behind the warm-up."
+    schedule: Literal["cosine", "linear", "polynomial", "constant"] | None = option(
+        None, "The learning rate behind the warm-up, by default cosine, and of the paper's size linear."
     )
     optimiser: Literal["adamw", "adafactor", "sgd"] = option("adamw", "What moves the weights.")
     accumulate: int = option(1, "Parts in which the rows of a step are read, one after another.")
@@ -113,7 +116,7 @@ def make_pretrain_settings(**options: Any) -> PretrainSettings:
         raise UnknownName("network", asked["network"], NETWORKS)
     for name in _COUNTS:
         if asked[name] is not None:
-            within(name, asked[name], 1)
+            within(name, asked[name], _LEAST.get(name, 1))
     if asked["vocabulary"] is not None and asked["tokenizer"] is not None:
         raise KshotError("--vocabulary learns a vocabulary and --tokenizer takes one; give one of the two")
     rate = asked["learning_rate"]

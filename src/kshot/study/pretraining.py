@@ -3,9 +3,11 @@
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
+from itertools import chain
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from kshot.study.pretrain.corpus import corpus_of, in_tokens
 from kshot.study.pretrain.going_on import going_on
 from kshot.study.pretrain.growing import Grown, figures, grow, judged
 from kshot.study.pretrain.in_context import in_context
-from kshot.study.pretrain.plan import Arm, arms, planned, saved_further
+from kshot.study.pretrain.plan import WEIGHTS, Arm, arms, planned, saved_further, saved_plain
 from kshot.study.pretrain.recency import recency
 from kshot.study.pretrain.results import results_of
 from kshot.study.pretrain.study import FLOOR, Pretraining
@@ -59,12 +61,18 @@ def pretrain(
     nowhere. Raises KshotError before anything is written where a text cannot be read or is too short; training that was
     stopped goes on from its last state.
     """
-    say = on_progress or silent
     keep_buffers()
     notes: list[str] = []
     if asked.halving:
         asked, notes = _thinned(asked, beneath, on_progress)
-    study = _study(asked, say)
+    return _run(asked, notes, beneath, on_progress or silent)
+
+
+def _run(
+    asked: PretrainSettings, notes: list[str], beneath: Path | None, say: OnProgress, *, choosing: bool = False
+) -> Finished:
+    """``choosing``: what is held out is cut off the text that is learned from, which no command line asks for."""
+    study = _study(asked, say, choosing=choosing)
     with gathered(study.device):
         if asked.sharded and together()[1] < 2:
             raise KshotError("--sharded: weights are parted among several processes; start them with torchrun")
@@ -72,10 +80,11 @@ def pretrain(
         _ = study.plan.training
         if together()[0]:
             return _followed(study, asked, beneath)
-        done = on_record(_INQUIRY, asked, study, notes, repeatable=True, beneath=beneath, say=say)
+        notes = [*notes, *study.tokens.corpus.notes]
+        done = on_record(_INQUIRY, asked, study, notes, repeatable=not choosing, beneath=beneath, say=say)
         told(_DONE, study.device)
     if done.directory is not None:
-        # Every model is saved: what training left to go on from has served.
+        # The weights of every network are saved: what training left to go on from has served.
         shutil.rmtree(done.directory / STATE, ignore_errors=True)
     return done
 
@@ -87,26 +96,31 @@ def _thinned(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise KshotError("--halving with several processes: thin decays with one, then grow the best with all of them")
 
+    # What is wrong with the whole text is said before anything is grown on a part of it.
+    _study(asked, on_progress or silent)
+
     def grow(settings: PretrainSettings, number: int) -> Mapping[str, Any]:
         within = None if asked.output_path is None else str(Path(asked.output_path) / f"{_ROUNDS}-{number}")
-        return pretrain(replace(settings, output_path=within), beneath=beneath, on_progress=on_progress).results
+        own = replace(settings, output_path=within)
+        return _run(own, [], beneath, on_progress or silent, choosing=True).results
 
     return thinned(asked, grow)
 
 
-def _study(asked: PretrainSettings, say: OnProgress) -> Pretraining:
+def _study(asked: PretrainSettings, say: OnProgress, *, choosing: bool = False) -> Pretraining:
     """The text in tokens and what is grown on it, all that can be wrong looked at."""
     plan = planned(asked)
     if asked.tensorboard:
         board_library()
-    start = None if asked.start is None else _begun(asked, asked.start)
+    start = None if asked.start is None else _begun(asked, asked.start, plan.context)
     say(0, None, "reading the texts")
-    corpus = corpus_of(asked.tasks)
+    corpus = corpus_of(asked.tasks, anew=choosing)
     taken: tuple[Tokenizer, str] | None = None
     if (own := asked.tokenizer or asked.start) is not None:
         taken = kept_tokenizer(own)
     say(0, None, "learning a vocabulary" if taken is None else "reading the texts in tokens")
-    hides, at_most = asked.objective != "causal", asked.vocabulary is None
+    # A part of the text may not support all that the whole does.
+    hides, at_most = asked.objective != "causal", asked.vocabulary is None or choosing
     tokens = in_tokens(corpus, plan.vocabulary, taken, hides=hides, at_most=at_most)
     for name, packed in (("", tokens.train), (" held-out", tokens.valid)):
         if not packed.rows(plan.context):
@@ -131,15 +145,18 @@ def _study(asked: PretrainSettings, say: OnProgress) -> Pretraining:
     return study
 
 
-def _begun(asked: PretrainSettings, name: str) -> LM | Seq2Seq:
-    """The model that is trained further; KshotError for an objective that is not for its kind."""
+def _begun(asked: PretrainSettings, name: str, context: int) -> LM | Seq2Seq:
+    """The model that is trained further; KshotError for an objective that is not for its kind, and more than it reads."""
     seq2seq = reads_a_source(name)
     if seq2seq != (asked.objective != "causal"):
         kind, fitting = ("an encoder-decoder", "prefix, span or denoise") if seq2seq else ("a decoder", "causal")
         raise KshotError(f"--start {name} is {kind}, and --objective {asked.objective} is not for it; give {fitting}")
     if seq2seq:
         return load_seq2seq(name, device=asked.device)
-    return load_model(name, dtype="float32", device=asked.device)
+    lm = load_model(name, dtype="float32", device=asked.device)
+    if lm.context is not None and context > lm.context:
+        raise KshotError(f"rows of {context} tokens: {lm.name} reads {lm.context}; give --context {lm.context} or less")
+    return lm
 
 
 def _followed(study: Pretraining, asked: PretrainSettings, beneath: Path | None) -> Finished:
@@ -181,10 +198,27 @@ def _network(study: Pretraining, cell: Cell, say: Say) -> Line:
         for ask in (in_context, going_on, recency):
             more, drawn = ask(grown.language, grown.done.weights, study.tokens, study.plan, (arm.name, cell.seed))
             rows, pictures = [*rows, *more], [*pictures, *drawn]
-    saved = _saved(study, arm, cell, grown.done.weights)
+    _all_numbers(rows, pictures, study.plan.learning_rate)
+    saved, plain = _saved(study, arm, cell, grown.done.weights)
+    notes = grown.notes
+    if plain is not None:
+        notes = [
+            *notes,
+            f"{arm.name}: transformers has no such network; its weights are in {plain}, which no command opens",
+        ]
     if study.board and study.directory is not None:
         keep_board(study.directory / BOARD / _own_name(arm, cell), grown.done, study.plan)
-    return {"rows": rows, "pictures": pictures, "by_document": sums, "saved": saved, "notes": grown.notes}
+    kept = {"saved": saved, "weights": plain, "notes": notes}
+    return {"rows": rows, "pictures": pictures, "by_document": sums, **kept}
+
+
+def _all_numbers(rows: Sequence[Mapping[str, Any]], pictures: Sequence[Mapping[str, Any]], rate: float) -> None:
+    """NumericError where a figure or a point of a picture is none: weights far too large say such before they are so."""
+    found = [(row["measure"], [row[name] or 0.0 for name in ("value", "low", "high")]) for row in rows]
+    found += [(own["name"], [at for line in own["lines"].values() for at in chain(*line)]) for own in pictures]
+    for name, numbers in found:
+        if not all(map(isfinite, numbers)):
+            raise NumericError(f"{name} is no number; try a smaller learning rate than {rate:g}")
 
 
 def _arm(study: Pretraining, cell: Cell) -> Arm:
@@ -197,36 +231,60 @@ def _place(study: Pretraining, cell: Cell) -> Path | None:
 
 
 def _grown(study: Pretraining, cell: Cell, say: Say) -> Grown:
-    given = Given(size=study.size, seed=cell.seed, say=say, device=study.device, place=_place(study, cell))
+    given = Given(
+        size=study.size, seed=cell.seed, say=say, device=study.device, place=_place(study, cell), asks=cell.id
+    )
     arm = _arm(study, cell)
     return grow(given, study.tokens, study.plan, (arm.name, study.language(arm)), study.objective)
 
 
 def _sums(found: Surprise) -> list[list[float]]:
-    """Nats and tokens of every document."""
-    return [[float(part.sum()), float(len(part))] for part in found.by_document]
+    """Nats and tokens of every document, and of a long one of every block."""
+    return [[float(part.sum()), float(len(part))] for part in found.blocks]
 
 
-def _saved(study: Pretraining, arm: Arm, cell: Cell, weights: Mapping[str, torch.Tensor]) -> str | None:
-    """Where a network that other commands can open is saved, in the folder of the run."""
+def _saved(
+    study: Pretraining, arm: Arm, cell: Cell, weights: Mapping[str, torch.Tensor]
+) -> tuple[str | None, str | None]:
+    """In the folder of the run, where a network that other commands can open is saved, else the weights of any other."""
+    if study.directory is None:
+        return None, None
+    name = f"{MODELS}/{_own_name(arm, cell)}"
+    folder = study.directory / name
+    cpu = {key: tensor.cpu() for key, tensor in weights.items()}
     # Read as transformers reads it, a network that hears the beginning of a text as a whole is another one.
     fitting = study.objective == "causal" or arm.network == "t5"
-    if study.directory is None or not fitting or (study.start is None and not arm.saves(study.plan)):
-        return None
-    name = f"{MODELS}/{_own_name(arm, cell)}"
-    cpu = {key: tensor.cpu() for key, tensor in weights.items()}
     if study.start is not None:
-        saved_further(arm, study.start, weights, study.directory / name)
-        return name
-    save_grown(
-        cpu,
-        study.directory / name,
-        heads=study.plan.shape.heads,
-        context=study.plan.context,
-        tokenizer=(study.tokens.tokenizer, study.tokens.end),
-        momentum=(arm.attention, arm.eta),
-    )
-    return name
+        saved_further(arm, study.start, weights, folder)
+    elif fitting and arm.saves(study.plan):
+        save_grown(
+            cpu,
+            folder,
+            heads=study.plan.shape.heads,
+            context=study.plan.context,
+            tokenizer=(study.tokens.tokenizer, study.tokens.end),
+            momentum=(arm.attention, arm.eta),
+        )
+    else:
+        saved_plain(cpu, folder, _facts_of(study, arm, cell), study.tokens.tokenizer)
+        return None, f"{name}/{WEIGHTS}"
+    return name, None
+
+
+def _facts_of(study: Pretraining, arm: Arm, cell: Cell) -> dict[str, Any]:
+    """What weights are of, and what they are read with."""
+    plan = study.plan
+    return {
+        **asdict(arm),
+        "seed": cell.seed,
+        "objective": study.objective,
+        "shape": asdict(plan.shape),
+        "design": dict(plan.design),
+        "context": plan.context,
+        "vocabulary": study.tokens.marks.vocabulary,
+        "end": study.tokens.end,
+        "text": study.tokens.hash,
+    }
 
 
 def _own_name(arm: Arm, cell: Cell) -> str:
@@ -244,8 +302,8 @@ def _floor(study: Pretraining) -> Line:
     found = replace(asked.surprise([]), by_document=tuple(-part for part in parts))
     rows = figures(found, (FLOOR, f"order {_ORDER}"))
     known = study.tokens.corpus.surprise
-    # What was cut off is not known apart.
-    whole = study.plan.judged is None or sum(len(own) for own in asked.documents) < study.plan.judged
+    # What was cut off is not known apart; on disk a token ends each document.
+    whole = sum(len(own) + 1 for own in asked.documents) == len(study.tokens.valid.tokens)
     if known is not None and whole:
         exact = tuple(np.full(len(own), nats / len(own)) for own, nats in zip(asked.documents, known, strict=True))
         rows += figures(replace(found, by_document=exact), ("exact", "who made the text"))

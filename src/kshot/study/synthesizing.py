@@ -1,6 +1,5 @@
 """``kshot synth``: parts of experiments become records, and the records claims that hold or do not."""
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,8 +17,11 @@ from kshot.study.parts import Cell, Line, Say, digest_of
 from kshot.study.place import STATE, Finished, OnProgress, silent
 from kshot.study.synth.catalogue import EXPERIMENTS
 from kshot.study.synth.experiment import Given, Size, judged
-from kshot.study.synth.growing import spent
+from kshot.study.synth.growing import settled, spent
 from kshot.study.synth_settings import SynthSettings
+
+NETWORKS = "networks"
+"""The folder in a run's own where networks stay that were grown: weights, losses, and what was seen along training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,7 @@ class Grown:
                 seed=seed,
                 part=part,
                 asks=own.asks,
-                id=digest_of([ENGINE, name, self.size, seed, part])[:12],
+                id=digest_of([ENGINE, name, self.size, EXPERIMENTS[name].much.get(self.size), seed, part])[:12],
             )
             for name in self.names
             for seed in self.seeds
@@ -72,8 +74,7 @@ def synthesize(asked: SynthSettings, *, beneath: Path | None = None, on_progress
     )
     done = on_record(_INQUIRY, asked, study, [], repeatable=True, beneath=beneath, say=on_progress or silent)
     if done.directory is not None:
-        # Every figure is on record: what training left to go on from has served.
-        shutil.rmtree(done.directory / STATE, ignore_errors=True)
+        settled(done.directory / STATE, done.directory / NETWORKS)
     return done
 
 
@@ -83,7 +84,7 @@ def _line(study: Grown, cell: Cell, before: Mapping[str, Line], say: Say) -> Lin
     found: Line = {}
     failed = None
     try:
-        given = Given(size=study.size, seed=cell.seed, say=say, device=study.device, place=place)
+        given = Given(size=study.size, seed=cell.seed, say=say, device=study.device, place=place, asks=cell.id)
         found = EXPERIMENTS[cell.task].parts[cell.part].answer(given)
     except (MethodError, NumericError) as error:
         failed = str(error)

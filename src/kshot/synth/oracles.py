@@ -6,12 +6,15 @@ What it says of the first pair rests on nothing and is 0, or the mean of what ma
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 Predictor = Callable[[Float[Tensor, "b n d"], Float[Tensor, "b n"]], Float[Tensor, "b n"]]
+Steps = float | Sequence[float] | Float[Tensor, "s"]
+"""One number for all steps, or one for each of them."""
 
 
 def averaging(xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
@@ -55,12 +58,18 @@ def _nearest(xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"], count: int) -
     return (answers * near).sum(dim=2) / near.sum(dim=2).clamp(min=1)
 
 
-def descended(rate: float, steps: int, *, momentum: float = 0.0, shrink: float = 0.0, mean: bool = True) -> Predictor:
+def nothing(xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    """0 of every answer: what whoever has learned nothing comes to on average."""
+    return torch.zeros_like(ys)
+
+
+def descended(rate: Steps, steps: int, *, momentum: float = 0.0, shrink: Steps = 0.0, mean: bool = True) -> Predictor:
     """Linear regression by full-batch gradient descent from w = 0, on the pairs before each query.
 
     The loss is half the mean square over k pairs (``mean``), or half the sum. ``momentum`` m is heavy-ball: v <- m v + g.
     ``shrink`` is gamma of GD++ (von Oswald et al. 2023): before each step but the first every input, the query among
-    them, becomes (I - gamma X'X / k) x, and each step descends from what is left of the answers.
+    them, becomes (I - gamma X'X / k) x, and each step descends from what is left of the answers. Rates and gammas are one
+    for all steps or one each.
     """
     return partial(_descended, rate=rate, steps=steps, momentum=momentum, shrink=shrink, mean=mean)
 
@@ -69,10 +78,10 @@ def _descended(
     xs: Float[Tensor, "b n d"],
     ys: Float[Tensor, "b n"],
     *,
-    rate: float,
+    rate: Steps,
     steps: int,
     momentum: float,
-    shrink: float,
+    shrink: Steps,
     mean: bool,
 ) -> Float[Tensor, "b n"]:
     seen = _seen(xs).to(xs)
@@ -81,17 +90,24 @@ def _descended(
     inputs = xs[:, None].expand(-1, xs.shape[1], -1, -1)
     query, left = xs, ys[:, None].expand(-1, xs.shape[1], -1)
     said, speed = torch.zeros_like(ys), torch.zeros_like(xs)
-    for step in range(steps):
-        if shrink and step:
+    for step, (own_rate, own_shrink) in enumerate(zip(_each(rate, steps), _each(shrink, steps), strict=True)):
+        if own_shrink and step:
             shown = inputs * seen[..., None]
-            gram = torch.einsum("bkni,bknj->bkij", shown, shown) * (shrink / count)[:, None, None]
+            gram = torch.einsum("bkni,bknj->bkij", shown, shown) * (own_shrink / count)[:, None, None]
             inputs = inputs - torch.einsum("bkij,bknj->bkni", gram, inputs)
             query = query - torch.einsum("bkij,bkj->bki", gram, query)
         speed = momentum * speed + torch.einsum("bkn,bkni->bki", left * seen, inputs)
-        change = rate * speed / count[:, None]
+        change = own_rate * speed / count[:, None]
         left = left - torch.einsum("bkni,bki->bkn", inputs, change)
         said = said + _dot(change, query)
     return said
+
+
+def _each(value: Steps, steps: int) -> Sequence[Any]:
+    """A number, or a tensor of none, for every step."""
+    if isinstance(value, Tensor):
+        return value.unbind()
+    return value if isinstance(value, Sequence) else [value] * steps
 
 
 def one_pass(rate: float) -> Predictor:

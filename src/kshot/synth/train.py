@@ -30,7 +30,8 @@ _SECONDS, _SHARE = 15.0, 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """How long and how fast: AdamW with these betas, ``clip`` the greatest norm of a gradient (None: any).
+    """How long and how fast: AdamW with these ``betas`` and ``eps``, which others have not; ``clip`` is the greatest norm
+    of a gradient (None: any).
 
     Of ``weight_decay`` norms, biases and learned decays are free where it is that of ``matrices``.
     With ``precision`` bfloat16 products are taken in it (torch.autocast); weights, moments and sums stay in float32.
@@ -45,6 +46,7 @@ class Training:
     warmup: int = 0
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
     clip: float | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     optimiser: str = "adamw"
@@ -59,6 +61,8 @@ class Training:
             raise UnknownName("schedule", self.schedule, SCHEDULES)
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise KshotError(f"learning rate {self.learning_rate!r}: what works is a number above 0")
+        if not (math.isfinite(self.eps) and self.eps > 0):
+            raise KshotError(f"eps {self.eps!r}: what works is a number above 0")
         if self.steps < 0 or self.batch < 1:
             raise KshotError(f"{self.steps} steps of {self.batch} prompts: what works is 0 or more of 1 or more")
         if self.sharded and self.optimiser != "adamw":
@@ -146,7 +150,8 @@ def trained(
     """The weights after all steps from ``start``, or from the state that ``place`` holds of the same training.
 
     ``watch`` is told behind every step that is taken here; what ``look`` sees behind steps is part of the state.
-    NumericError where a loss is no number, with its step.
+    NumericError, with the step and its batches, where a loss, the norm of a gradient that is clipped, what was seen or a
+    weight behind the last step is no number; of that step no state is kept.
     """
     held, optimiser, facts = _standing(start, training, place)
     weights = held.leaves
@@ -160,13 +165,10 @@ def trained(
         for tensor in weights.values():
             tensor.grad = None
         now = _gradients(held, loss, training, step)
-        if not math.isfinite(now):
-            raise NumericError(
-                f"the loss of step {step + 1} of {training.steps} is {now}; try a smaller learning rate than "
-                f"{training.learning_rate:g}"
-            )
+        _number("the loss of", now, training, step)
         if training.clip is not None:
-            torch.nn.utils.clip_grad_norm_(weights.values(), training.clip)
+            norm = torch.nn.utils.clip_grad_norm_(weights.values(), training.clip)
+            _number("the gradient's norm of", float(held.whole({"": norm})[""]), training, step)
         optimiser.step(rate(training.learning_rate, training.schedule, training.warmup, step, training.steps))
         losses.append(now)
         if watch is not None:
@@ -174,14 +176,34 @@ def trained(
         if look is not None:
             seen = look(step + 1, partial(held.whole, weights))
             looks += [(step + 1, dict(seen))] if seen is not None else []
+            for name, value in (seen or {}).items():
+                _number(f"{name!r} as seen behind", value, training, step)
+        if last := step + 1 == training.steps:
+            _numbers(held.whole(weights), training, step)
         if place is not None:
-            _offer(place, held, optimiser, standing, last=step + 1 == training.steps)
+            _offer(place, held, optimiser, standing, last=last)
     return Trained(
         weights=held.whole(weights),
         losses=tuple(losses),
         seconds=standing()["seconds"],
         looks=tuple(looks),
     )
+
+
+def _number(what: str, value: float, training: Training, step: int) -> None:
+    if not math.isfinite(value):
+        first, count = step * training.parts, training.parts
+        batches = f"batch {first}" if count == 1 else f"batches {first} to {first + count - 1}"
+        raise NumericError(
+            f"{what} step {step + 1} of {training.steps} is {value} ({batches}); try a smaller learning rate than "
+            f"{training.learning_rate:g}"
+        )
+
+
+def _numbers(weights: Weights, training: Training, step: int) -> None:
+    """A pass over all weights: of any step but the last the next loss tells."""
+    for name, own in weights.items():
+        _number(f"the greatest weight of {name!r} behind", float(own.abs().max()), training, step)
 
 
 def _offer(place: Kept, held: Held, optimiser: Optimiser, facts: Callable[[], dict[str, Any]], *, last: bool) -> None:
@@ -213,10 +235,10 @@ def _standing(start: Weights, training: Training, place: Kept | None) -> tuple[H
 
 
 def _optimiser(weights: Weights, training: Training, moments: Moments) -> Optimiser:
+    matrices = training.decay_of == "matrices"
     if training.optimiser == "adamw":
-        matrices = training.decay_of == "matrices"
-        return adamw(weights, training.weight_decay, moments, training.betas, matrices=matrices)
-    found: Optimiser = OPTIMISERS[training.optimiser](weights, training.weight_decay, moments)
+        return adamw(weights, training.weight_decay, moments, training.betas, eps=training.eps, matrices=matrices)
+    found: Optimiser = OPTIMISERS[training.optimiser](weights, training.weight_decay, moments, matrices=matrices)
     return found
 
 
@@ -224,14 +246,14 @@ def _gradients(held: Held, loss: Loss, training: Training, step: int) -> float:
     """The mean loss over the parts of a step, its gradient left at the weights, the same in all processes."""
     device = next((tensor.device.type for tensor in held.leaves.values()), "cpu")
     rank, world = together()
-    total = 0.0
+    said = []
     for part in range(rank, training.parts, world):
         with torch.autocast(device, torch.bfloat16, enabled=training.precision == "bfloat16"):
             value = held.taken(loss, step * training.parts + part) / training.parts
-        total += float(value.detach())
-        if math.isfinite(total):
-            value.backward()
-    return held.added(total)
+        value.backward()
+        said.append(value.detach())
+    # Read behind all gradients: a GPU is waited for once, and no process leaves the others alone with theirs.
+    return held.added(sum(map(float, said), start=0.0))
 
 
 def squared_error(said: Tensor, ys: Tensor) -> Tensor:

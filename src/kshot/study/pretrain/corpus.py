@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from kshot.errors import DataError
 from kshot.packages import built_once, cache_dir
 from kshot.pretrain.objectives import Marks
 from kshot.pretrain.packed import Packed, pack
-from kshot.pretrain.text import END, documents, held_out_beside, split
+from kshot.pretrain.text import END, documents, parted, split
 from kshot.pretrain.vocabulary import MASK, SENTINELS, learned_vocabulary, sentinel
 from kshot.synth.grammar import Ginc, ginc, inferred
 from kshot.synth.grammar import documents as drawn
@@ -27,14 +28,29 @@ _PACKED, _VOCABULARY = "packed", "tokenizer.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Corpus:
-    """Documents to learn from and documents held out; of text that was made here also the ``mixture`` that made it, and
-    the ``surprise`` of each of the second, in nats, to whoever knows it."""
+    """Documents to learn from and documents held out, ``held`` of each text in turn (empty: of one text); ``notes`` on files
+    that were left alone. Of text that was made here also the ``mixture`` that made it, and the ``surprise`` of each
+    document held out, in nats, to whoever knows it."""
 
     name: str
     train: tuple[str, ...]
     valid: tuple[str, ...]
     surprise: tuple[float, ...] | None = None
     mixture: Ginc | None = None
+    held: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def held_out(self) -> tuple[tuple[str, ...], ...]:
+        """The documents held out, text by text."""
+        ends = list(accumulate(self.held or (len(self.valid),), initial=0))
+        return tuple(self.valid[a:b] for a, b in pairwise(ends))
+
+    def parted_anew(self) -> "Corpus":
+        """The same text to learn from, of which a part is held out in the place of what is: a choice that is made by it has
+        seen nothing of what judges it. DataError as ``split``."""
+        train, valid = split(self.train)
+        return replace(self, train=tuple(train), valid=tuple(valid), surprise=None)
 
     @property
     def hash(self) -> str:
@@ -76,9 +92,13 @@ CORPORA: Mapping[str, tuple[str, Callable[[], Corpus]]] = {
 """Texts by name: what each is, and its documents."""
 
 
-def corpus_of(names: Sequence[str]) -> Corpus:
-    """The documents of texts by name, ``hf:`` name, file or folder, one after another. DataError for what cannot be read."""
+def corpus_of(names: Sequence[str], *, anew: bool = False) -> Corpus:
+    """The documents of texts by name, ``hf:`` name, file or folder, one after another; ``anew``: each ``parted_anew``.
+
+    DataError for what cannot be read.
+    """
     parts = [_one(name) for name in names]
+    parts = [part.parted_anew() for part in parts] if anew else parts
     known = [part.surprise for part in parts if part.surprise is not None]
     more = f"-and-{len(parts) - 2}-more" if len(parts) > 2 else ""
     return Corpus(
@@ -87,6 +107,8 @@ def corpus_of(names: Sequence[str]) -> Corpus:
         valid=tuple(document for part in parts for document in part.valid),
         surprise=sum(known, ()) if len(known) == len(parts) else None,
         mixture=parts[0].mixture if len(parts) == 1 else None,
+        held=tuple(len(part.valid) for part in parts),
+        notes=tuple(note for part in parts for note in part.notes),
     )
 
 
@@ -96,12 +118,16 @@ def _one(name: str) -> Corpus:
     if name.startswith("hf:"):
         return _of_hub(name)
     path = Path(name).expanduser()
-    beside = held_out_beside(path)
-    parts = (list(documents(beside[0])), list(documents(beside[1]))) if beside else split(list(documents(path)))
-    train, valid = parts
+    notes: list[str] = []
+    if (own := parted(path)) is not None:
+        train, valid = ([text for file in files for text in documents(file)] for files in (own.train, own.valid))
+        if own.unread:
+            notes.append(f"{path.name}: not read are {', '.join(file.name for file in own.unread)}")
+    else:
+        train, valid = split(list(documents(path)))
     if not train or not valid:
         raise DataError(f"{name!r} holds no text in {'train' if not train else 'valid'}; what works is words in both")
-    return Corpus(name=path.resolve().name.split(".")[0], train=tuple(train), valid=tuple(valid))
+    return Corpus(name=path.resolve().name.split(".")[0], train=tuple(train), valid=tuple(valid), notes=tuple(notes))
 
 
 def _of_hub(name: str) -> Corpus:
@@ -168,5 +194,7 @@ def _learned(corpus: Corpus, size: int, hides: bool, at_most: bool) -> Tokenizer
     folder = cache_dir() / _PACKED / f"{key}-vocabulary"
     if not folder.is_dir():
         with built_once(folder) as fresh:
-            learned_vocabulary(corpus.train, size, hides=hides, at_most=at_most).save(str(fresh / _VOCABULARY))
+            found = learned_vocabulary(corpus.train, size, hides=hides, at_most=at_most)
+            # Its own way to a file raises an Exception of no kind where the disk is full.
+            (fresh / _VOCABULARY).write_text(found.to_str(), encoding="utf-8")
     return Tokenizer.from_file(str(folder / _VOCABULARY))

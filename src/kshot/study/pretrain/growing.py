@@ -10,16 +10,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kshot.devices import machine_rate
-from kshot.measure.perplexity import Reading, Surprise, bits_per_byte, perplexity
+from kshot.errors import NumericError
+from kshot.measure.perplexity import Reading, Surprise, bits_per_byte, perplexity, undefined
 from kshot.model.tree import Scored
 from kshot.pretrain.objectives import IGNORED, OBJECTIVES, Lesson
 from kshot.pretrain.packed import Packed
 from kshot.seeds import stream
-from kshot.study.environment import peak_bytes
+from kshot.study.environment import peak_bytes, reset_peak
 from kshot.study.figures import figure
 from kshot.study.pretrain.corpus import Tokens
 from kshot.study.pretrain.plan import Plan
-from kshot.study.pretrain.speed import operations, roofline
+from kshot.study.pretrain.speed import operations, roofline, uncounted
 from kshot.study.synth.experiment import Given
 from kshot.study.synth.growing import grown, on_batches, picture
 from kshot.synth.networks.language import Language
@@ -48,7 +49,7 @@ class Grown:
 
 
 def grow(given: Given, tokens: Tokens, plan: Plan, arm: tuple[str, Language], objective: str) -> Grown:
-    """A network, by its name, trained as planned; NumericError where a loss is no number, DataError for too little text."""
+    """A network, by its name, trained as planned; NumericError as ``trained``, DataError for too little text."""
     name, language = arm
     watched = _watched(tokens, plan, objective)
 
@@ -69,29 +70,52 @@ def grow(given: Given, tokens: Tokens, plan: Plan, arm: tuple[str, Language], ob
         return loss_of(language, weights, *batch)
 
     rate = machine_rate(given.device, getattr(torch, plan.precision))
+    _reset_peak(given.device)
     done = grown(given, name, language, on_batches(given, make, training, loss), training, looks=plan.looks, look=look)
-    pace = len(done.losses) * plan.batch * plan.context / done.seconds if done.seconds else 0.0
     last = done.losses[-max(1, round(_LAST * len(done.losses))) :]
     seen = done.along("validation")
+    cost, drawn = _cost((name, language), done, plan, objective, rate)
     rows = [
         figure("parameters", (name,), value=float(parameters(done.weights))),
         figure("training_loss", (name,), value=float(np.mean(last)), unit="nats", n=len(last)),
         figure("validation_loss", (name,), value=seen[-1][1] if seen else None, unit="nats", n=len(watched)),
-        figure("tokens_per_second", (name,), value=pace, n=len(done.losses)),
-        figure("mfu", (name,), value=pace * operations(done.weights, plan) / rate, n=len(done.losses)),
-        figure("memory", (name,), value=float(peak_bytes(given.device)), unit="bytes"),
+        *cost,
     ]
-    pictures = _pictures(done, plan, name)
-    if objective == "causal":
-        own, drawn = roofline(name, language, done.weights, plan, pace, rate)
-        rows, pictures = [*rows, *own], [*pictures, drawn]
     return Grown(
         language=language,
         done=done,
         rows=rows,
-        pictures=pictures,
+        pictures=[*_pictures(done, plan, name), *drawn],
         notes=_jumped(name, given, done.losses),
     )
+
+
+def _reset_peak(device: torch.device) -> None:
+    """Memory is that of training, not of what the process did before."""
+    reset_peak()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _cost(
+    arm: tuple[str, Language], done: Trained, plan: Plan, objective: str, rate: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows and pictures of what training took; memory first, before anything else is run."""
+    name, language = arm
+    memory = figure("memory", (name,), value=float(peak_bytes(next(iter(done.weights.values())).device)), unit="bytes")
+    steps = len(done.losses)
+    pace = steps * plan.batch * plan.context / done.seconds if done.seconds else 0.0
+    reason = uncounted(done.weights, objective)
+    share = None if reason else pace * operations(done.weights, plan) / rate
+    rows = [
+        figure("tokens_per_second", (name,), value=pace, n=steps),
+        figure("mfu", (name,), value=share, n=steps, reason=reason),
+        memory,
+    ]
+    if reason:
+        return rows, []
+    own, drawn = roofline(name, language, done.weights, plan, pace, rate)
+    return [*rows, *own], [drawn]
 
 
 def _watched(tokens: Tokens, plan: Plan, objective: str) -> list[Lesson]:
@@ -165,11 +189,19 @@ def loss_of(
 def judged(
     language: Language, weights: Weights, asked: Sequence[Reading], variant: str, *, say: Callable[[str], None]
 ) -> tuple[list[dict[str, Any]], list[Surprise]]:
-    """Perplexity and bits a byte of held-out text at every length of context, and what they are made of."""
+    """Perplexity and bits a byte of held-out text at every length of context, and what they are made of.
+
+    NumericError where a token's probability is no number, or none at all.
+    """
     rows, found = [], []
     for one in asked:
         say(f"{variant}, reading held-out text {one.context} tokens at a time")
         found.append(one.surprise(said_of(language, weights, one.sequences)))
+        if not all(np.isfinite(part).all() for part in found[-1].by_document):
+            raise NumericError(
+                f"held-out text read {one.context} tokens at a time: {variant} says what is no number; try a smaller "
+                "learning rate"
+            )
         rows += figures(found[-1], (variant, f"context {one.context}"))
     return rows, found
 
@@ -177,9 +209,17 @@ def judged(
 def figures(found: Surprise, variant: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of what a text was read with."""
     value, low, high = perplexity(found)
+    reason, bits = undefined(found), bits_per_byte(found)
     return [
-        figure("perplexity", variant, value=value, low=low, high=high, n=found.tokens, unit="tokens"),
-        figure("bits_per_byte", variant, value=bits_per_byte(found), n=found.bytes, unit="bits"),
+        figure("perplexity", variant, value=value, low=low, high=high, n=found.tokens, reason=reason, unit="tokens"),
+        figure(
+            "bits_per_byte",
+            variant,
+            value=bits,
+            n=found.bytes,
+            reason=None if bits is not None else reason,
+            unit="bits",
+        ),
     ]
 
 

@@ -25,6 +25,8 @@ from kshot.synth.networks.network import Weights
 _DISTANCES = (2, 4, 8, 16, 32, 64, 128, 256, 512)
 # Tokens that came so often in so much of the text, unless those are too few.
 _COUNTED, _SEEN, _FEW = 2_000_000, 20, 16
+# A pair, and at least one token to stand between.
+_KINDS = 3
 # Prompts, tokens of an example, numbers of examples, and orders of the most.
 _PROMPTS, _LENGTH, _SHOTS, _ORDERS = 256, 5, (0, 1, 2, 4, 8, 16, 32), 4
 
@@ -40,7 +42,7 @@ def in_context(
     rows = _copied(language, weights, tokens, ids, plan, named)
     found, points = [], []
     for distance in _DISTANCES:
-        if distance + 5 > plan.context:
+        if distance + 5 > plan.context or len(ids) < _KINDS:
             break
         nats = -_found_again(language, weights, tokens, ids, plan, distance)
         found.append(mean_rows("nats_by_distance", (name, f"{distance} tokens before"), nats, seed, unit="nats",

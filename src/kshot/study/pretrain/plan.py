@@ -1,16 +1,20 @@
 """What is grown: a network of a shape, trained on so many tokens, once for each kind of attention that is asked for."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from kshot.devices import together
 from kshot.model.further import Further
 from kshot.model.grown import saves
 from kshot.model.lm import LM
+from kshot.model.sealed import replaced
 from kshot.model.seq2seq import Seq2Seq
 from kshot.study.pretrain_settings import DESIGNED, LEARNED, PretrainSettings
 from kshot.synth.networks.encoder_decoder import encoder_decoder
@@ -21,15 +25,17 @@ from kshot.synth.networks.network import Weights
 from kshot.synth.train import Training
 
 _SOFTMAX = "softmax"
+WEIGHTS, _VOCABULARY = "weights.safetensors", "tokenizer.json"
+"""Files of a network that no other program opens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A network's shape, and how much is read at a time and in all: ``batch`` rows of ``context`` tokens a step.
 
-    ``warmup`` is a share of the steps. ``design`` is what layers with attention have in place of their network's own.
+    ``warmup`` is a share of the steps; ``betas`` and ``eps`` are AdamW's, and ``clip`` is the greatest norm of a gradient. ``design`` is what layers with attention have in place of their network's own.
     The rows of a step are read in ``accumulate`` parts by each process. Validation reads ``looked`` rows at each of
-    ``looks`` along training, and at the end documents of at most ``judged`` tokens in all; ``texts`` are copied and gone
+    ``looks`` along training, and at the end documents of at most ``judged`` tokens in all, which several texts share; ``texts`` are copied and gone
     on with, and ``pairs`` found again.
     """
 
@@ -41,6 +47,9 @@ class Plan:
     learning_rate: float
     schedule: str = "cosine"
     warmup: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    clip: float = 1.0
     precision: str = "float32"
     optimiser: str = "adamw"
     accumulate: int = 1
@@ -63,7 +72,7 @@ class Plan:
 
     @property
     def training(self) -> Training:
-        """The betas and the decay that are usual for language models, and clipped gradients."""
+        """As the loop has it; weights decay as is usual for language models."""
         return Training(
             steps=self.steps,
             batch=self.batch,
@@ -72,8 +81,9 @@ class Plan:
             warmup=round(self.warmup * self.steps),
             weight_decay=0.1,
             decay_of="matrices",
-            betas=(0.9, 0.95),
-            clip=1.0,
+            betas=self.betas,
+            eps=self.eps,
+            clip=self.clip,
             precision="bfloat16" if self.precision == "bfloat16" else "float32",
             optimiser=self.optimiser,
             parts=self.accumulate * together()[1],
@@ -102,7 +112,7 @@ PLANS: Mapping[str, Plan] = {
         looked=64,
         judged=200_000,
     ),
-    # Dai et al. 2023, section 5, but for Adam's betas of (0.9, 0.98) and gradients clipped at 2.
+    # Dai et al. 2023, section 5, of a network "transformer"; vocabulary and weight decay are not stated there.
     "paper": Plan(
         shape=Shape(layers=24, heads=16, width=1_024),
         vocabulary=50_257,
@@ -112,6 +122,9 @@ PLANS: Mapping[str, Plan] = {
         learning_rate=3e-4,
         schedule="linear",
         warmup=0.04,
+        betas=(0.9, 0.98),
+        eps=1e-6,
+        clip=2.0,
         looks=24,
         looked=256,
     ),
@@ -142,13 +155,11 @@ def planned(asked: PretrainSettings) -> Plan:
     """The plan of a size with what the settings say otherwise."""
     plan = (PLANS if asked.start is None else FURTHER)[asked.size]
     shape = {name: getattr(asked, name) for name in ("layers", "heads", "width") if getattr(asked, name) is not None}
-    own = ("tokens", "context", "vocabulary", "batch", "learning_rate")
+    own = ("tokens", "context", "vocabulary", "batch", "learning_rate", "schedule")
     given = {name: getattr(asked, name) for name in own if getattr(asked, name) is not None}
-    schedule = plan.schedule if asked.size == "paper" and asked.schedule == "cosine" else asked.schedule
     return replace(
         plan,
         shape=replace(plan.shape, **shape),
-        schedule=schedule,
         precision=asked.precision,
         optimiser=asked.optimiser,
         accumulate=asked.accumulate,
@@ -205,6 +216,15 @@ def _further(arm: Arm, lm: LM) -> Further:
 def saved_further(arm: Arm, start: LM | Seq2Seq, weights: Mapping[str, Tensor], folder: Path) -> None:
     """What came of it, in a folder that transformers opens, and ``load_model`` if it is a decoder. OutputError."""
     (start if isinstance(start, Seq2Seq) else _further(arm, start)).save(weights, folder)
+
+
+def saved_plain(weights: Mapping[str, Tensor], folder: Path, facts: Mapping[str, Any], tokenizer: Tokenizer) -> None:
+    """A network that transformers has no like of: its weights, with ``facts`` as JSON under ``kshot`` in the file's own
+    metadata, and its vocabulary; whole or not at all, OutputError where it cannot be written."""
+    tensors = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
+    with replaced(folder, (WEIGHTS, _VOCABULARY), WEIGHTS) as fresh:
+        save_file(tensors, fresh / WEIGHTS, metadata={"kshot": json.dumps(dict(facts))})
+        (fresh / _VOCABULARY).write_text(tokenizer.to_str(), encoding="utf-8")
 
 
 def further(arm: Arm, start: LM | Seq2Seq) -> Language:

@@ -24,7 +24,8 @@ _ROUNDS = 3
 
 
 def operations(weights: Weights, plan: Plan) -> float:
-    """Of a token in training, forward and backward: six for each number of a matrix, and those of causal attention.
+    """Of a token in training of a causal network, forward and backward: six for each number of a matrix, and those of
+    attention to half of the context.
 
     A table of tokens is looked up and costs nothing, but as the head of a network that has no other.
     """
@@ -33,6 +34,15 @@ def operations(weights: Weights, plan: Plan) -> float:
     tied = 0 if "read_out.weight" in weights or "embedding" not in weights else weights["embedding"].numel()
     heard = [own for name, own in weights.items() if name.endswith("qkv.weight")]
     return 6.0 * (matrices + tied + plan.context * sum(own.shape[1] for own in heard))
+
+
+def uncounted(weights: Weights, objective: str) -> str | None:
+    """Why ``operations`` does not hold of a network, in words; None where it does: of causal ones that were grown here."""
+    if objective != "causal":
+        return "the arithmetic of causal networks alone is counted"
+    if "embedding" not in weights:
+        return "the arithmetic of networks that are grown here alone is counted"
+    return None
 
 
 def roofline(

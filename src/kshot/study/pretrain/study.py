@@ -59,7 +59,7 @@ class Pretraining:
         return arm.language(self.tokens.marks.vocabulary, self.plan)
 
     def readings(self) -> tuple[Reading, ...]:
-        """How held-out text is read at the end, at each length of context."""
+        """How held-out text is read at the end, at each length of context; of several texts as many tokens are judged."""
         codec = as_codec(self.tokens.tokenizer, self.tokens.end)
-        texts = self.tokens.corpus.valid
+        texts = self.tokens.corpus.held_out
         return tuple(reading(codec, texts, context, limit=self.plan.judged) for context in self.plan.contexts)

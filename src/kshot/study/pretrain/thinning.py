@@ -6,20 +6,22 @@ ends with its round.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from math import ceil, inf, log2
+from math import ceil, log2
 from typing import Any
 
+from kshot.errors import NumericError
 from kshot.study.pretrain.plan import Arm, arms, planned
 from kshot.study.pretrain_settings import LEARNED, PretrainSettings
 
 Grow = Callable[[PretrainSettings, int], Mapping[str, Any]]
-"""Settings and the number of a round -> results.json."""
+"""Settings and the number of a round -> results.json, of documents cut off the text that is learned from."""
 
 
 def thinned(asked: PretrainSettings, grow: Grow) -> tuple[PretrainSettings, list[str]]:
-    """The same settings with the decay of the least held-out loss alone, and how it was found.
+    """The same settings with the decay of the least loss alone, and how it was found.
 
-    The seed is one that the question itself does not have, so that what is chosen is not judged by what chose it.
+    Neither the documents nor the seed are those of the question, so that what is chosen is not judged by what chose it.
+    NumericError where training with every decay of a round diverged.
     """
     kind = next(name for name in asked.attention if "momentum" in name)
     left = [arm for arm in arms(asked) if arm.attention == kind]
@@ -31,10 +33,17 @@ def thinned(asked: PretrainSettings, grow: Grow) -> tuple[PretrainSettings, list
         )
         losses = _losses(grow(only, number))
         # A network that diverged has none.
-        left = sorted(left, key=lambda arm: losses.get(arm.name, inf))
-        told = ", ".join(f"{arm.name} {losses[arm.name]:.4f}" for arm in left if arm.name in losses)
-        notes.append(f"decays thinned on {tokens:,} tokens with seed {seed}, held-out nats a token: {told}")
-        left = left[: ceil(len(left) / 2)]
+        if not (known := [arm for arm in left if arm.name in losses]):
+            raise NumericError(
+                f"--halving: none of the decays {', '.join(map(_word, left))} came to a loss on {tokens:,} tokens; try a "
+                f"smaller --learning-rate than {planned(only).learning_rate:g}"
+            )
+        known.sort(key=lambda arm: losses[arm.name])
+        told = ", ".join(f"{arm.name} {losses[arm.name]:.4f}" for arm in known)
+        notes.append(
+            f"decays thinned on {tokens:,} tokens with seed {seed}, nats a token of documents cut off the training text: {told}"
+        )
+        left = known[: ceil(len(left) / 2)]
     return replace(asked, eta=tuple(map(_word, left)), halving=False), notes
 
 

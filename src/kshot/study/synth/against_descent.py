@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kshot.measure.predictors import prediction_distance, sensitivities, sensitivity_cosine, sensitivity_distance
 from kshot.study.synth.experiment import Given, Row, Size
-from kshot.study.synth.growing import asked_prompts, grown, mean_rows, on_prompts, picture, unseen
+from kshot.study.synth.growing import asked_prompts, grown, mean_rows, on_prompts, picture, ratio_row, unseen
 from kshot.synth.networks.network import Network, Weights
 from kshot.synth.oracles import Predictor
 from kshot.synth.prompts import Prompts, Source
@@ -51,7 +51,7 @@ def _adam(steps: int, batch: int, learning_rate: float, clip: float | None, sche
     )
 
 
-_MUCH: Mapping[Size, Much] = {
+TRAINED: Mapping[Size, Much] = {
     "smoke": Much(
         training={
             "one layer": _adam(800, 512, 1e-2, 1.0, "cosine"),
@@ -103,7 +103,7 @@ _MUCH: Mapping[Size, Much] = {
 
 def much(given: Given) -> Much:
     """What the size allows."""
-    return _MUCH[given.size]
+    return TRAINED[given.size]
 
 
 def asked_of(given: Given, source: Source = LINEAR) -> Prompts:
@@ -154,6 +154,11 @@ def losses_of(says: Predictor, asked: Prompts) -> np.ndarray:
 def loss_of(says: Predictor, asked: Prompts) -> float:
     """Their mean."""
     return float(losses_of(says, asked).mean())
+
+
+def loss_ratio(own: np.ndarray, rival: np.ndarray, variant: tuple[str, ...], seed: int) -> Row:
+    """A row of the loss over a rival's on the same prompts, from ``losses_of`` both."""
+    return ratio_row("loss_ratio", variant, own, rival, seed, null=1.0)
 
 
 def alike(says: Predictor, rival: Predictor, asked: Prompts) -> dict[str, np.ndarray]:

@@ -109,7 +109,7 @@ def _compared(part: str, given: Given) -> dict[str, Any]:
     much, judged = _MUCH[given.size], JUDGED[part]
     task = much.tasks[part]
     asked = asked_prompts(given, task.source, much.asked)
-    networks = {name: equal_network(name, task) for name in COMPARED}
+    networks = {name: equal_network(name, task.source, task.shape) for name in COMPARED}
     said = {
         name: answers(network, weights_of(given, part, name, network, task), asked.xs, asked.ys)
         for name, network in networks.items()
@@ -164,7 +164,7 @@ def positioned(task: Task) -> dict[str, Network]:
     made: dict[str, Network] = {
         kind: transformer(source.width, source.pairs, task.shape, Design(positions=kind)) for kind in _POSITIONS
     }
-    return {**made, "mamba": equal_network("mamba", task)}
+    return {**made, "mamba": equal_network("mamba", task.source, task.shape)}
 
 
 def _beyond(given: Given) -> dict[str, Any]:
@@ -238,6 +238,7 @@ def _part(asks: str, answer: Callable[[Given], dict[str, Any]], smoke: float, fu
 ARCHITECTURES = Experiment(
     about="Transformers, state spaces, both in turn and LSTMs at equal parameters",
     source=f"{_OF}, {_ALSO}",
+    much=_MUCH,
     parts={
         "regression": _part("linear functions by five networks", partial(_compared, "regression"), 0.4, 50.0),
         "trees": _part("decision trees by five networks", partial(_compared, "trees"), 0.4, 50.0),

@@ -17,12 +17,13 @@ from kshot.synth.prompts import Source
 class Compared:
     """Squared errors behind 0, 1, 2 ... examples, by name, prompt by prompt, in the unit of the class of functions.
 
-    ``word`` says what was asked, ``places`` name the numbers of examples that are told. A rival that was asked fewer
-    prompts was asked the first of them.
+    ``beyond`` are those against answers without their noise. ``word`` says what was asked, ``places`` name the numbers of
+    examples that are told. A rival that was asked fewer prompts was asked the first of them.
     """
 
     word: str
     found: Mapping[str, Float[np.ndarray, "_ n"]]
+    beyond: Mapping[str, Float[np.ndarray, "_ n"]]
     places: Mapping[str, int]
     seed: int
 
@@ -45,6 +46,13 @@ class Compared:
         ratios = self.found[own].mean(axis=0) / self.found[rival].mean(axis=0)
         return self._over(own, rival, int(ratios.argmax()), "where it is greatest")
 
+    def excess(self, own: str, rival: str) -> Row:
+        """``excess_ratio`` where it is greatest: the same of what both err beyond the noise, which nobody can foresee."""
+        over, under = (self.beyond[name] for name in (own, rival))
+        k = int((over.mean(axis=0) / under.mean(axis=0)).argmax())
+        variant = (self.word, f"{own} over {rival}", "where it is greatest, without noise")
+        return ratio_row("excess_ratio", variant, over[:, k], under[:, k], self.seed, null=1.0)
+
     def _over(self, own: str, rival: str, k: int, place: str) -> Row:
         b = min(len(self.found[own]), len(self.found[rival]))
         over, under = (self.found[name][:b, k] for name in (own, rival))
@@ -61,11 +69,11 @@ def compared(
     """All of these on prompts that no training sees: each with how many of them it is asked."""
     asked = asked_prompts(given, source, max(count for _, count in rivals.values()))
     unit = source.functions.unit(source.width)
-    found = {
-        name: errors(says(asked.xs[:count], asked.ys[:count]), asked.ys[:count], unit)
-        for name, (says, count) in rivals.items()
-    }
-    return Compared(word=word, found=found, places=places, seed=given.seed)
+    said = {name: says(asked.xs[:count], asked.ys[:count]) for name, (says, count) in rivals.items()}
+    found, beyond = (
+        {name: errors(own, truth[: len(own)], unit) for name, own in said.items()} for truth in (asked.ys, asked.means)
+    )
+    return Compared(word=word, found=found, beyond=beyond, places=places, seed=given.seed)
 
 
 def exact(rival: Predictor) -> Predictor:

@@ -19,7 +19,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kshot.study.figures import figure
 from kshot.study.synth.experiment import Claim, Experiment, Given, Part, Row, Size
 from kshot.study.synth.growing import grown, line, mean_rows, on_batches, picture, unseen
 from kshot.synth.networks.language import Language, layered
@@ -49,6 +48,8 @@ _DEEPER, _ANY = "compositions of three", "any map of symbols"
 _AGAINST: Mapping[str, str] = {_HELD_OUT: "selection", _DEEPER: "composition", _ANY: "look-up"}
 # A map counts as mastered when so many of its prompts are answered right behind all demonstrations.
 _MASTERED = 0.9
+# Of every map. One that is right four times in five counts as mastered once in eleven times.
+_PROMPTS = 32
 _AT_ONCE = 512
 _PARTS: Mapping[str, tuple[int, float]] = {
     "share-0": (8, 0.0),
@@ -138,7 +139,7 @@ def _part(count: int, share: float, given: Given) -> dict[str, Any]:
     }
     found = {name: _judged(_answered(made, weights, much, shown), rules, much, shown) for name, shown in asked.items()}
     rows = [row for name, judged in found.items() for row in _rows(judged, word, name, given)]
-    rows += _mastery(own, asked, found, word)
+    rows += _mastery(given, own, made, weights, word)
     shown = [
         picture(f"{name}, along training", x="steps", y="accuracy", lines={word: done.along(name)}, log_x=True)
         for name in watched
@@ -224,23 +225,24 @@ def _rows(judged: Mapping[str, Float[np.ndarray, "b n"]], word: str, name: str, 
     return rows
 
 
-def _mastery(
-    own: Repertoire,
-    asked: Mapping[str, Shown],
-    found: Mapping[str, Mapping[str, Float[np.ndarray, "b n"]]],
-    word: str,
-) -> list[Row]:
-    """The share of a group's maps that are mastered, and all of one or two primitives that are over those of training."""
-    rows, mastered = [], 0.0
+def _mastery(given: Given, own: Repertoire, made: Language, weights: Weights, word: str) -> list[Row]:
+    """The share of a group's maps that are mastered, and all of one or two primitives that are over those of training.
+
+    Every map is asked as many prompts: of few, one that is half known is now and then right in all. Intervals are over maps.
+    """
+    much, rows, every = _MUCH[given.size], list[Row](), []
     for name, maps in ((_PRIMITIVES, own.primitives), (_SEEN, own.seen), (_HELD_OUT, own.held_out)):
-        if name in asked:
-            which, right_ones = asked[name].which.numpy(), found[name]["the network"][:, -1]
-            times = np.bincount(which)
-            shares = (np.bincount(which, right_ones)[times > 0] / times[times > 0]) >= _MASTERED
-            rows.append(figure("mastered", (word, name), value=float(shares.mean()), n=len(shares)))
-            mastered += shares.mean() * len(maps)
-    over = mastered / len(own.trained)
-    return [*rows, figure("mastered_over_trained", (word,), value=float(over), null=1.0, n=len(own.trained))]
+        if len(maps):
+            size = _PROMPTS * len(maps)
+            asked = in_turn(much.space, maps, unseen(given, "mastered"), size=size, pairs=much.pairs)
+            answered = _alike(_answered(made, weights, much, asked), right(asked, much.space.symbols), much)[:, -1]
+            shares = np.bincount(asked.which.numpy(), answered) / _PROMPTS
+            every.append((shares >= _MASTERED).astype(float))
+            rows.append(mean_rows("mastered", (word, name), every[-1], given.seed))
+    mastered = np.concatenate(every)
+    over, factor = mean_rows("mastered_over_trained", (word,), mastered, given.seed), len(mastered) / len(own.trained)
+    scaled = {key: over[key] * factor for key in ("value", "low", "high")}
+    return [*rows, {**over, **scaled, "null": 1.0}]
 
 
 def _pictures(
@@ -272,6 +274,7 @@ def _claim(text: str, measure: str, variant: str, *, at: tuple[Size, ...] = (), 
 COMPOSITION = Experiment(
     about="held-out compositions of primitives in context, where all of training is known",
     source="ours, on the hypotheses of Li et al. 2024",
+    much=_MUCH,
     parts={
         name: Part(
             asks=f"what {count} primitives and {share:.0%} of their compositions teach",

@@ -21,7 +21,8 @@ from kshot.synth.prompts import Prompts, Source
 from kshot.synth.train import Curriculum, Training
 
 # Layers for one of the Transformer's, which has attention and an MLP in each: as published 24 of Mamba for its 12.
-_DEPTH: Mapping[str, int] = {"transformer": 1, "mamba": 2, "mambaformer": 2, "s4d": 2}
+_DEPTH: Mapping[str, int] = {"mamba": 2, "mambaformer": 2, "s4d": 2}
+_WITH_HEADS = ("linear-transformer", "mambaformer")
 # Deeper ones train badly, whatever the Transformer's depth.
 _LSTM_LAYERS = 2
 # Answers of a subset that was never wrong and of one that was once differ by a factor of e^20.
@@ -41,20 +42,23 @@ class Task:
     curriculum: Curriculum | None = None
 
 
-def _target(task: Task) -> int:
-    made = NETWORKS["transformer"].make(task.source.width, task.source.pairs, task.shape)
+def _target(source: Source, shape: Shape) -> int:
+    made = NETWORKS["transformer"].make(source.width, source.pairs, shape)
     return parameters(made.start(Generator()))
 
 
-def equal_network(name: str, task: Task) -> Network:
-    """A network as wide as makes its parameters those of the Transformer, to 2 per cent. Raises KshotError."""
-    kind, source = NETWORKS[name], task.source
+def equal_network(name: str, source: Source, shape: Shape) -> Network:
+    """A network as wide as makes its parameters those of a Transformer of this shape, to 2 per cent. Raises KshotError.
+
+    Its depth is its own: twice the Transformer's of state spaces, two layers of an LSTM.
+    """
+    kind, width, pairs = NETWORKS[name], source.width, source.pairs
     if name == "transformer":
-        return kind.make(source.width, source.pairs, task.shape)
-    layers = _LSTM_LAYERS if name == "lstm" else _DEPTH[name] * task.shape.layers
+        return kind.make(width, pairs, shape)
+    layers = _LSTM_LAYERS if name == "lstm" else _DEPTH.get(name, 1) * shape.layers
     # Without attention heads are nothing but a coarser step of the width.
-    shape = replace(task.shape, layers=layers, heads=task.shape.heads if name == "mambaformer" else 1)
-    return kind.make(source.width, source.pairs, matched(kind, source.width, source.pairs, shape, _target(task)))
+    own = replace(shape, layers=layers, heads=shape.heads if name in _WITH_HEADS else 1)
+    return kind.make(width, pairs, matched(kind, width, pairs, own, _target(source, shape)))
 
 
 def weights_of(given: Given, part: str, name: str, network: Network, task: Task) -> Weights:
@@ -66,7 +70,7 @@ def weights_of(given: Given, part: str, name: str, network: Network, task: Task)
 def counted(part: str, networks: Mapping[str, Network], task: Task) -> list[Row]:
     """Parameters of every network, and the most that one of them has more or fewer than the Transformer, as a share."""
     counts = {name: parameters(network.start(Generator())) for name, network in networks.items()}
-    target = _target(task)
+    target = _target(task.source, task.shape)
     apart = max(abs(count / target - 1) for count in counts.values())
     return [
         *(

@@ -16,13 +16,14 @@ SIZES: tuple[Size, ...] = ("smoke", "full", "paper")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
     """What a part is answered with: its size and seed, whom to tell, where networks run, and a folder of its own for
-    states of training, if any."""
+    states of training, if any; ``asks`` says what else these depend on, so that no other training goes on from them."""
 
     size: Size
     seed: int
     say: Say
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     place: Path | None = None
+    asks: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +67,13 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """Parts by name, and the claims that their figures are held against."""
+    """Parts by name, and the claims that their figures are held against; ``much`` is what figures of each size depend on."""
 
     about: str
     source: str
     parts: Mapping[str, Part]
     claims: tuple[Claim, ...]
+    much: Mapping[Size, Any] = field(default_factory=dict, repr=False)
 
 
 def judged(name: str, experiment: Experiment, rows: Sequence[Row], size: Size) -> list[Row]:

@@ -14,10 +14,11 @@ import torch
 
 from kshot.study.figures import figure
 from kshot.study.synth.by_examples import compared, exact
+from kshot.study.synth.contenders import equal_network
 from kshot.study.synth.experiment import Claim, Experiment, Given, Part, Size
 from kshot.study.synth.growing import grown, mean_rows, on_prompts, picture, predictor, ratio_row
 from kshot.study.synth.shifted import shifted_errors
-from kshot.synth.networks import NETWORKS, matched
+from kshot.synth.networks import NETWORKS
 from kshot.synth.networks.layers import SIZES
 from kshot.synth.networks.mixing import Shape
 from kshot.synth.networks.network import Network, parameters
@@ -30,7 +31,6 @@ _OF = "Garg et al. 2022"
 _NOISE = 0.25
 # The best of the published penalties, and the published depths for inputs and for their signs.
 _PENALTY, _DEPTH, _DEPTH_OF_SIGNS = 0.01, 2, 4
-_WITHOUT_HEADS = ("lstm", "mamba", "s4d", "mlp")
 
 # Numbers of examples at which errors are told, in coordinates.
 _AROUND = {"k = d/2": 0.5, "k = d": 1.0, "k = 2d": 2.0}
@@ -190,7 +190,9 @@ def _noisy(given: Given) -> dict[str, Any]:
     asked = {name: (one, much.asked) for name, one in rivals.items()}
     found = compared(given, "noisy", own.source, asked, own.places(_AROUND))
     told = found.told()
-    return told | {"rows": [*told["rows"], found.greatest_over("transformer", "ridge")]}
+    return told | {
+        "rows": [*told["rows"], found.greatest_over("transformer", "ridge"), found.excess("transformer", "ridge")]
+    }
 
 
 def _sparse(given: Given) -> dict[str, Any]:
@@ -257,32 +259,19 @@ def _networks(given: Given) -> dict[str, Any]:
     """Networks with as many parameters as the transformer has, on linear functions."""
     much = _MUCH[given.size]
     own = much.learners["networks"]
-    made = _of_equal_size(own, much.networks)
+    # As deep as they are published for it, as wide as makes them equal.
+    made = {name: equal_network(name, own.source, own.shape) for name in much.networks}
     says = {name: _trained(given, f"networks {name}", own, network) for name, network in made.items()}
     asked = {name: (one, much.asked) for name, one in says.items()} | {"least squares": (_LEAST_SQUARES, much.asked)}
     found = compared(given, "networks", own.source, asked, own.places(_AROUND))
     told = found.told()
-    counts = [
-        figure("parameters", ("networks", name), value=float(_count(network)), null=float(_count(made["transformer"])))
-        for name, network in made.items()
+    counts = {name: parameters(network.start(torch.Generator())) for name, network in made.items()}
+    counted = [
+        figure("parameters", ("networks", name), value=float(count), null=float(counts["transformer"]))
+        for name, count in counts.items()
     ]
     ratios = [found.over(name, "transformer", "k = 2d") for name in made if name != "transformer"]
-    return told | {"rows": [*told["rows"], *counts, *ratios]}
-
-
-def _of_equal_size(own: _Learner, names: tuple[str, ...]) -> dict[str, Network]:
-    width, pairs = own.source.width, own.source.pairs
-    target = _count(own.network())
-    made = {}
-    for name in names:
-        # Heads bind the width, which is too coarse for some.
-        shape = replace(own.shape, heads=1) if name in _WITHOUT_HEADS else own.shape
-        made[name] = NETWORKS[name].make(width, pairs, matched(NETWORKS[name], width, pairs, shape, target))
-    return made
-
-
-def _count(network: Network) -> int:
-    return parameters(network.start(torch.Generator()))
+    return told | {"rows": [*told["rows"], *counted, *ratios]}
 
 
 # What is said of a ratio of errors, which is at most 1 then.
@@ -310,6 +299,7 @@ def _ratio(variant: str, text: str, *, most: float = 1.0, source: str = _OF, **m
 FUNCTION_CLASSES = Experiment(
     about="error against the number of examples, for each class of functions and kind of network, and shifted prompts",
     source=_OF,
+    much=_MUCH,
     parts={
         name: Part(asks=asks, answer=answer, minutes={"smoke": 0.3, "full": full})
         for name, asks, answer, full in (

@@ -7,7 +7,7 @@ Both are differences of log-probabilities to one other concept, in nats an examp
 that the posterior depends on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ class _Much:
     asked: int
 
 
-_MUCH: Mapping[Size, _Much] = {
+INFERRED: Mapping[Size, _Much] = {
     "smoke": _Much(lengths=(3, 5, 10), joined=(0.0, 0.5, 1.0), shots=(0, 1, 4, 16), asked=360),
     "full": _Much(
         lengths=(3, 5, 8, 10), joined=(0.0, 0.25, 0.5, 0.75, 1.0), shots=(0, 1, 2, 4, 8, 16, 32), asked=2_500
@@ -76,9 +76,9 @@ def evidence(posteriors: Float[np.ndarray, "b t c"], concepts: Int[np.ndarray, "
 
 def mismatch(given: Given) -> dict[str, Any]:
     """Posterior and accuracy by length, joints and shots; signal against error, and what they foresee."""
-    much, mixture = _MUCH[given.size], ginc(given.seed)
+    much, mixture = INFERRED[given.size], ginc(given.seed)
     rows: list[Row] = []
-    foreseen: list[bool] = []
+    foreseen: list[_Case] = []
     lines: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for length in much.lengths:
         for joined in much.joined:
@@ -101,9 +101,8 @@ def mismatch(given: Given) -> dict[str, Any]:
             foreseen += held
             rows += [mean_rows(name, word, values, given.seed, unit="nats an example") for name, values in own.items()]
             lines.setdefault(f"k={length}", {})[word[1]] = [(n, float(values.mean())) for n, values in right.items()]
-    rows.append(mean_rows("foreseen", ("signal against error",), np.array(foreseen, dtype=float), given.seed))
     return {
-        "rows": rows,
+        "rows": rows + _foreseen(foreseen, given.seed),
         "pictures": [
             picture(f"posterior of the right concept, {name}", x="examples", y="posterior", lines=own)
             for name, own in lines.items()
@@ -111,8 +110,36 @@ def mismatch(given: Given) -> dict[str, Any]:
     }
 
 
-def _weighed(mixture: Ginc, found: Examples, own: Evidence) -> tuple[dict[str, np.ndarray], list[bool]]:
-    """Signal and error against the rival that is hardest to tell, prompt by prompt, and whether they foresaw who won.
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """Prompts of a concept and a first slot, at one length and share of joints: whether the concept was foreseen to win,
+    and whether it did."""
+
+    concept: int
+    slot: int
+    foreseen: bool
+    won: bool
+
+
+def _foreseen(cases: Sequence[_Case], seed: int) -> list[Row]:
+    """How often signal against error foresaw who won, and how much oftener than who says of every case what most are.
+
+    The gain's interval is over concepts and slots: what one does at one length it does at the next.
+    """
+    right = np.array([one.foreseen == one.won for one in cases], dtype=float)
+    won = np.array([one.won for one in cases])
+    most = won if won.mean() >= 0.5 else ~won
+    which = [(one.concept, one.slot) for one in cases]
+    groups = [np.array([own == key for own in which]) for key in dict.fromkeys(which)]
+    gains = np.array([(right - most)[own].mean() for own in groups])
+    return [
+        mean_rows("foreseen", ("signal against error",), right, seed, null=float(most.mean())),
+        mean_rows("foreseen_gain", ("over saying what most are",), gains, seed, null=0.0),
+    ]
+
+
+def _weighed(mixture: Ginc, found: Examples, own: Evidence) -> tuple[dict[str, np.ndarray], list[_Case]]:
+    """Signal and error against the rival that is hardest to tell, prompt by prompt, and whom they foresaw to win.
 
     Prompts of one concept and first slot are a case. Its rival, and whether the signal is greater than the error, are
     read off one half of its prompts; signal, error and posterior that count are those of the other.
@@ -130,6 +157,7 @@ def _weighed(mixture: Ginc, found: Examples, own: Evidence) -> tuple[dict[str, n
             rival = int(margin.argmin())
             signal.append(own.signal[asked, rival])
             error.append(own.error[asked, rival])
-            foreseen.append(bool((margin[rival] > 0) == (own.posterior[asked].mean() > _WON)))
+            won = bool(own.posterior[asked].mean() > _WON)
+            foreseen.append(_Case(concept, slot, bool(margin[rival] > 0), won))
     named = {"signal": np.concatenate(signal), "error": np.concatenate(error)}
     return {**named, "margin": named["signal"] - named["error"]}, foreseen

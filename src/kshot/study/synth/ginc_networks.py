@@ -6,7 +6,7 @@ A network is asked for the most probable token behind a prompt. A prompt of n ex
 examples, so that prompts of all n have the same last example and the same answer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -172,8 +172,8 @@ def networks(given: Given) -> dict[str, Any]:
     speakers = [speaker(given, name, grows, mixture) for name, grows in much.networks.items()]
     given.say("asking")
     rows, drawn = _asked(given, mixture, speakers)
-    held, surprise = _held(given, mixture, speakers)
-    rows += [*held, *_unknown(given, mixture, speakers), *_orders(given, mixture, speakers)]
+    known, surprise = held(given, mixture, speakers)
+    rows += [*known, *_unknown(given, mixture, speakers), *_orders(given, mixture, speakers)]
     for name, values in surprise.items():
         if name not in ("transformer", "exact inference"):
             less = values - surprise["transformer"]
@@ -242,8 +242,13 @@ def _gains(much: Much, name: str, hits: Mapping[tuple[str, int, int], np.ndarray
     return {**found, "longest examples": hits[name, many, most] - hits[name, few, most]}
 
 
-def _held(given: Given, mixture: Ginc, speakers: list[Speaker]) -> tuple[list[Row], dict[str, np.ndarray]]:
-    """Documents that nobody was grown on: surprise, and distance to exact inference; and surprises, document by document."""
+def held(
+    given: Given, mixture: Ginc, speakers: Sequence[Speaker], word: tuple[str, ...] = ()
+) -> tuple[list[Row], dict[str, np.ndarray]]:
+    """Documents that nobody was grown on: surprise, and distance to exact inference; and surprises, document by document.
+
+    Rows are named by the network, and exact inference by ``word`` besides.
+    """
     much = _MUCH[given.size]
     tokens, _ = documents(mixture, unseen(given, "held"), much.documents, much.length)
     exact = inferred(mixture, tokens).following
@@ -251,7 +256,8 @@ def _held(given: Given, mixture: Ginc, speakers: list[Speaker]) -> tuple[list[Ro
     for name, said in [("exact inference", exact), *((own.name, own.behind(tokens)) for own in speakers)]:
         right = np.take_along_axis(said[:, :-1], tokens[:, 1:, None], axis=2)[..., 0]
         surprise[name] = -np.log(np.maximum(right, _FLOOR)).mean(axis=1)
-        rows.append(mean_rows("loss", (name, "documents"), surprise[name], given.seed, unit="nats"))
+        variant = (*word, name, "documents") if name == "exact inference" else (name, "documents")
+        rows.append(mean_rows("loss", variant, surprise[name], given.seed, unit="nats"))
         if name != "exact inference":
             same = (said.argmax(axis=2) == exact.argmax(axis=2)).mean(axis=1)
             rows.append(mean_rows("kl_to_exact", (name, "documents"), _apart(exact, said).mean(axis=1), given.seed))
@@ -308,7 +314,11 @@ def sets_of(mixture: Ginc, seed: int, sets: int, queries: int) -> Sets:
 
 
 def _orders(given: Given, mixture: Ginc, speakers: list[Speaker]) -> list[Row]:
-    """Greatest less least accuracy over all orders of a set's examples, the queries the same, set by set."""
+    """Accuracy in the best order of a set's examples less that in the worst, the queries the same, set by set.
+
+    Orders are chosen by half of the queries and judged by the other, and the other way round: the best of many that are
+    all alike would else be better than the worst by luck.
+    """
     much = _MUCH[given.size]
     sets = sets_of(mixture, unseen(given, "orders"), much.sets, much.queries)
     table: dict[str, list[np.ndarray]] = {}
@@ -317,10 +327,20 @@ def _orders(given: Given, mixture: Ginc, speakers: list[Speaker]) -> list[Row]:
         said = {"exact inference": inferred(mixture, tokens).following[:, -1]}
         for name, probabilities in {**said, **{own.name: own.last(tokens) for own in speakers}}.items():
             hits = probabilities.argmax(axis=1).reshape(sets.answers.shape) == sets.answers
-            table.setdefault(name, []).append(hits.mean(axis=1))
-    spread = {name: np.max(own, axis=0) - np.min(own, axis=0) for name, own in table.items()}
-    rows = [mean_rows("order_spread", (name,), values, given.seed) for name, values in spread.items()]
-    return [
-        *rows,
-        *(mean_rows("accuracy", (name, "all orders"), np.mean(own, axis=0), given.seed) for name, own in table.items()),
+            table.setdefault(name, []).append(hits)
+    rows = []
+    for name, own in table.items():
+        hits = np.array(own, dtype=float)
+        rows.append(mean_rows("order_spread", (name,), order_spread(hits), given.seed, null=0.0))
+        rows.append(mean_rows("accuracy", (name, "all orders"), hits.mean(axis=(0, 2)), given.seed))
+    return rows
+
+
+def order_spread(hits: Float[np.ndarray, "o s q"]) -> Float[np.ndarray, "s"]:
+    """Set by set, how much oftener queries are right in the order that is best for others of the set than in the worst."""
+    halves, sets = (hits[:, :, ::2].mean(axis=2), hits[:, :, 1::2].mean(axis=2)), np.arange(hits.shape[1])
+    spreads = [
+        judging[choosing.argmax(axis=0), sets] - judging[choosing.argmin(axis=0), sets]
+        for choosing, judging in (halves, halves[::-1])
     ]
+    return np.mean(spreads, axis=0)

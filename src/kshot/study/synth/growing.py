@@ -1,5 +1,6 @@
 """What experiments share: a network is grown on prompts, and it and its rivals are held against the truth pair by pair."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,10 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kshot.devices import together
-from kshot.measure.intervals import bootstrap_mean
-from kshot.optim.state import facts_kept
+from kshot.measure.intervals import bootstrap_mean, wilson
+from kshot.optim.state import facts_kept, keep, kept
 from kshot.seeds import digest, torch_stream
 from kshot.study.figures import figure
+from kshot.study.parts import digest_of
 from kshot.study.synth.experiment import Given, Row
 from kshot.synth.networks.language import Language
 from kshot.synth.networks.network import Network, Weights
@@ -60,9 +62,10 @@ def grown(
     def seen(step: int, weights: Callable[[], Weights]) -> Mapping[str, float] | None:
         return look(step, weights()) if look is not None and step in at else None
 
-    key = f"{word} {given.seed} {training}"
-    place = Kept(given.place / f"{word.translate(_NO_PATH)}-{given.seed}.safetensors", key) if given.place else None
     start = network.start(torch_stream(given.seed, "start", word))
+    shapes = digest_of({name: list(tensor.shape) for name, tensor in start.items()})
+    key = f"{word} {given.seed} {training} {shapes} {given.asks}"
+    place = Kept(given.place / f"{word.translate(_NO_PATH)}-{given.seed}.safetensors", key) if given.place else None
     start = {name: tensor.to(given.device) for name, tensor in start.items()}
     with torch.enable_grad():
         return trained(start, loss, training, place=place, watch=watch, look=seen)
@@ -72,6 +75,18 @@ def spent(place: Path | None, seed: int) -> float:
     """Seconds of training that a part's folder holds: what earlier calls took, that were stopped."""
     found = [facts_kept(path) or {} for path in place.glob(f"*-{seed}.safetensors")] if place is not None else []
     return sum((float(facts.get("seconds", 0.0)) for facts in found), start=0.0)
+
+
+def settled(states: Path, networks: Path) -> None:
+    """States of trainings that are done become the networks alone, in another folder: weights, and losses as facts.
+
+    OutputError where they cannot be written; then the states stay.
+    """
+    for path in sorted(states.rglob("*.safetensors")):
+        if (found := kept(path)) is not None:
+            weights, _, facts = found
+            keep(networks / path.relative_to(states), weights, {}, facts)
+    shutil.rmtree(states, ignore_errors=True)
 
 
 def curve(losses: Sequence[float], width: int = 16) -> str:
@@ -154,9 +169,13 @@ def line(values: Float[np.ndarray, "b n"], *, begin: int = 0) -> Line:
 
 
 def mean_rows(measure: str, variant: Sequence[str], values: Float[np.ndarray, "b"], seed: int, **more: Any) -> Row:
-    """A row of a mean over prompts with its bootstrap interval; values that are no numbers do not count."""
+    """A row of a mean over prompts with its interval; values that are no numbers do not count.
+
+    The interval is Wilson's where every value is 0 or 1, which a share of all or of none has one by, else the bootstrap's.
+    """
     known = values[np.isfinite(values)]
-    low, high = bootstrap_mean(known, seed) or (None, None)
+    share = np.isin(known, (0.0, 1.0)).all()
+    low, high = (wilson(known.sum(), len(known)) if share else bootstrap_mean(known, seed)) or (None, None)
     reason = None if len(known) else "there is no such value"
     value = float(known.mean()) if len(known) else None
     return figure(measure, variant, value=value, low=low, high=high, n=len(known), reason=reason, **more)
@@ -180,6 +199,23 @@ def ratio_row(
         return mean_rows(measure, variant, np.full(len(under), np.nan), seed, **more)
     value = over.mean() / mean
     return mean_rows(measure, variant, value + (over - value * under) / mean, seed, **more)
+
+
+def cosine_row(
+    measure: str, variant: Sequence[str], one: Float[np.ndarray, "b n"], other: Float[np.ndarray, "b n"], seed: int
+) -> Row:
+    """A row of the cosine of what two predictors say of prompts, all answers together: how alike they are at any scale.
+
+    The interval is that of the mean of c (1 + ab / AB - aa / 2 AA - bb / 2 BB), c the cosine, aa, ab and bb the sums of a
+    prompt and AA, AB and BB their means (the delta method). Beside who says nothing there is no cosine.
+    """
+    ab, aa, bb = (one * other).sum(axis=1), (one * one).sum(axis=1), (other * other).sum(axis=1)
+    size = np.sqrt(aa.mean() * bb.mean())
+    if size == 0:
+        return mean_rows(measure, variant, np.full(len(one), np.nan), seed)
+    value = ab.mean() / size
+    around = value + ab / size - value * (aa / aa.mean() + bb / bb.mean()) / 2
+    return mean_rows(measure, variant, around, seed, null=0.0)
 
 
 def way_row(

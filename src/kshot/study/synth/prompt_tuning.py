@@ -257,6 +257,7 @@ def _closed(text: str, name: str, source: str) -> Claim:
 PROMPT_TUNING = Experiment(
     about="soft prompts of frozen encoder-decoders: LM adaptation, and whether they come up to all weights with size",
     source=_OF,
+    much=_MUCH,
     parts={
         "objectives": Part(
             asks="what a model was trained on before it is frozen", answer=_objectives,

@@ -6,6 +6,7 @@ it says cannot be learned is held against exact inference. Parameters are those 
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,12 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from kshot.errors import MethodError
 from kshot.measure.scaling import Law, bootstrapped, scaling_law
 from kshot.seeds import digest
 from kshot.study.figures import figure
 from kshot.study.synth.experiment import Claim, Experiment, Given, Part, Row, Size
-from kshot.study.synth.growing import grown, on_batches, picture, unseen
+from kshot.study.synth.growing import grown, mean_rows, on_batches, picture, unseen
 from kshot.synth.grammar import Ginc, documents, examples, ginc, inferred
 from kshot.synth.networks.language import LANGUAGES, Language, cross_entropy
 from kshot.synth.networks.mixing import Shape
@@ -96,13 +98,14 @@ def _ladder(given: Given) -> dict[str, Any]:
     rows = [figure("loss", (run.word,), value=run.loss, unit="nats", null=exact) for run in (*runs, largest)]
     rows += [figure("accuracy", (run.word, "prompts"), value=run.accuracy) for run in (*runs, largest)]
     rows += [_law_row(name, law, laws) for name in ("floor", "alpha", "beta")]
-    fitted = law.loss(n, d)
-    rows.append(figure("law_error", ("mean over runs",), value=float(np.abs(fitted / losses - 1).mean()), null=0.0))
+    missed = np.abs(law.loss(n, d) / losses - 1)
+    rows.append(mean_rows("law_error", ("mean over runs",), missed, given.seed, null=0.0))
     at = np.array([float(largest.parameters)]), np.array([float(largest.tokens)])
-    told = [float(own.loss(*at)[0] / largest.loss - 1) for own in (law, *laws)]
-    rows.append(figure("foreseen_error", ("the largest",), value=abs(told[0]), null=0.0))
-    rows.append(figure("floor_error", ("exact inference",), value=abs(law.floor / exact - 1), null=0.0))
-    rows.append(_share_row(law, laws))
+    told = [abs(float(own.loss(*at)[0]) / largest.loss - 1) for own in (law, *laws)]
+    floors = [abs(own.floor / exact - 1) for own in (law, *laws)]
+    rows.append(_error_row("foreseen_error", "the largest", told))
+    rows.append(_error_row("floor_error", "exact inference", floors))
+    rows += [_share_row(law, laws), _ratio_row(law, laws, 6.0 * largest.parameters * largest.tokens)]
     both = [(run.loss, run.accuracy) for run in (*runs, largest)]
     rank = float(spearmanr(*np.array(both).T).statistic)
     rows.append(figure("rank_agreement", ("loss and accuracy on prompts",), value=-rank, n=len(both), null=0.0))
@@ -160,6 +163,29 @@ def _law_row(name: str, law: Law, laws: Sequence[Law]) -> Row:
     return figure("law", (name,), value=getattr(law, name), n=len(laws), low=low, high=high)
 
 
+def _error_row(measure: str, variant: str, errors: Sequence[float]) -> Row:
+    """The error of the law, which is the first, between those of the laws of drawn runs."""
+    low, high = _bounds(errors[1:])
+    return figure(measure, (variant,), value=errors[0], n=len(errors) - 1, low=low, high=high, null=0.0)
+
+
+def _ratio_row(law: Law, laws: Sequence[Law], operations: float) -> Row:
+    """Tokens a parameter where the budget of the largest run is spent best."""
+    found = []
+    for own in (law, *laws):
+        # A law by which loss does not fall with either says nothing of a budget.
+        with suppress(MethodError):
+            parameters, tokens = own.best(operations)
+            found.append(tokens / parameters)
+    known = len(found) == 1 + len(laws)
+    low, high = _bounds(found[1:]) if known else (None, None)
+    reason = None if known else f"by {1 + len(laws) - len(found)} of {1 + len(laws)} laws loss does not fall with both"
+    return figure(
+        "tokens_a_parameter", (f"best use of {operations:.1e} operations",), value=found[0] if known else None,
+        n=len(found), low=low, high=high, reason=reason,
+    )  # fmt: skip
+
+
 def _share_row(law: Law, laws: Sequence[Law]) -> Row:
     """The power of compute by which parameters grow where a budget is spent best."""
     drawn = [own.beta / (own.alpha + own.beta) for own in laws if own.alpha + own.beta > 0]
@@ -207,6 +233,7 @@ def _pictures(runs: list[_Run], largest: _Run, law: Law, exact: float, much: _Mu
 SCALING = Experiment(
     about="loss by parameters and tokens on text of known entropy: a law fitted, a larger run foreseen",
     source=f"{_HOFFMANN}, Kaplan et al. 2020",
+    much=_MUCH,
     parts={
         "ladder": Part(
             asks="every size on every number of tokens", answer=_ladder, minutes={"smoke": 1.0, "full": 45.0}

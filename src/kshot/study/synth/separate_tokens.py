@@ -21,7 +21,7 @@ from kshot.study.synth.against_descent import (
     alike_rows,
     along_pictures,
     asked_of,
-    loss_of,
+    loss_ratio,
     losses_of,
     trained_on,
     watching,
@@ -53,11 +53,11 @@ def _separate(given: Given) -> dict[str, Any]:
     done = trained_on(given, network, "separate tokens", look=look)
     weights = done.weights
     says = partial(network.says, weights)
-    own, least = loss_of(says, asked), loss_of(rival, asked)
+    own, least = losses_of(says, asked), losses_of(rival, asked)
     rows = [
         _identity(given),
-        mean_rows("loss", ("separate tokens",), losses_of(says, asked), given.seed, null=least),
-        figure("loss_ratio", ("separate tokens", "over the best step"), value=own / least, null=1.0),
+        mean_rows("loss", ("separate tokens",), own, given.seed, null=float(least.mean())),
+        loss_ratio(own, least, ("separate tokens", "over the best step"), given.seed),
         *alike_rows(says, rival, asked, ("separate tokens",), given.seed),
         *_partner_rows(weights, few, given.seed),
     ]

@@ -19,7 +19,7 @@ from kshot.study.synth.against_descent import (
     alike_rows,
     along_pictures,
     asked_of,
-    loss_of,
+    loss_ratio,
     losses_of,
     trained_on,
     watching,
@@ -46,13 +46,13 @@ def _sine(given: Given) -> dict[str, Any]:
     rival, other = partial(step.says, features), partial(step.says, others)
     done = trained_on(given, block, "block", source=_SINES, look=watching(block, rival, asked))
     says = partial(block.says, done.weights)
-    least = losses_of(rival, asked)
+    own, least = losses_of(says, asked), losses_of(rival, asked)
     rows = [
         _identity(given, features),
-        mean_rows("loss", ("sines", "block"), losses_of(says, asked), given.seed),
+        mean_rows("loss", ("sines", "block"), own, given.seed),
         mean_rows("loss", ("sines", "step on features"), least, given.seed),
         figure("loss", ("sines", "of saying 0"), value=float(asked.ys[:, -1].square().mean() / 2)),
-        figure("loss_ratio", ("sines", "over a step on features"), value=loss_of(says, asked) / least.mean(), null=1.0),
+        loss_ratio(own, least, ("sines", "over a step on features"), given.seed),
         *_alike_on_sines(says, rival, asked, "block", given.seed),
         *_alike_on_sines(other, rival, asked, "another step on features", given.seed),
     ]

@@ -204,6 +204,7 @@ def _is_ridge(size: int, where: str, at: tuple[Size, ...]) -> Claim:
 TASK_DIVERSITY = Experiment(
     about="the rule that a network learns from few tasks and from many",
     source=_OF,
+    much=_MUCH,
     parts={
         f"pool-{size}": Part(
             asks=f"the rule learned from {size:,} tasks",

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kshot.seeds import torch_stream
+from kshot.study.synth.against_rules import Much, against_rules
 from kshot.study.synth.experiment import Claim, Experiment, Given, Part, Row, Size
 from kshot.study.synth.growing import (
     answers,
@@ -28,20 +28,13 @@ from kshot.study.synth.growing import (
     on_prompts,
     picture,
     ratio_row,
-    unseen,
     way_row,
 )
 from kshot.study.synth.nearest_ridge import PENALTIES, distances, nearest_ridge
 from kshot.synth.networks.mixing import Shape
 from kshot.synth.networks.transformer import transformer
-from kshot.synth.optima import one_step
 from kshot.synth.oracles import (
     Predictor,
-    averaging,
-    descended,
-    least_squares,
-    nearest,
-    one_pass,
     ridge,
     ridge_of_unknown_noise,
 )
@@ -60,10 +53,7 @@ _MINUTES: Mapping[Size, float] = {"smoke": 0.2, "full": 9.0}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Much:
-    """Prompts, the networks' shape but for what a part changes, the narrow width, training, and how much is asked.
-
-    ``fitted`` prompts are asked ``queries`` further inputs each, which implied weights are fitted to.
-    """
+    """Prompts, the networks' shape but for what a part changes, the narrow width, training, and how much is asked."""
 
     source: Source
     shape: Shape
@@ -72,6 +62,11 @@ class _Much:
     asked: int
     fitted: int
     queries: int
+
+    @property
+    def compared(self) -> Much:
+        """How much is asked of what is held against rules."""
+        return Much(source=self.source, asked=self.asked, fitted=self.fitted, queries=self.queries)
 
 
 _MUCH: Mapping[Size, _Much] = {
@@ -105,25 +100,6 @@ _MUCH: Mapping[Size, _Much] = {
 }
 
 
-def _best_step(xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-    """A step of descent from 0 at the best rate for as many pairs as there are before each query."""
-    d = xs.shape[-1]
-    return averaging(xs, ys) * torch.tensor([one_step(d, max(k, 1)).rate for k in range(xs.shape[1])]).to(xs)
-
-
-_RULES: Mapping[str, Predictor] = {
-    "least squares": least_squares,
-    "ridge 0.1": ridge(0.1),
-    "best step": _best_step,
-    "step 0.01": descended(0.01, 1, mean=False),
-    "step 0.02": descended(0.02, 1, mean=False),
-    "one pass 0.01": one_pass(0.01),
-    "one pass 0.03": one_pass(0.03),
-    "3 nearest": nearest(3),
-}
-"""Akyürek et al. 2023, but for the best step."""
-
-
 def _trained(given: Given, source: Source, shape: Shape, word: str) -> Predictor:
     network = transformer(source.width, source.pairs, shape)
     training = _MUCH[given.size].training
@@ -131,44 +107,11 @@ def _trained(given: Given, source: Source, shape: Shape, word: str) -> Predictor
     return partial(answers, network, weights)
 
 
-def _implied(says: Predictor, asked: Prompts, queries: Float[Tensor, "b q d"]) -> Float[Tensor, "b d"]:
-    """The w of least squares on what is said of further inputs behind all pairs of a prompt but the last."""
-    (b, q, d), n = queries.shape, asked.xs.shape[1]
-    xs = torch.cat([asked.xs[:, None, :-1].expand(b, q, n - 1, d), queries[:, :, None]], dim=2).flatten(0, 1)
-    said = says(xs, asked.ys.repeat_interleave(q, dim=0))[:, -1].double().view(b, q, 1)
-    wide = queries.double()
-    return torch.linalg.solve(wide.transpose(1, 2) @ wide, wide.transpose(1, 2) @ said)[..., 0]
-
-
-def _against_rules(given: Given, says: Predictor, word: str) -> tuple[list[Row], dict[str, float]]:
-    """Rows of the distances from every rule, and the distances of predictions by rule."""
-    much = _MUCH[given.size]
-    asked = asked_prompts(given, much.source, much.asked)
-    apart = {name: distances(says, rule, asked) for name, rule in _RULES.items()}
-    rows = [mean_rows("spd", (word, name), values, given.seed) for name, values in apart.items()]
-    rows += [
-        ratio_row("spd_ratio", (word, f"{one} over {other}"), apart[one], apart[other], given.seed, null=1.0)
-        for one, other in (
-            ("best step", "least squares"),
-            ("ridge 0.1", "best step"),
-            ("ridge 0.1", "least squares"),
-        )
-    ]
-    few = Prompts(asked.xs[: much.fitted], asked.ys[: much.fitted], asked.means[: much.fitted], {})
-    shape = (len(few.xs), much.queries, much.source.width)
-    queries = torch.randn(shape, generator=torch_stream(unseen(given, "queries"), "queries"))
-    own = _implied(says, few, queries)
-    for name, rule in _RULES.items():
-        squares = (own - _implied(rule, few, queries)).square().sum(dim=1)
-        rows.append(mean_rows("ilwd", (word, name), squares.numpy(), given.seed))
-    return rows, {name: float(values.mean()) for name, values in apart.items()}
-
-
 def _depth(layers: int, given: Given) -> dict[str, Any]:
     """A network of so many layers, trained without noise: which rule it is nearest to."""
     much, word = _MUCH[given.size], f"depth {layers}"
     says = _trained(given, much.source, replace(much.shape, layers=layers), word)
-    rows, apart = _against_rules(given, says, word)
+    rows, apart = against_rules(given, says, word, much.compared)
     return {"rows": rows, "pictures": [_drawn(apart, "layers", layers)]}
 
 
@@ -176,7 +119,7 @@ def _narrow(given: Given) -> dict[str, Any]:
     """The same of a narrow network."""
     much = _MUCH[given.size]
     says = _trained(given, much.source, replace(much.shape, width=much.narrow), "narrow")
-    rows, apart = _against_rules(given, says, "narrow")
+    rows, apart = against_rules(given, says, "narrow", much.compared)
     return {"rows": rows, "pictures": [_drawn(apart, "width", much.narrow)]}
 
 
@@ -184,7 +127,7 @@ def _without_noise(given: Given) -> dict[str, Any]:
     """The network that all others are changed from: which rule it is nearest to, and which penalty."""
     much, word = _MUCH[given.size], "noise 0"
     says = _trained(given, much.source, much.shape, word)
-    rows, apart = _against_rules(given, says, word)
+    rows, apart = against_rules(given, says, word, much.compared)
     penalties, drawn = nearest_ridge(
         given, says, asked_prompts(given, much.source, much.asked), much.source.noise, word
     )
@@ -274,6 +217,7 @@ def _nearer(depth: str, text: str, ratio: str, *, at: tuple[Size, ...], least: f
 WHICH_ALGORITHM = Experiment(
     about="the algorithm that a network runs in context, by its depth and width and by noise",
     source=f"{_OF}; {_ALSO}",
+    much=_MUCH,
     parts={
         **{
             f"depth-{layers}": Part(
@@ -298,10 +242,12 @@ WHICH_ALGORITHM = Experiment(
     claims=(
         _nearer("depth 1", "one layer is nearer to a step of descent than to least squares",
                 "best step over least squares", at=_ALL),
+        _nearer("depth 1", "and nearer to it than to saying nothing", "best step over nothing", at=("full", "paper")),
         _nearer("depth 2", "two layers are nearer to ridge regression than to a step of descent",
                 "ridge 0.1 over best step", at=("full", "paper")),
         _nearer("depth 2", "two layers are nearer to ridge regression than to least squares",
                 "ridge 0.1 over least squares", at=_ALL),
+        _nearer("depth 2", "and nearer to it than to saying nothing", "ridge 0.1 over nothing", at=_ALL),
         _nearer("depth 8", "eight layers are nearer to least squares than to ridge regression",
                 "ridge 0.1 over least squares", least=1.0, at=("full", "paper")),
         Claim(
