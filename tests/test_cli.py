@@ -102,6 +102,20 @@ def test_without_a_folder_the_records_lie_in_one_of_their_own(
     assert capsys.readouterr().out.strip() == str(folder / "report.html")
 
 
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_run_of_which_nothing_came_says_why_and_is_no_success(
+    more: list[str], films: Path, tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = _words(films, tiny_model_dir, "--methods", "lora:targets=foo", "--output-path", str(tmp_path / "out"))
+    assert cli.status([*words, *more]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("kshot: nothing came to a result: lora@2: unknown target module 'foo'")
+    if more:
+        assert json.loads(said.out)["kshot"]["cells"][0]["failed"]
+    else:
+        assert "Note: films, lora@2: unknown target module 'foo'" in said.out
+
+
 def test_a_config_file_mirrors_the_options_and_the_command_line_wins(
     films: Path, tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,6 +154,32 @@ def test_lists_name_everything_there_is(kind: str, capsys: pytest.CaptureFixture
     assert all(len(line.split(None, 1)) == 2 for line in lines)
 
 
+def test_a_report_of_a_file_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.status(["report", __file__]) == 2
+    assert ": that is a file; give the folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("run", "kshot run [OPTIONS] [TASK...]"),
+        ("evaluate-lm", "kshot evaluate-lm [OPTIONS] MODEL TEXT..."),
+        ("predict", "kshot predict [OPTIONS] ARTEFACT [FILE]"),
+    ],
+)
+def test_usage_calls_things_as_help_does(command: str, usage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.status([command, "--help"]) == 0
+    assert usage in capsys.readouterr().out
+
+
+def test_no_two_parts_are_told_alike(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.status(["list", "parts"]) == 0
+    about = [line.split(None, 1)[1] for line in capsys.readouterr().out.splitlines()]
+    assert len(set(about)) == len(about)
+    assert cli.status(["list", "methods"]) == 0
+    assert "``" not in capsys.readouterr().out
+
+
 def test_the_help_of_list_names_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.status(["list", "--help"]) == 0
     said = capsys.readouterr().out.split("Arguments")[1]
@@ -151,9 +191,13 @@ def test_the_help_of_list_names_every_kind(capsys: pytest.CaptureFixture[str]) -
     [
         (
             ["run", "--nm-fewshot", "3"],
-            "kshot: Unknown option: --nm-fewshot. Did you mean --num-fewshot? (see: kshot --help)",
+            "kshot: Unknown option: --nm-fewshot. Did you mean --num-fewshot? (see: kshot run --help)",
         ),
-        (["rn"], 'kshot: Unknown command "rn". Did you mean "run"?'),
+        (
+            ["rn"],
+            "kshot: unknown command 'rn'; did you mean 'run'? known: evaluate-lm, explain, generate, hypotheses, list, "
+            "predict, pretrain, report, run, synth",
+        ),
         (
             ["run", "--num-fewshot", "0,x"],
             "kshot: --num-fewshot 0,x: what works is whole numbers with commas, as 0,4,16",
@@ -161,7 +205,20 @@ def test_the_help_of_list_names_every_kind(capsys: pytest.CaptureFixture[str]) -
         (["run", "--num-fewshot", "-1,4"], "kshot: --num-fewshot -1: what works is a whole number from 0 to 100000"),
         (["run", "--seed=-1"], "kshot: --seed -1: what works is a whole number from 0"),
         (["run", "--limit", "-5"], "kshot: --limit -5: what works is a whole number from 1 to 100000000, or all"),
-        (["run", "--limit", "few"], "kshot: Invalid value"),
+        (["run", "--limit", "few"], "kshot: --limit few: what works is a whole number, or all"),
+        (["run", "--limit", "2.9"], "kshot: --limit 2.9: what works is a whole number, or all"),
+        (["run", "--limit", "0x3"], "kshot: --limit 0x3: what works is a whole number, or all"),
+        (["run", "--orders", "2.6"], "kshot: --orders 2.6: what works is a whole number"),
+        (["explain", "--num-fewshot", "2.6"], "kshot: --num-fewshot 2.6: what works is a whole number"),
+        (["run", "--noise", "-0.5"], "kshot: --noise -0.5: what works is a share from 0 to 1"),
+        (["run", "plurals", "--budget", "-5steps"], "kshot: budget '-5steps': what works is a number of steps"),
+        (["run", "plurals", "--budget", "foo"], "kshot: budget 'foo': what works is a number of steps"),
+        (["run", "b\udcffd.csv"], "kshot: 'b\\udcffd.csv' is not UTF-8; what works is a name or a text in UTF-8"),
+        (["run", ""], "kshot: a TASK is an empty text"),
+        (["run", "--output-path", ""], "kshot: --output-path is an empty text"),
+        (["predict", ""], "kshot: ARTEFACT is an empty text"),
+        (["predict", "a", "--model", ""], "kshot: --model is an empty text"),
+        (["report", ""], "kshot: DIRECTORY is an empty text"),
         (["run", "--orders", "0"], "kshot: --orders 0: what works is a whole number from 1 to 1000"),
         (["run", "--dtype", "float23"], 'kshot: Invalid value "float23" for --dtype. Choose from:'),
         (["run", "--model"], 'kshot: Command "run" parameter --model requires an argument.'),
@@ -169,7 +226,7 @@ def test_the_help_of_list_names_every_kind(capsys: pytest.CaptureFixture[str]) -
             ["list", "task"],
             "kshot: unknown kind of name 'task'; did you mean 'tasks'? known: experiments, measures, methods, models, parts, tasks",
         ),
-        (["list"], 'kshot: Command "list" parameter'),
+        (["list"], "kshot: list needs a kind of name: one of tasks, methods, models"),
         (["report", "nowhere"], "kshot: cannot read the records of 'nowhere': there is no results.json"),
     ],
 )
@@ -191,6 +248,16 @@ def test_a_wrong_word_is_one_line_and_status_2(words: list[str], line: str, caps
         ("- 3", "must be a mapping of options to values"),
         ("a: [", "cannot be read as YAML"),
         ("limit: -3", "--limit -3: what works is"),
+        ("limit: 2.5", "--limit 2.5: what works is a whole number, or all"),
+        ("save: maybe", "config.yaml': save: 'maybe': what works is true or false"),
+        (
+            "tasks: 5",
+            "config.yaml': tasks: 5: what works is text (in quotes, where YAML reads something else), or a list",
+        ),
+        ("tasks: [a, 5]", "config.yaml': tasks: ['a', 5]: what works is text"),
+        ("dtype: true", "config.yaml': dtype: True: what works is text"),
+        ("orders: [1]", "config.yaml': orders: [1]: what works is a number"),
+        ("seed: {a: 1}", "config.yaml': seed: {'a': 1}: what works is a number, or a list of such"),
     ],
 )
 def test_a_config_that_is_wrong_is_refused(
@@ -277,3 +344,20 @@ def test_the_program_as_a_process(films: Path, tiny_model_dir: Path, tmp_path: P
     assert done.returncode == 2
     assert done.stderr.startswith("kshot: unknown task 'plurls'; did you mean 'plurals'")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_output_that_cannot_be_written_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "kshot", "--version"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == "kshot: cannot write: No space left on device; make room, or send the output elsewhere\n"
+
+
+def test_a_terminal_without_the_characters_gets_their_numbers() -> None:
+    code = "from kshot import cli, cli_list; cli_list.KINDS['tasks'] = lambda: {'色': 'é'}; cli.main(['list', 'tasks'])"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout) == (0, "\\u8272  \\xe9\n")

@@ -43,6 +43,7 @@ def test_texts_are_those_of_the_seed(tiny_model_dir: Path, capsys: pytest.Captur
     ("words", "said"),
     [
         (["--tokens", "0"], "--tokens 0: what works is a whole number, 1 or more"),
+        (["--tokens", "2.7"], "--tokens 2.7: what works is a whole number"),
         (["--count", "-1"], "--count -1: what works is a whole number, 1 or more"),
         (["--seed", "-1"], "--seed -1: what works is a whole number from 0"),
         (["--top-p", "2"], "top-p 2.0: what works is a share above 0, up to 1"),
@@ -54,9 +55,15 @@ def test_options_that_make_no_sense(
     words: list[str], said: str, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert status(["generate", str(tiny_model_dir), "--prompt", "x", *words, *WORDS]) == 2
-    err = capsys.readouterr().err
+    out, err = capsys.readouterr()
     assert said in err
     assert err.count("\n") == 1
+    assert out == "", "a prompt that is not gone on with is not written"
+
+
+def test_a_prompt_may_begin_with_a_hyphen(tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(["generate", str(tiny_model_dir), "--prompt", "-x", "--tokens", "1", *WORDS]) == 0
+    assert capsys.readouterr().out.startswith("-x")
 
 
 def test_no_model_of_that_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,8 @@
 Exit status: 0 done, 1 a fault of ours, 2 a fault of the input, 130 stopped by Ctrl-C.
 """
 
+import errno
+import io
 import json
 import os
 import sys
@@ -13,12 +15,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
 
 from kshot.cli_generate import generate
 from kshot.cli_list import list_names
-from kshot.cli_options import as_command, spelt, spoken
-from kshot.errors import DataError, KshotError
+from kshot.cli_options import as_command, spelt, spoken, usage
+from kshot.errors import DataError, KshotError, MethodError, UnknownName
 from kshot.study.evaluate_settings import EvaluateSettings, make_evaluate_settings
 from kshot.study.explain_settings import ExplainSettings, make_explain_settings
 from kshot.study.hypotheses_settings import HypothesesSettings, make_hypotheses_settings
@@ -31,6 +33,10 @@ RESULTS_FOLDER = "kshot-results"
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command line and leave the process with its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a label gets its number: nothing is lost at the end of a long run.
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(status(sys.argv[1:] if argv is None else argv))
 
 
@@ -38,6 +44,7 @@ def status(argv: Sequence[str]) -> int:
     """Run one command line; returns the exit status."""
     debug = bool(os.environ.get("KSHOT_DEBUG"))
     try:
+        _readable(argv)
         with warnings.catch_warnings():
             if not debug:
                 # those of libraries, which nobody at a command line can act on
@@ -45,9 +52,14 @@ def status(argv: Sequence[str]) -> int:
             application()(
                 spelt(argv, _asked_by(argv)), exit_on_error=False, print_error=False, result_action="return_value"
             )
+            # What waits here to be written would be lost after the exit status is known.
+            sys.stdout.flush()
         return 0
+    except UnknownCommandError:
+        return _fault(2, str(UnknownName("command", argv[0], COMMANDS)))
     except CycloptsError as error:
-        return _fault(2, f"{_one_line(error)} (see: kshot --help)")
+        own = f" {argv[0]}" if argv and argv[0] in COMMANDS else ""
+        return _fault(2, f"{_one_line(error)} (see: kshot{own} --help)")
     except KshotError as error:
         return _fault(2, _one_line(error))
     except KeyboardInterrupt as stop:
@@ -56,30 +68,48 @@ def status(argv: Sequence[str]) -> int:
         where = "; ".join(getattr(stop, "__notes__", ()))
         return _fault(130, f"stopped; {where + ', and ' if where else ''}the same command goes on from there")
     except BrokenPipeError:
-        # Whoever read our output has had enough of it; Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has had enough of it.
+        _hush()
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return _ours(error, debug)
+        _hush()
+        return _fault(2, f"cannot write: {error.strerror}; make room, or send the output elsewhere")
     except Exception as error:
-        if debug:
-            traceback.print_exc()
-        hint = "" if debug else "; KSHOT_DEBUG=1 shows where"
-        return _fault(1, f"a fault of ours: {type(error).__name__}: {_one_line(error)}{hint}")
+        return _ours(error, debug)
+
+
+def _readable(argv: Sequence[str]) -> None:
+    """KshotError where a word is no text: bytes that are not UTF-8 could stand in no record of ours."""
+    for word in argv:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise KshotError(f"{word!a} is not UTF-8; what works is a name or a text in UTF-8") from error
+
+
+def _hush() -> None:
+    """No more output: Python would complain once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _ours(error: Exception, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    hint = "" if debug else "; KSHOT_DEBUG=1 shows where"
+    return _fault(1, f"a fault of ours: {type(error).__name__}: {_one_line(error)}{hint}")
 
 
 def application() -> App:
     """The commands; the options of those that measure are made from their settings."""
     about = "Teach frozen language models by their prompts, and find out what that teaching really is."
     app = App(name="kshot", help=about, version=_version, suppress_keyboard_interrupt=False)
-    app.command(as_command(run, Settings), name="run")
-    app.command(as_command(explain, ExplainSettings), name="explain")
-    app.command(as_command(hypotheses, HypothesesSettings), name="hypotheses")
-    app.command(as_command(synth, SynthSettings), name="synth")
-    app.command(as_command(pretrain, PretrainSettings), name="pretrain")
-    app.command(as_command(evaluate_lm, EvaluateSettings), name="evaluate-lm")
-    app.command(predict)
-    app.command(generate)
-    app.command(list_names, name="list")
-    app.command(report)
+    for name, (does, kind) in COMMANDS.items():
+        if kind is None:
+            app.command(does, name=name, usage=_USAGE.get(name))
+        else:
+            app.command(as_command(does, kind), name=name, usage=f"kshot {name} [OPTIONS] {usage(kind)}")
     return app
 
 
@@ -99,7 +129,10 @@ def run(*tasks: str, config: str | None = None, json: bool = False, **options: A
     def tell(results: dict[str, Any], page: Path) -> None:
         print_summary(results, Console(), report=page)
 
-    _reported(measure, asked, tell, json)
+    results = _reported(measure, asked, tell, json)
+    cells = results["kshot"]["cells"] if results else []
+    if cells and all(cell["failed"] for cell in cells):
+        raise MethodError(f"nothing came to a result: {cells[0]['method']}@{cells[0]['shots']}: {cells[0]['failed']}")
 
 
 def explain(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
@@ -182,8 +215,11 @@ def _say(said: str, page: Path) -> None:
 
 def _reported(
     measure: Callable[..., Any], asked: Any, tell: Callable[[dict[str, Any], Path], None], json: bool
-) -> None:
-    """Measure what is asked, write the report, and tell what came: in words, or as results.json and nothing else."""
+) -> dict[str, Any] | None:
+    """Measure what is asked, write the report, and tell what came: in words, or as results.json and nothing else.
+
+    Returns the results; None beside the first of several processes, which keeps what came.
+    """
     # as above
     from kshot.show.report import write_report
     from kshot.show.terminal import progress
@@ -191,26 +227,20 @@ def _reported(
     with progress(show=not json) as on_progress, spoken():
         done = measure(asked, beneath=Path(RESULTS_FOLDER), on_progress=on_progress)
         if done.directory is None:
-            # Beside the first of several processes, which keeps what came.
-            return
+            return None
         on_progress(0, None, "writing the report")
         page = write_report(done.directory)
     if json:
         sys.stdout.write((done.directory / "results.json").read_text(encoding="utf-8"))
     else:
         tell(done.results, page)
+    return dict(done.results)
 
 
 def _asked_by(argv: Sequence[str]) -> type:
     """The settings that belong to the command of these words."""
-    kinds = {
-        "explain": ExplainSettings,
-        "hypotheses": HypothesesSettings,
-        "synth": SynthSettings,
-        "pretrain": PretrainSettings,
-        "evaluate-lm": EvaluateSettings,
-    }
-    return kinds.get(argv[0] if argv else "", Settings)
+    _, kind = COMMANDS.get(argv[0] if argv else "", (None, None))
+    return kind or Settings
 
 
 def predict(
@@ -238,6 +268,7 @@ def predict(
     # torch and transformers take seconds to import
     from kshot.model.lines import answer_stream, opened, served
 
+    _given(ARTEFACT=artefact, FILE=file, **{"--model": model})
     with opened(file) as (stream, form):
         with spoken():
             taught = served(artefact, model, dtype=dtype, device=device)
@@ -251,12 +282,36 @@ def predict(
         raise DataError(f"{bad} of {good + bad} lines could not be answered; each says why in its place")
 
 
-def report(directory: str, /) -> None:
+def report(directory: Annotated[str, Parameter(help="The folder of a run, which holds its results.json.")], /) -> None:
     """Rebuild the page of a folder from its records."""
     # drawing takes seconds to import
     from kshot.show.report import write_report
 
+    _given(DIRECTORY=directory)
     print(write_report(Path(directory)))
+
+
+def _given(**texts: str | None) -> None:
+    """KshotError where a text is empty: a shell's unset variable, which as a path would be the folder one stands in."""
+    for name, text in texts.items():
+        if text is not None and not text.strip():
+            raise KshotError(f"{name} is an empty text; give it a value")
+
+
+# Each with the settings that its options are made from, where it has some.
+COMMANDS: dict[str, tuple[Callable[..., None], type | None]] = {
+    "run": (run, Settings),
+    "explain": (explain, ExplainSettings),
+    "hypotheses": (hypotheses, HypothesesSettings),
+    "synth": (synth, SynthSettings),
+    "pretrain": (pretrain, PretrainSettings),
+    "evaluate-lm": (evaluate_lm, EvaluateSettings),
+    "predict": (predict, None),
+    "generate": (generate, None),
+    "list": (list_names, None),
+    "report": (report, None),
+}
+_USAGE = {"predict": "kshot predict [OPTIONS] ARTEFACT [FILE]", "list": "kshot list KIND"}
 
 
 def _fault(code: int, line: str) -> int:

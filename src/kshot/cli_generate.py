@@ -2,30 +2,38 @@
 
 import sys
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from itertools import chain
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from kshot.cli_options import spoken
+from kshot.cli_options import spoken, whole_number
 from kshot.errors import KshotError
 from kshot.study.options import within
+
+# A number that is none of those that work is told what does, and not taken for a flag.
+_WHOLE: dict[str, Any] = {"converter": whole_number, "allow_leading_hyphen": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoingOn:
     """How a text goes on, and how many do."""
 
-    prompt: Annotated[str, Parameter(help="What the text begins with; nothing: as the model's texts begin.")] = ""
-    tokens: Annotated[int, Parameter(help="How many tokens at most.", allow_leading_hyphen=True)] = 100
+    prompt: Annotated[
+        str,
+        Parameter(help="What the text begins with; nothing: as the model's texts begin.", allow_leading_hyphen=True),
+    ] = ""
+    tokens: Annotated[int, Parameter(help="How many tokens at most.", **_WHOLE)] = 100
     temperature: Annotated[
         float, Parameter(help="Of the draws; 0: always the most probable token.", allow_leading_hyphen=True)
     ] = 1.0
-    top_k: Annotated[int | None, Parameter(help="Draw from so many of the most probable tokens alone.")] = None
+    top_k: Annotated[int | None, Parameter(help="Draw from so many of the most probable tokens alone.", **_WHOLE)] = (
+        None
+    )
     top_p: Annotated[float | None, Parameter(help="Draw from the smallest set with this share of probability.")] = None
-    seed: Annotated[int, Parameter(help="Of the draws: the same seed, the same text.", allow_leading_hyphen=True)] = 0
+    seed: Annotated[int, Parameter(help="Of the draws: the same seed, the same text.", **_WHOLE)] = 0
     count: Annotated[
-        int,
-        Parameter(help="How many texts, each with draws of its own, an empty line between.", allow_leading_hyphen=True),
+        int, Parameter(help="How many texts, each with draws of its own, an empty line between.", **_WHOLE)
     ] = 1
     dtype: Annotated[Literal["auto", "float32", "bfloat16"], Parameter(help="Number format of the weights.")] = "auto"
     device: Annotated[Literal["auto", "cpu", "cuda"], Parameter(help="Where the model runs.")] = "auto"
@@ -54,8 +62,11 @@ def generate(
     with spoken():
         lm = load_model(model, dtype=asked.dtype, device=asked.device)
     for number in range(asked.count):
+        pieces = text_of(lm, asked.prompt, how, stream(asked.seed, "generate", number), asked.tokens)
+        # A prompt that cannot be gone on with is no text to write.
+        begun = next(pieces, "")
         sys.stdout.write(("\n\n" if number else "") + asked.prompt)
-        for piece in text_of(lm, asked.prompt, how, stream(asked.seed, "generate", number), asked.tokens):
+        for piece in chain([begun], pieces):
             sys.stdout.write(piece)
             sys.stdout.flush()
     sys.stdout.write("\n")

@@ -5,16 +5,21 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from kshot.errors import UnknownName
+from kshot.errors import KshotError, UnknownName
 
 
 def list_names(
     kind: Annotated[
-        str, Parameter(help="One of tasks, methods, models, measures, parts, experiments, transforms, texts.")
-    ],
+        str,
+        Parameter(
+            help="One of tasks, methods, models, measures, parts, experiments, transforms, texts.", show_default=False
+        ),
+    ] = "",
     /,
 ) -> None:
     """What there is: tasks, methods, models, measures, parts of an explanation, experiments, transforms, or texts."""
+    if not kind:
+        raise KshotError(f"list needs a kind of name: one of {', '.join(KINDS)}")
     if kind not in KINDS:
         raise UnknownName("kind of name", kind, KINDS)
     rows = KINDS[kind]()
@@ -58,15 +63,22 @@ def _measures() -> dict[str, str]:
 
 
 def _first_line(thing: Any) -> str:
-    return (thing.__doc__ or "").strip().splitlines()[0]
+    return (thing.__doc__ or "").strip().splitlines()[0].replace("``", "")
 
 
 def _parts() -> dict[str, str]:
+    from kshot.study.catalogue.learning import SHOTS
     from kshot.study.explain import PARTS
     from kshot.study.hypotheses.battery import PARTS as BATTERY
 
     both = {"explain": PARTS, "hypotheses": BATTERY}
-    return {name: f"{word}: {part.name}" for word, parts in both.items() for name, part in parts.items()}
+    # One question is asked at several sizes, by a part each.
+    sized = {f"why-learning-{shots}": f" (here with {shots})" for shots in SHOTS}
+    return {
+        name: f"{word}: {part.name}{sized.get(name, '')}"
+        for word, parts in both.items()
+        for name, part in parts.items()
+    }
 
 
 def _experiments() -> dict[str, str]:

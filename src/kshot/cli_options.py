@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -64,6 +65,13 @@ def signature(kind: Any) -> inspect.Signature:
     return inspect.Signature(found)
 
 
+def usage(kind: Any) -> str:
+    """What stands without a flag, as help calls it: in brackets where it may be left out."""
+    own = next(option for option in fields(kind) if option.name == "tasks")
+    word = f"{own.metadata['word']}..."
+    return f"[{word}]" if own.default else word
+
+
 def _keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
@@ -82,8 +90,12 @@ def _annotated(name: str, kind: Any, said: str) -> Any:
                 show_default=_as_words,
             ),
         ]
-    numeric = kind is int or int in get_args(kind)
-    return Annotated[kind, Parameter(help=said, allow_leading_hyphen=numeric)]
+    kinds = {kind, *get_args(kind)}
+    # What a number may begin with is told to whoever checks it, and not taken for a flag.
+    hyphens = bool(kinds & {int, float}) or name == "budget"
+    return Annotated[
+        kind, Parameter(help=said, converter=whole_number if int in kinds else None, allow_leading_hyphen=hyphens)
+    ]
 
 
 def _as_words(value: Sequence[Any]) -> str:
@@ -101,6 +113,18 @@ def _listed(kind: Any, tokens: Sequence[Token]) -> tuple[Any, ...]:
         raise KshotError(
             f"{tokens[0].keyword} {tokens[0].value}: what works is whole numbers with commas, as 0,4,16"
         ) from error
+
+
+def whole_number(kind: Any, tokens: Sequence[Token]) -> int | str:
+    """A whole number, or a word that may stand in its place; the library would round, and read 0x3 and 1_000."""
+    text, words = tokens[0].value.strip(), [word for one in get_args(kind) for word in get_args(one)]
+    if text in words:
+        return text
+    if not re.fullmatch(r"[+-]?[0-9]{1,30}", text):
+        raise KshotError(
+            f"{tokens[0].keyword} {tokens[0].value}: what works is {', or '.join(['a whole number', *words])}"
+        )
+    return int(text)
 
 
 def _whole(kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
@@ -134,19 +158,38 @@ def _configured(file: str, words: Sequence[str], kind: Any) -> list[str]:
         raise DataError(f"--config {file!r} cannot be read as YAML: {why}") from error
     if not isinstance(found, dict):
         raise DataError(f"--config {file!r} must be a mapping of options to values, as in: num-fewshot: [0, 4]")
-    known = {flag(option.name): option for option in fields(kind)}
+    known, hints = {flag(option.name): option for option in fields(kind)}, get_type_hints(kind)
     given = {word.partition("=")[0] for word in words}
     more: list[str] = []
     for key, value in found.items():
         name = flag(str(key))
         if name not in known:
             raise UnknownName(f"key of --config {file!r}:", str(key), [n.removeprefix("--") for n in known])
+        if value is not None:
+            _check_kind(f"--config {file!r}: {key}: {value!r}", hints[known[name].name], value)
         if name == "--tasks":
             tasks = [value] if isinstance(value, str) else list(value or ())
             more += [] if _positional(words) else tasks
         elif value is not None and not {name, name.replace("--", "--no-", 1)} & given:
             more += flag_words(known[name].name, value)
     return more
+
+
+def _check_kind(said: str, kind: Any, value: Any) -> None:
+    """DataError, begun with ``said``, where YAML has read a value as what no such option can be."""
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise DataError(f"{said}: what works is true or false")
+        return
+    many = get_origin(kind) is tuple
+    parts = value if many and isinstance(value, list) else [value]
+    kinds = get_args(kind)[:1] if many else (kind, *get_args(kind))
+    for part in parts:
+        texts = isinstance(part, str)
+        numbers = isinstance(part, int | float) and not isinstance(part, bool) and {int, float} & set(kinds)
+        if not texts and not numbers:
+            wanted = "a number" if {int, float} & set(kinds) else "text (in quotes, where YAML reads something else)"
+            raise DataError(f"{said}: what works is {wanted}{', or a list of such' if many else ''}")
 
 
 def _positional(words: Sequence[str]) -> bool:

@@ -314,25 +314,20 @@ def test_no_examples_are_refused(name, tiny_lm):
 
 def test_options_that_do_not_work_are_refused(tiny_lm):
     task = films()
-    for method, line in (
-        (
-            Tfidf(shots=4, c=0.0),
-            "asked for c = 0; what works is a number above 0 (the greater, the weaker the penalty)",
-        ),
-        (
-            Head(shots=4, c=-1.0),
-            "asked for c = -1; what works is a number above 0 (the greater, the weaker the penalty)",
-        ),
-        (
-            Nearest(shots=4, neighbours=5),
-            "task 'films': asked for the 5 nearest of 4 examples; what works is 1 to 4",
-        ),
+    works = "what works is a number above 0 \\(the greater, the weaker the penalty\\)$"
+    for method, options, line in (
+        (Tfidf, {"c": 0.0}, f"^asked for c = 0; {works}"),
+        (Head, {"c": -1.0}, f"^asked for c = -1; {works}"),
+        (Nearest, {"neighbours": 0}, "^asked for the 0 nearest examples; what works is a whole number from 1 on$"),
     ):
-        with pytest.raises(MethodError) as caught:
-            method.fit(tiny_lm, task, task.train, 0)
-        assert str(caught.value) == line
+        with pytest.raises(MethodError, match=line):
+            method(shots=4, **options)
     with pytest.raises(UnknownName, match=r"^unknown kind of nearness 'bm52'; did you mean 'bm25'\?"):
-        Nearest(shots=4, by="bm52").fit(tiny_lm, task, task.train, 0)
+        Nearest(shots=4, by="bm52")
+    with pytest.raises(
+        MethodError, match=r"^task 'films': asked for the 5 nearest of 4 examples; what works is 1 to 4$"
+    ):
+        Nearest(shots=4, neighbours=5).fit(tiny_lm, task, task.train, 0)
 
 
 @pytest.mark.parametrize("method", [Head(shots=4), Nearest(shots=4)])

@@ -171,17 +171,11 @@ def test_all_get_the_same_examples(tiny_lm: LM, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("method", "error", "said"),
     [
-        (LoRA(shots=2, rank=0), MethodError, "lora of rank 0: what works is a whole number from 1 on"),
         (LoRA(shots=2, targets=("k_prj",)), UnknownName, "unknown target module 'k_prj'; did you mean 'k_proj'"),
         (FineTune(shots=2, weights=("k_prj",)), UnknownName, "unknown weights 'k_prj'; did you mean 'k_proj'"),
-        (PrefixTuning(shots=2, init="demos"), UnknownName, "unknown initialisation of a prefix 'demos'"),
-        (PrefixTuning(shots=2, length=-3), MethodError, "a prefix with length -3: what works is a whole number from 0"),
-        (PrefixTuning(shots=2, network=-1), MethodError, "a prefix with network -1: what works is a whole number from"),
-        (PrefixTuning(shots=2, init="text"), MethodError, "a prefix with init=text needs a text with at least one token"),
         (PrefixTuning(shots=2, init="random", length=2048), MethodError, "a prefix of 2048 positions leaves no room"),
         (SoftPrompt(shots=2, init="uniform", length=2048), MethodError, "2048 tokens .* leaves no room for a query"),
         (SoftPrompt(shots=2, init="uniform", length=2040), MethodError, "2040 positions before the text and the longest"),
-        (SoftPrompt(shots=2, init="unifrom"), UnknownName, "unknown initialisation 'unifrom'; did you mean 'uniform'"),
         (SoftPrompt(shots=0, init="uniform"), MethodError, "nothing to learn from 0 examples; give --num-fewshot 1"),
     ],
 )  # fmt: skip
@@ -190,6 +184,26 @@ def test_what_cannot_be_is_one_line(method, error: type, said: str, tiny_lm: LM)
     with pytest.raises(error, match=said) as found:
         method.fit(tiny_lm, films(), films().train, 0)
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "error", "said"),
+    [
+        (LoRA, {"rank": 0}, MethodError, "lora of rank 0: what works is a whole number from 1 on"),
+        (PrefixTuning, {"init": "demos"}, UnknownName, "unknown initialisation of a prefix 'demos'"),
+        (PrefixTuning, {"length": -3}, MethodError, "a prefix with length -3: what works is a whole number from 0"),
+        (PrefixTuning, {"network": -1}, MethodError, "a prefix with network -1: what works is a whole number from"),
+        (PrefixTuning, {"init": "text"}, MethodError, "a prefix with init=text needs a text with at least one token"),
+        (SoftPrompt, {"init": "unifrom"}, UnknownName, "unknown initialisation 'unifrom'; did you mean 'uniform'"),
+        (SoftPrompt, {"norm": "match"}, UnknownName, "unknown norm of initial rows 'match'; did you mean 'matched'"),
+        (SoftPrompt, {"length": -5}, MethodError, "a soft prompt of -5 tokens holds nothing"),
+        (SoftPrompt, {"length": 0}, MethodError, "init=labels has no length of its own; give one"),
+        (SoftPrompt, {"init": "text"}, MethodError, "a soft prompt with init=text needs a text"),
+    ],
+)
+def test_what_no_model_can_have_is_said_before_there_is_one(method, options, error: type, said: str) -> None:
+    with pytest.raises(error, match=said):
+        method(shots=2, **options)
 
 
 @pytest.mark.parametrize("name", ["bloom", "mamba"])

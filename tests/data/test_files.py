@@ -75,7 +75,7 @@ def test_labels_that_are_numbers_or_truths_become_names(tmp_path):
     rows = [{"text": f"t{number}", "label": number % 2 == 0} for number in range(8)]
     assert file_task(jsonl(tmp_path / "a.jsonl", rows)).labels == ("false", "true")
     pd.DataFrame({"text": ["a", "b"], "label": [0.0, 1.0]}).to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(DataError, match="2 train and 0 test examples remain; both need at least one"):
+    with pytest.raises(DataError, match=r"every label occurs once \(2 examples\)"):
         file_task(tmp_path / "a.parquet")
     assert [row["label"] for row in read_rows(tmp_path / "a.parquet")] == [0.0, 1.0]
 
@@ -172,3 +172,28 @@ def test_a_missing_file_gets_the_nearest_name(tmp_path):
 def test_csv_cells_with_commas_and_line_breaks(tmp_path):
     (tmp_path / "a.csv").write_text('text,label\r\n"a, b\nc",x\r\n', newline="")
     assert read_rows(tmp_path / "a.csv") == [{"text": "a, b\nc", "label": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ('{"text": NaN, "label": "x"}', "line 2: text is empty; give it text or take the row out"),
+        (r'{"text": "a \ud800", "label": "x"}', "line 2: holds half a character"),
+        (r'{"text": "a", "label": "\udfff"}', "line 2: holds half a character"),
+    ],
+)
+def test_what_is_no_text_is_refused(tmp_path, second, said):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one", "label": "x"}\n' + second + "\n")
+    with pytest.raises(DataError, match=said):
+        file_task(path)
+
+
+def test_a_split_that_leaves_nothing_says_why(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n" + "".join(f"text {i},label {i}\n" for i in range(5)))
+    with pytest.raises(DataError, match=r"every label occurs once \(5 examples\), so none can be held out"):
+        file_task(path)
+    path.write_text("text,label\na,x\nb,y\n")
+    with pytest.raises(DataError, match=r"every input is in .*a\.csv too, so none is left to learn from"):
+        file_task(path, test_path=path)

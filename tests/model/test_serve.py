@@ -178,6 +178,9 @@ def test_choices_come_with_the_query(tiny_lm):
         ("x" * 3000, r"text 2: it needs 30\d\d tokens with its prompt, and tiny-0 reads 2048"),
         ({"words": "a"}, "text 2: the template reads the field 'text', and this has words"),
         ("\ud800", "text 2: field 'text' holds half a character"),
+        ({"text": None}, "text 2: field 'text' is empty; give it text"),
+        ({"text": float("nan")}, "text 2: field 'text' is empty; give it text"),
+        ({"text": " "}, "text 2: field 'text' is empty; give it text"),
     ],
 )
 def test_a_bad_query_is_named_and_holds_up_no_other(query, said, tiny_lm):

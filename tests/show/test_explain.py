@@ -329,6 +329,7 @@ def test_the_terminal_has_the_answer_and_the_table_in_a_hundred_columns() -> Non
     line = next(line for line in said.splitlines() if line.startswith("SimAOU"))
     assert line.split()[1] == value_of("sim_aou", "appended label, normalised, published, trained, own")
     assert "  GPT 2.7B" in said
+    assert said.endswith("\n\n" + "".join(f"Note: {note}\n" for note in RECORD["notes"]))
     assert "…" not in said.replace("…0", "").replace("…−", "")
 
 

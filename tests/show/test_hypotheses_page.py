@@ -265,6 +265,7 @@ def test_the_terminal_has_each_claim_beside_what_came_of_it_in_a_hundred_columns
     assert line.split()[:2] == ["✗", "H2"]
     assert line.endswith("−0.291 (−0.381 to −0.201)")
     assert "any tokens as answers" not in told, "what is published with its faults counts for nothing"
+    assert told.endswith("\n\nNote: films: a note of its own\n")
 
 
 @needs_chromium

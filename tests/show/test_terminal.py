@@ -36,6 +36,23 @@ def test_at_eighty_columns_every_column_is_there() -> None:
     assert header.split() == ["task", "acc.", "test", "seeds", "orders", "log-loss", "ECE", "s/query"]
 
 
+def test_the_legend_explains_the_columns_that_are_there() -> None:
+    for width in (160, 60, 40, 30):
+        header, legend = printed(width).split("task ", 1)[1].split("\n", 1)
+        assert ("seeds: 95 %" in " ".join(legend.split())) == ("seeds" in header.split())
+        assert ("orders: least" in " ".join(legend.split())) == ("orders" in header.split())
+
+
+def test_rows_of_a_task_stand_together_in_whatever_order_they_were_answered() -> None:
+    rows = RESULTS["kshot"]["summary"]
+    turns = [row | {"task": task} for row in rows[:3] for task in ("plurals", "plurals to pairs")]
+    lines = printed(100, {"kshot": RESULTS["kshot"] | {"summary": turns, "answer": {}}}).splitlines()
+    assert [line.strip() for line in lines if line.strip() in ("plurals", "plurals to pairs")] == [
+        "plurals",
+        "plurals to pairs",
+    ]
+
+
 def test_the_answers_come_first_and_the_report_last() -> None:
     text = printed(400, report=Path("/a/long/path/report.html"))
     assert text.startswith(f"plurals: {RESULTS['kshot']['answer']['plurals']}")

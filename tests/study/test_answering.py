@@ -81,13 +81,16 @@ def ask(tiny_lm: LM, *methods: str, folder: Path | None = None, task=None, **mor
 
 
 def test_a_cell_that_fails_says_why_and_the_others_go_on(tiny_lm: LM, tmp_path: Path) -> None:
-    methods = ("lora:rank=0", "fine-tune:weights=k_prj", "soft-prompt:init=uniform:length=4000", "zero-shot",
+    methods = ("lora:targets=k_prj", "fine-tune:weights=k_prj", "soft-prompt:init=uniform:length=4000", "zero-shot",
                "prefix:init=random:length=2040", "lora:learning_rate=1e38:optimiser=sgd:clip=0")  # fmt: skip
-    found = ask(tiny_lm, *methods, folder=tmp_path / "run").results["kshot"]["cells"]
-    by_name = {repr((c["method"], c["params"].get("rank"))): c for c in found}
+    ours = ask(tiny_lm, *methods, folder=tmp_path / "run").results["kshot"]
+    found = ours["cells"]
+    assert "films: 5 of 6 cells came to no result; the means are over the others" in ours["notes"]
+    assert sum(f": {c['failed']}" in note for c in found if c["failed"] for note in ours["notes"]) == 5
+    by_name = {repr((c["method"], c["params"].get("targets"))): c for c in found}
     said = {name: c["failed"] for name, c in by_name.items()}
     assert said["('zero-shot', None)"] is None
-    assert said["('lora', 0)"] == "lora of rank 0: what works is a whole number from 1 on"
+    assert said["('lora', ('k_prj',))"].startswith("unknown target module 'k_prj'; did you mean 'k_proj'")
     assert said["('fine-tune', None)"].startswith("unknown weights 'k_prj'; did you mean 'k_proj'")
     assert "leaves no room for a query" in said["('soft-prompt', None)"]
     assert "do not fit tiny-0, which reads 2048" in said["('prefix', None)"]
@@ -105,7 +108,12 @@ def test_a_cell_that_fails_says_why_and_the_others_go_on(tiny_lm: LM, tmp_path: 
 
 
 def test_what_no_method_can_have_is_said_before_anything_runs(tiny_lm: LM, tmp_path: Path) -> None:
-    for way, said in (("lora:learning_rate=-1", "learning rate -1.0"), ("lora:optimiser=adm", "unknown optimiser")):
+    for way, said in (
+        ("lora:learning_rate=-1", "learning rate -1.0"),
+        ("lora:optimiser=adm", "unknown optimiser"),
+        ("lora:rank=0", "lora of rank 0"),
+        ("tfidf:c=-1", "asked for c = -1"),
+    ):
         with pytest.raises(KshotError, match=said):
             ask(tiny_lm, "zero-shot", way, folder=tmp_path / "run")
     with pytest.raises(KshotError, match="budget 'soon': what works is a number of steps, passes or seconds"):
@@ -192,3 +200,9 @@ def test_a_run_that_is_stopped_and_goes_on_is_one_that_was_not(
         return [{**c, "training": calm({k: v for k, v in c["training"].items() if k != "seconds"})} for c in cells]
 
     assert plain(found) == plain(whole)
+
+
+def test_a_first_start_says_nothing_of_cells_that_are_here(tiny_lm: LM, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="kshot"):
+        ask(tiny_lm, "zero-shot")
+    assert "already" not in caplog.text

@@ -78,3 +78,12 @@ def test_the_channel_is_refused_where_it_is_none() -> None:
         KshotError, match=r"^--scoring channel goes with zero-shot and in-context, and lora is asked for$"
     ):
         cells_of(asked("zero-shot", "lora", scoring="channel"), (films(),))
+
+
+def test_what_does_not_apply_has_a_note_and_what_cannot_be_read_is_refused() -> None:
+    _, notes = cells_of(asked("in-context", ensemble="draws"), (films(),))
+    assert notes == ("--ensemble draws: nothing that --methods names is trained, so nothing is combined",)
+    _, notes = cells_of(asked("in-context", transfer_to=("films",)), (films(),))
+    assert notes == ("--transfer-to films: that is the task itself, which is asked in any case",)
+    with pytest.raises(KshotError, match=r"^budget .foo.: what works is a number of steps"):
+        cells_of(asked("in-context", budget="foo"), (films(),))

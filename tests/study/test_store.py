@@ -66,6 +66,23 @@ def test_whatever_the_bytes_a_kill_leaves_the_rest_is_the_same(
     assert {name: (torn / name).read_bytes() for name in wanted} == wanted
 
 
+def test_another_start_speaks_for_itself_and_keeps_to_the_first(tmp_path: Path) -> None:
+    first = {
+        **RUN,
+        "date": 1.0,
+        "packing": [64, 16],
+        "argv": ["kshot", "run", "a"],
+        "settings": {"save": True},
+        "notes": ["old"],
+    }
+    with Store(tmp_path, first) as store:
+        store.append({"id": "c0"}, [])
+    own = {"argv": ["kshot", "run", "a", "--no-save"], "settings": {"save": False}, "notes": []}
+    with Store(tmp_path, {**first, "date": 2.0, "packing": [1, 1], **own}) as store:
+        assert store.run == {**first, **own}
+    assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8")) == first
+
+
 def test_records_whose_samples_were_lost_are_asked_again(tmp_path: Path) -> None:
     _fill(tmp_path, 6)
     os.truncate(tmp_path / "samples.jsonl", 5)
@@ -86,7 +103,19 @@ def test_a_folder_of_another_run_is_left_alone(tmp_path: Path) -> None:
     )
     with pytest.raises(OutputError, match="different run \\(other methods, shots, seeds or orders\\)"):
         Store(tmp_path, {**RUN, "identity": "xyz"})
+    facts = {"model": "m", "tasks": {"t": {"hash": "h", "description": ""}}}
+    with pytest.raises(OutputError, match="different run \\(tasks t description: nothing there, '' here\\)"):
+        Store(tmp_path, {"identity": "xyz", "facts": facts})
+    with pytest.raises(OutputError, match="different run \\(tasks: t there, a, b here\\)"):
+        Store(tmp_path, {"identity": "xyz", "facts": {"model": "n", "tasks": {"a": {}, "b": {}}}})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_folder_of_another_command_names_both(tmp_path: Path) -> None:
+    with Store(tmp_path, {**RUN, "argv": ["kshot", "run", "t"]}) as store:
+        store.append({"id": "c0"}, [])
+    with pytest.raises(OutputError, match="different run \\(kshot run there, kshot explain here\\)"):
+        Store(tmp_path, {"identity": "x", "facts": {"size": "smoke"}, "argv": ["kshot", "explain", "t"]})
 
 
 def test_what_is_no_run_of_ours_is_left_alone(tmp_path: Path) -> None:

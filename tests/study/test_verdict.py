@@ -66,11 +66,11 @@ def test_each_size_is_tested_against_in_context_and_zero_shot_on_whole_queries()
     assert found["zero-shot", "in-context@4"]["verdict"] == "better"
     assert found["in-context", "majority@4"]["verdict"] == "worse"
     assert found["in-context", "head@4"]["verdict"] == "undecided"
-    assert {pair["b"] for pair in paired(SIZES) if pair["against"] == "best"} == {
-        "in-context@16",
-        "head@16",
-        "zero-shot@0",
-    }
+    best = [pair for pair in paired(SIZES) if pair["against"] == "best"]
+    assert {pair["a"] for pair in best} == {"lora@16"}
+    assert {pair["b"] for pair in best} == {
+        "zero-shot@0", "in-context@4", "in-context@16", "lora@4", "head@4", "head@16",
+    }  # fmt: skip
 
 
 def test_the_sentences_are_short_and_group_methods_with_one_fate() -> None:
@@ -87,6 +87,12 @@ def test_the_sentences_are_short_and_group_methods_with_one_fate() -> None:
     bare = [line for line in SIZES if line["method"] in ("zero-shot", "lora")]
     assert said(paired(bare)) == ["Zero-shot is beaten by lora at every size (p < 0.001)."]
     assert said(paired([line for line in SIZES if line["method"] == "lora"])) == []
+
+
+def test_one_query_is_one() -> None:
+    lines = [_line(method, 4, 1) | {"right": "1", "n": 1, "accuracy": 1.0} for method in ("in-context", "lora")]
+    assert "100 % of 1 query right" in answer(summary(lines), [], None, [])
+    assert "100 % of 1 query right" in answer(summary(lines[:1]), [], None, [])
 
 
 def test_many_methods_are_counted_not_listed() -> None:
@@ -132,7 +138,29 @@ def test_a_cheaper_way_is_taken_only_where_it_is_near_and_not_distinguishable() 
     assert taken(worse)["method"] == "lora"
 
 
-def test_neither_baselines_nor_ensembles_nor_wrong_labels_nor_smaller_sizes_are_recommended() -> None:
+def test_fewer_examples_are_recommended_where_they_do_better_or_as_well() -> None:
+    def taken(*lines: dict[str, Any]) -> dict[str, Any]:
+        return recommend(summary(lines), paired(lines))["t"]
+
+    two, many = _line("in-context", 2, 78, tokens=100), _line("in-context", 32, 50, tokens=900)
+    found = taken(_line("zero-shot", 0, 60, tokens=50), two, many)
+    assert (found["shots"], found["accuracy"], found["why"]) == (2, 0.78, "the most accurate")
+    # of equals the cheapest, whichever comes first
+    for lines in ([two, many | {"right": two["right"], "accuracy": 0.78}], [many | two | {"shots": 32}, two]):
+        assert taken(*lines)["shots"] == 2
+    dear = taken(_line("in-context", 32, 78, tokens=900), two)
+    assert (dear["shots"], dear["why"]) == (2, "as accurate as in-context@32, and cheaper: it reads or stores less")
+    # the examples one has cost nothing: what they teach is taken where it costs the same to use
+    assert taken(_line("lora", 4, 78), _line("lora", 16, 79))["shots"] == 16
+
+
+def test_what_no_artefact_holds_is_not_said_to_be_beaten() -> None:
+    combined = _line("in-context", 4, 90) | {"params": {"ensemble": "orders", "members": 4, "rule": "majority-vote"}}
+    lines = [_line("in-context", 4, 80), combined]
+    assert recommend(summary(lines), paired(lines))["t"]["why"] == "the most accurate that can be kept as an artefact"
+
+
+def test_neither_baselines_nor_ensembles_nor_wrong_labels_are_recommended() -> None:
     ensemble = [
         line | {"params": {"ensemble": "orders", "members": 4, "rule": "majority-vote"}}
         for line in _three("in-context", 16, 99, 99, 99)
@@ -142,7 +170,6 @@ def test_neither_baselines_nor_ensembles_nor_wrong_labels_nor_smaller_sizes_are_
         *ensemble,
         *_three("majority", 16, 99, 99, 99),
         *_three("lora", 64, 99, 99, 99, noise=0.25),
-        *_three("head", 8, 99, 99, 99),
     ]
     assert recommend(summary(lines), paired(lines))["t"] | {"why": ""} == {
         "method": "lora", "params": {}, "shots": 16, "seed": 0, "accuracy": pytest.approx(0.823, abs=1e-3), "directory": None, "why": "",

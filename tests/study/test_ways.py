@@ -34,7 +34,7 @@ def test_every_option_reaches_its_field(name: str, option: str) -> None:
         way = read_way(f"{name}:{spelt}={text}")
         assert way == Way(name, {option: value})
         assert type(way.options[option]) is type(value)
-    made = built(name, {"shots": 5, "seed": 9, "noise": 0.5} | dict(way.options))
+    made = built(name, {"shots": 5, "seed": 9, "noise": 0.5, "text": "Films"} | dict(way.options))
     holder = made if option in option_names(name) else made.course
     assert getattr(holder, option) == value
     assert getattr(made, "shots", 5) == 5
@@ -96,6 +96,7 @@ def test_what_cannot_be_read_is_one_line(text: str, said: str) -> None:
         ("lora:grid=0.1+0", "learning rate 0.0: what works is a number above 0"),
         ("lora:batch=0", "batch 0: what works is a whole number from 1 on"),
         ("lora:optimiser=adam", "unknown optimiser 'adam'; did you mean 'adamw'"),
+        ("nearest:by=foo", "unknown kind of nearness 'foo'; known: bm25, hidden"),
     ],
 )
 def test_what_cannot_be_is_said_when_it_is_built(text: str, said: str) -> None:

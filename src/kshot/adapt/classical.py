@@ -72,12 +72,19 @@ class Nearest:
     neighbours: int = 1
     by: str = "hidden"
 
-    def fit(self, lm: LM, task: Task, examples: tuple[Example, ...], seed: int) -> Adapted:
+    def __post_init__(self) -> None:
+        """What cannot be is said before anything runs."""
         if self.by not in NEARNESS:
             raise UnknownName("kind of nearness", self.by, NEARNESS)
+        if self.neighbours < 1:
+            raise MethodError(
+                f"asked for the {self.neighbours} nearest examples; what works is a whole number from 1 on"
+            )
+
+    def fit(self, lm: LM, task: Task, examples: tuple[Example, ...], seed: int) -> Adapted:
         blank = _blank("nearest", lm, task, self.template)
         chosen = given(task, examples, shots=self.shots, how=self.pick, seed=seed, ids=self.ids)
-        if not 1 <= self.neighbours <= len(chosen):
+        if self.neighbours > len(chosen):
             raise MethodError(
                 f"task {task.name!r}: asked for the {self.neighbours} nearest of {len(chosen)} examples; "
                 f"what works is 1 to {len(chosen)}"
@@ -111,9 +118,12 @@ class Head:
     template: Template | None = None
     c: float | None = None
 
+    def __post_init__(self) -> None:
+        """What cannot be is said before anything runs."""
+        check_penalty(self.c)
+
     def fit(self, lm: LM, task: Task, examples: tuple[Example, ...], seed: int) -> Adapted:
         began = time.perf_counter()
-        check_penalty(self.c)
         blank = _blank("head", lm, task, self.template)
         chosen = given(task, examples, shots=self.shots, how=self.pick, seed=seed, ids=self.ids)
         labels, label_of = _labels(task, chosen)
@@ -148,9 +158,12 @@ class Tfidf:
     template: Template | None = None
     c: float | None = None
 
+    def __post_init__(self) -> None:
+        """What cannot be is said before anything runs."""
+        check_penalty(self.c)
+
     def fit(self, lm: LM, task: Task, examples: tuple[Example, ...], seed: int) -> Adapted:
         began = time.perf_counter()
-        check_penalty(self.c)
         blank = _blank("tfidf", lm, task, self.template)
         chosen = given(task, examples, shots=self.shots, how=self.pick, seed=seed, ids=self.ids)
         labels, label_of = _labels(task, chosen)
@@ -223,7 +236,10 @@ def _labels(task: Task, chosen: Sequence[Example]) -> tuple[tuple[str, ...], Int
 def _unseen(task: Task, labels: tuple[str, ...], chosen: Sequence[Example]) -> tuple[str, ...]:
     """What is said where some answer has no example."""
     if task.kind == "open":
-        return (f"open answers: only the {len(labels)} answers of the {len(chosen)} examples can be given",)
+        if len(chosen) == 1:
+            return ("open answers: only the answer of the one example can be given",)
+        answers = f"{len(labels)} answers" if len(labels) > 1 else "one answer"
+        return (f"open answers: only the {answers} of the {len(chosen)} examples can be given",)
     if missing := [label for label in task.labels if label not in labels]:
         floor = 1 / (len(chosen) + len(labels) + len(missing))
         names = ", ".join(map(repr, missing))

@@ -64,14 +64,9 @@ def initial_rows(
     the vocabulary's rows. Raises UnknownName, MethodError where the rows do not fit or there is nothing to make them
     of, DataError where the corpus cannot be had.
     """
-    if how not in INITS:
-        raise UnknownName("initialisation", how, INITS)
-    if norm not in NORMS:
-        raise UnknownName("norm of initial rows", norm, NORMS)
+    check_start(how, length, norm)
     if length is not None:
         _fits(lm, how, length)
-    elif how not in ("text", "demonstrations"):
-        raise MethodError(f"init={how} has no length of its own; give one, such as length=20")
     with torch.no_grad():
         found = INITS[how](lm, length, torch_stream(seed, "soft-prompt", how, draw), material)
     _fits(lm, how, len(found.rows))
@@ -79,6 +74,18 @@ def initial_rows(
         norms = found.rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
         found = replace(found, rows=found.rows / norms * mean_norm(lm))
     return found
+
+
+def check_start(how: str, length: int | None, norm: str) -> None:
+    """UnknownName or MethodError where no model could have such rows."""
+    if how not in INITS:
+        raise UnknownName("initialisation", how, INITS)
+    if norm not in NORMS:
+        raise UnknownName("norm of initial rows", norm, NORMS)
+    if length is None and how not in ("text", "demonstrations"):
+        raise MethodError(f"init={how} has no length of its own; give one, such as length=20")
+    if length is not None and length < 1:
+        raise MethodError(f"a soft prompt of {length} tokens holds nothing; give a length of 1 or more")
 
 
 def _fits(lm: LM, how: str, length: int) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from kshot.adapt.course import Course, Make, Start
 from kshot.adapt.examples import given
-from kshot.adapt.initial import Material, initial_rows
+from kshot.adapt.initial import Material, check_start, initial_rows
 from kshot.adapt.learn import Learned, learn
 from kshot.adapt.learners import (
     cut_or_repeated,
@@ -54,6 +54,12 @@ class SoftPrompt:
     norm: str = "as-drawn"
     text: str = ""
     course: Course = _SOFT
+
+    def __post_init__(self) -> None:
+        """What cannot be is said before anything runs."""
+        check_start(self.init, self.length or None, self.norm)
+        if self.init == "text" and not self.text:
+            raise MethodError("a soft prompt with init=text needs a text with at least one token; give text=...")
 
     def fit(self, lm: LM, task: Task, examples: tuple[Example, ...], seed: int) -> Adapted:
         template = self.template or task.template
@@ -101,7 +107,8 @@ class PrefixTuning:
     network: int = 0
     course: Course = _PREFIX
 
-    def fit(self, lm: LM, task: Task, examples: tuple[Example, ...], seed: int) -> Adapted:
+    def __post_init__(self) -> None:
+        """What cannot be is said before anything runs."""
         if self.init not in PREFIX_INITS:
             raise UnknownName("initialisation of a prefix", self.init, PREFIX_INITS)
         for name, value in (("length", self.length), ("network", self.network)):
@@ -109,6 +116,8 @@ class PrefixTuning:
                 raise MethodError(f"a prefix with {name} {value}: what works is a whole number from 0 on")
         if self.init == "text" and not self.text:
             raise MethodError("a prefix with init=text needs a text with at least one token; give text=...")
+
+    def fit(self, lm: LM, task: Task, examples: tuple[Example, ...], seed: int) -> Adapted:
         template = self.template or task.template
         _keeps_prefixes("prefix", lm)
         drawn = _drawn(seed, self.course)
@@ -175,10 +184,13 @@ class LoRA:
     targets: tuple[str, ...] = ("all-linear",)
     course: Course = _THIN
 
-    def fit(self, lm: LM, task: Task, examples: tuple[Example, ...], seed: int) -> Adapted:
-        template = self.template or task.template
+    def __post_init__(self) -> None:
+        """What cannot be is said before anything runs."""
         if self.rank < 1:
             raise MethodError(f"lora of rank {self.rank}: what works is a whole number from 1 on")
+
+    def fit(self, lm: LM, task: Task, examples: tuple[Example, ...], seed: int) -> Adapted:
+        template = self.template or task.template
 
         def make(taught: tuple[Example, ...]) -> Start:
             drawn = _drawn(seed, self.course)

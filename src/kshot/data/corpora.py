@@ -195,6 +195,11 @@ def hub_task(name: str, *, template: Template | None = None) -> Task:
     """
     asked = f"task {name!r}"
     repository, _, config = name.removeprefix("hf:").partition(":")
+    if repository and Path(repository).exists():
+        raise DataError(
+            f"{asked}: {repository!r} is a file or a folder here, which would be read in the place of the hub's; give it "
+            "without hf:, or run elsewhere"
+        )
     splits = dataset(repository, config or None, {}, asked)
     if "train" not in splits:
         raise DataError(f"{asked} has no split train; found {', '.join(splits)}")

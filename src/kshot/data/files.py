@@ -67,6 +67,10 @@ def file_task(
         asked = _distinct(_examples(test, other, gold, layout), layout, other.name, notes)
         ask = [_renamed(example, "test") for example in asked]
         learn = _apart(learn, ask, layout, notes)
+        if not learn:
+            raise DataError(
+                f"{path}: every input is in {other} too, so none is left to learn from; give others to test"
+            )
     labels = labels_in_order(learn, ask, kind == "classification", str(path))
     return Task(
         name=task_name(path),
@@ -147,7 +151,9 @@ def _examples(rows: Sequence[_Row], path: Path, gold: str, template: Template) -
         label = _answer(row, path, gold)
         fields = {name: value for name, value in row.fields.items() if name != gold}
         for name in ("text", "input"):
-            if name in fields and (fields[name] is None or not str(fields[name]).strip()):
+            if name in fields and (
+                fields[name] is None or fields[name] != fields[name] or not str(fields[name]).strip()
+            ):
                 raise DataError(f"{path}, {row.where}: {name} is empty; give it text or take the row out")
         try:
             text = template.render(fields)
@@ -211,6 +217,11 @@ def labels_in_order(
     train: Sequence[Example], test: Sequence[Example], classification: bool, asked: str
 ) -> tuple[str, ...]:
     """The labels (of an open task: the answers of the test split), numbers by size and before words; DataError, begun with ``asked``, where they do not fit."""
+    if classification and train and not test and len({example.label for example in train}) == len(train):
+        raise DataError(
+            f"{asked}: every label occurs once ({len(train)} examples), so none can be held out to test; labels must "
+            "recur, or the answers be called output"
+        )
     if not train or not test:
         raise DataError(f"{asked}: {len(train)} train and {len(test)} test examples remain; both need at least one")
     known = {example.label for example in train if example.label is not None}
@@ -273,6 +284,12 @@ def _jsonl(path: Path, data: bytes) -> list[_Row]:
             raise DataError(f"{path}, line {number}: is not JSON ({reason}); one object a line is needed") from error
         if not isinstance(value, dict):
             raise DataError(f"{path}, line {number}: holds a JSON {type(value).__name__}; an object is needed")
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{path}, line {number}: holds half a character (a lone surrogate, \\ud800 to \\udfff); write it whole"
+            ) from error
         rows.append(_Row(f"line {number}", value))
     return rows
 

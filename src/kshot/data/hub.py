@@ -2,6 +2,8 @@
 
 import importlib
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kshot.errors import DataError
@@ -29,9 +31,25 @@ def dataset(name: str, config: str | None, kwargs: dict[str, Any], asked: str) -
             f"{asked} needs the package datasets; install it with: pip install 'kshot[datasets]'"
         ) from error
     log.info("looking for the data set %s on the hub (fetched once)", name)
+    library.disable_progress_bars()
     try:
-        return dict(library.load_dataset(name, config, **kwargs))
+        with _quiet():
+            return dict(library.load_dataset(name, config, **kwargs))
     # the library raises errors of its own, of the network client and of every file format
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise DataError(f"{asked} cannot be loaded ({reason}); check its name, its config and the network") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing of what these libraries say on their way, as that they try again: how it ends is told in one line."""
+    loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -196,6 +196,8 @@ def _example(taught: Taught, query: Query, names: Sequence[str], at: int) -> Exa
         if len(names) != 1:
             raise PromptError(f"the template reads the fields {', '.join(names) or 'none'}, and this is a plain text")
         query = {names[0]: query}
+    else:
+        _filled(query, names)
     missing = [name for name in names if name not in query]
     if missing and not set(names) & set(query):
         raise PromptError(
@@ -211,6 +213,16 @@ def _example(taught: Taught, query: Query, names: Sequence[str], at: int) -> Exa
     _sayable(query)
     # An id that no demonstration has: a query that is one of the pool is known by its fields.
     return Example(id=f"\x00query-{at}", fields=dict(query), label=None, choices=tuple(choices))
+
+
+def _filled(query: Mapping[str, Any], names: Sequence[str]) -> None:
+    """PromptError where what a query asks is nothing: null and NaN would be read as words. Beside it fields may be null."""
+    for name in names:
+        value = query.get(name, "missing")
+        if (len(names) == 1 or name in ("text", "input")) and (
+            value is None or value != value or not str(value).strip()
+        ):
+            raise PromptError(f"field {name!r} is empty; give it text")
 
 
 def _sayable(query: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from kshot.show.explain_attributions import agreement, biases, pooled, ranked
 from kshot.show.explain_questions import MARKS, questions, replied, told
 from kshot.show.explain_rows import Line, beside_published, bounds, controls, corrections, finite
 from kshot.show.explain_tasks import explain_task
-from kshot.show.plain import WIDTH, plain_lines
+from kshot.show.plain import WIDTH, plain_lines, print_notes
 from kshot.show.templates import templates
 from kshot.show.words import Row
 
@@ -36,9 +36,6 @@ def text(kshot: Mapping[str, Any]) -> str:
     verdicts, replies = _overall(ours), ours.get("replies") or ()
     if verdicts or not replies:
         console.print(Text(answer(verdicts)))
-    if not verdicts and not replies:
-        for note in ours.get("notes") or ():
-            console.print(Text(f"Note: {note}"))
     # A blank line parts a question from what stands above it.
     for line in told(replies)[0 if verdicts else 1 :]:
         console.print(Text(line))
@@ -50,6 +47,7 @@ def text(kshot: Mapping[str, Any]) -> str:
         if lines:
             console.print()
             console.print(_table(lines, own))
+    print_notes(ours, console)
     return printed()
 
 

@@ -10,7 +10,7 @@ from kshot.show import words
 from kshot.show.explain_plots import forest
 from kshot.show.explain_rows import bounds, finite, number
 from kshot.show.hypotheses_tasks import altered, chains, task_view
-from kshot.show.plain import plain_lines
+from kshot.show.plain import plain_lines, print_notes
 from kshot.show.svg import svg
 from kshot.show.templates import templates
 from kshot.show.words import Row
@@ -45,6 +45,7 @@ def text(kshot: Mapping[str, Any]) -> str:
                 if own["claim"] is not None and not own["published"]:
                     table.add_row("", MARKS[own["verdict"]], own["hypothesis"], Text(own["claim"]), Text(observed(own)))
             console.print(table)
+    print_notes(ours, console)
     return printed()
 
 

@@ -21,7 +21,7 @@ _SAYS = {
     "worse": "worse than in-context at the same size",
     "undecided": "not distinguishable from in-context at the same size",
 }
-_PAIR = {"in-context": "in-context at the same size", "zero-shot": "zero-shot", "best": "the best at the largest size"}
+_PAIR = {"in-context": "in-context at the same size", "zero-shot": "zero-shot", "best": "the best"}
 
 
 def learning_view(ours: Row, name: str, key: str) -> dict[str, Any]:

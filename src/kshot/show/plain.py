@@ -4,6 +4,9 @@ import io
 from collections.abc import Callable
 
 from rich.console import Console
+from rich.text import Text
+
+from kshot.show.words import Row
 
 WIDTH = 100
 
@@ -13,3 +16,12 @@ def plain_lines() -> tuple[Console, Callable[[], str]]:
     file = io.StringIO()
     console = Console(file=file, width=WIDTH, color_system=None, highlight=False)
     return console, lambda: "".join(line.rstrip() + "\n" for line in file.getvalue().splitlines())
+
+
+def print_notes(kshot: Row, console: Console) -> None:
+    """What has to be said of a record besides, below all else: a note on a line or more."""
+    notes = kshot.get("notes") or ()
+    if notes:
+        console.print()
+    for note in notes:
+        console.print(Text(f"Note: {note}"))

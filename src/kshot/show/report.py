@@ -46,6 +46,8 @@ def read_results(directory: Path) -> dict[str, Any]:
     path = directory / "results.json"
     wanted = f"cannot read the records of {str(directory)!r}"
     help_text = "give the folder that `kshot run --output-path` wrote"
+    if directory.is_file():
+        raise DataError(f"{wanted}: that is a file; {help_text}")
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -32,11 +32,21 @@ OnProgress = Callable[[int, int | None, str], None]
 _MANY = 6
 # A plus or minus before a figure would be read as its sign.
 _PLAIN = {"▲": "^", "▼": "v"}
-_INTERVALS = "Accuracy with 95 % intervals: test, over test examples; seeds, over seeds. Orders: least and greatest."
+_EXPLAINED = {
+    "test": "test: 95 % interval over test examples",
+    "seeds": "seeds: 95 % interval over seeds",
+    "orders": "orders: least and greatest",
+}
 _SIGNS = (
     "Accuracy by number of examples, mean over seeds. *: the best; ^ or v: better or worse than in-context with the same "
-    "examples (paired test, corrected). Costs: at the largest size."
+    "examples (paired test, corrected)."
 )
+_COSTS = " Costs: at the largest size."
+_COSTLY = {
+    "learning": lambda row: words.duration(row.get("fit_seconds")),
+    "ms/query": lambda row: words.decimals(row.get("query_ms"), 1),
+    "stored": lambda row: words.size(row.get("artefact_bytes")),
+}
 _COLUMNS = ("acc.", "test", "seeds", "orders", "log-loss", "ECE", "s/query")
 
 
@@ -51,15 +61,21 @@ def print_summary(results: Row, console: Console, *, report: Path | None = None)
         _print_taken(recommended.get(task), console)
     tasks = {task: [row for row in ours["summary"] if row["task"] == task] for task in _tasks(ours["summary"])}
     wide = [task for task, own in tasks.items() if len(own) > _MANY and learned(own)]
+    costs = False
     for task in wide:
         pairs = [pair for pair in ours.get("paired") or () if pair["task"] == task]
-        console.print(by_size(tasks[task], pairs, console.width))
+        table = by_size(tasks[task], pairs, console.width)
+        costs = costs or any(column.header in _COSTLY for column in table.columns)
+        console.print(table)
     if wide:
-        console.print(Text(_SIGNS, "dim"))
-    rest = [row for row in ours["summary"] if row["task"] not in wide]
+        console.print(Text(_SIGNS + _COSTS * costs, "dim"))
+    # A task and what is asked elsewhere of its teaching were answered by turns.
+    rest = [row for task, own in tasks.items() if task not in wide for row in own]
     if rest or not wide:
-        console.print(_table(rest, console.width))
-        console.print(Text(_INTERVALS, "dim"))
+        table = _table(rest, console.width)
+        console.print(table)
+        told = [_EXPLAINED[str(column.header)] for column in table.columns if column.header in _EXPLAINED]
+        console.print(Text("; ".join(["acc.: accuracy, mean over seeds", *told]) + ".", "dim"))
     for note in ours.get("notes") or ():
         console.print(Text(f"Note: {note}", "dim"))
     if report is not None:
@@ -74,7 +90,7 @@ def _print_taken(taken: Row | None, console: Console) -> None:
     """What to take and why; where it was saved, the command that uses it, whole, to be copied."""
     if not taken or not taken.get("directory"):
         return
-    size = f" with {taken['shots']} examples" if taken["shots"] else ""
+    size = f" with {taken['shots']} example{'s' * (taken['shots'] > 1)}" if taken["shots"] else ""
     console.print(Text(f"  Recommended: {taken['method']}{size}, {taken['why']}."))
     where = saved(taken)
     console.print(
@@ -91,14 +107,9 @@ def by_size(rows: Sequence[Row], pairs: Sequence[Row], width: int) -> Table:
     clean = [row for row in rows if not noisy(row)]
     found = matrix(clean, pairs, apart)
     last = largest(clean, apart)
-    columns = {
-        "learning": lambda row: words.duration(row.get("fit_seconds")),
-        "ms/query": lambda row: words.decimals(row.get("query_ms"), 1),
-        "stored": lambda row: words.size(row.get("artefact_bytes")),
-    }
     costs = {
         title: [value(last[line["name"]]) if line["name"] in last else "" for line in found["lines"]]
-        for title, value in columns.items()
+        for title, value in _COSTLY.items()
     }
     names = max(cell_len(line["name"]) for line in found["lines"]) + 1
     sizes = {title: max(cell_len(title), *map(cell_len, own)) for title, own in costs.items()}

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kshot.adapt.course import Course
 from kshot.adapt.examples import PER_QUERY
 from kshot.data.task import Task
 from kshot.errors import KshotError
@@ -52,6 +53,8 @@ def cells_of(asked: Settings, tasks: Sequence[Task]) -> tuple[tuple[Cell, ...], 
     times the examples with some wrong labels, as far as that is no more than the most examples asked for. Ensembles
     are cells of their own, for every seed and rule.
     """
+    # Also where nothing is trained: what cannot be read is a slip.
+    Course(budget=asked.budget)
     ways = [read_way(text) for text in asked.methods]
     taught = [way for way in ways if "shots" in option_names(way.method)]
     bare = [way for way in ways if way not in taught]
@@ -63,6 +66,8 @@ def cells_of(asked: Settings, tasks: Sequence[Task]) -> tuple[tuple[Cell, ...], 
             cells += [
                 cell for same in zip(*(_group(asked, own, way, k) for own in family), strict=True) for cell in same
             ]
+        if len(family) <= len(asked.transfer_to):
+            notes[f"--transfer-to {task.name}: that is the task itself, which is asked in any case"] = None
         notes |= dict.fromkeys(_notes(asked, task, taught, bare))
     if not cells:
         raise KshotError(
@@ -167,6 +172,8 @@ def _notes(asked: Settings, task: Task, taught: Sequence[Way], bare: Sequence[Wa
         notes.append(f"{how} gives every query demonstrations of its own, nearest last: no other orders")
     if asked.ensemble == "orders" and not any(_orders(asked, pick, k) > 1 for k in shots if taught):
         notes.append(f"--ensemble orders: {task.name} has nothing in more than one order, so nothing is combined")
+    if asked.ensemble == "draws" and not any(trained(way.method) for way in taught):
+        notes.append("--ensemble draws: nothing that --methods names is trained, so nothing is combined")
     if asked.ensemble == "templates" and not task.layouts:
         notes.append(f"--ensemble templates: {task.name} has one template, so nothing is combined; repeat --template")
     return notes

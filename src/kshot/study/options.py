@@ -39,7 +39,7 @@ def option(default: Any, help: str, *, word: str = "TASK") -> Any:
 def read(kind: Any, given: dict[str, Any]) -> dict[str, Any]:
     """The value of every field of ``kind``. A single value may stand for a list of one; repeated values are asked once.
 
-    UnknownName where there is no such option or choice, KshotError where a list of them all may not be empty.
+    UnknownName where there is no such option or choice, KshotError where a text is empty, or a list that may not be.
     """
     known = {f.name: f for f in fields(kind)}
     for name in given:
@@ -49,6 +49,10 @@ def read(kind: Any, given: dict[str, Any]) -> dict[str, Any]:
     for name, hint in get_type_hints(kind).items():
         if get_origin(hint) is Literal and asked[name] not in get_args(hint):
             raise UnknownName(f"value of {flag(name)}", str(asked[name]), get_args(hint))
+        texts = asked[name] if isinstance(asked[name], tuple) else (asked[name],)
+        if any(isinstance(text, str) and not text.strip() for text in texts):
+            called = f"a {known[name].metadata['word']}" if name == "tasks" else flag(name)
+            raise KshotError(f"{called} is an empty text; give it a value, or leave it out")
         may_be_empty = known[name].default == ()
         if (
             name in ("tasks", "methods", "num_fewshot", "seed", "parts", "context")

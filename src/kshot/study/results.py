@@ -191,11 +191,26 @@ def _cell_notes(lines: Sequence[Line]) -> list[str]:
             hit = [line[key] for line in own if line.get(key)]
             if hit:
                 notes.append(f"{task}: up to {max(hit)} {said} (in {len(hit)} of {len(own)} cells)")
-        failed = sum(bool(line.get("failed")) for line in own)
-        if failed:
-            notes.append(f"{task}: {failed} of {len(own)} cells came to no result; the means are over the others")
-        notes += _method_notes(task, own)
+        notes += [*_failures(task, own), *_method_notes(task, own)]
     return notes
+
+
+def _failures(task: str, lines: Sequence[Line]) -> list[str]:
+    """How many cells came to no result, and every reason once, with the rows that it stopped."""
+    apart, reasons = differing(lines), dict[str, dict[str, None]]()
+    failed = [line for line in lines if line.get("failed")]
+    for line in failed:
+        reasons.setdefault(line["failed"], {})[arm(line, apart)] = None
+    if not failed:
+        return []
+    means = "" if len(failed) == len(lines) else "; the means are over the others"
+    shown = [f"{task}, {', '.join(arms)}: {reason}" for reason, arms in list(reasons.items())[:_MOST_NOTES]]
+    more = len(reasons) - len(shown)
+    return [
+        f"{task}: {len(failed)} of {len(lines)} cells came to no result{means}",
+        *shown,
+        *([f"{task}: {more} more reasons stand with the cells"] if more else []),
+    ]
 
 
 def _method_notes(task: str, lines: Sequence[Line]) -> list[str]:

@@ -104,7 +104,8 @@ def _measure(
     by_name = {task.name: task for task in tasks}
     held = {line["id"] for line in store.lines}
     missing = [cell for cell in cells if cell.id not in held]
-    log.info("%d of %d cells are here already, %d to go", len(cells) - len(missing), len(cells), len(missing))
+    if held:
+        log.info("%d of %d cells are here already, %d to go", len(cells) - len(missing), len(cells), len(missing))
     known = Known()
     for number, cell in enumerate(missing, len(cells) - len(missing)):
         say(number, len(cells), cell.title)

@@ -21,6 +21,9 @@ try:
 except ImportError:  # Windows has no such lock: there a second run in one folder is not noticed
     fcntl = None  # type: ignore[assignment]
 
+# What two starts in one folder may have otherwise.
+_OF_A_START = ("argv", "settings", "notes")
+
 RUN, RECORDS, SAMPLES, RESULTS = "run.json", "records.jsonl", "samples.jsonl", "results.json"
 
 
@@ -28,8 +31,9 @@ class Store:
     """The records of one run in ``directory``, those of an earlier start included.
 
     ``run`` is what the folder is for, a JSON value with ``identity`` and ``facts``; where the folder holds such a run
-    already, ``run`` becomes the one it began with. Nothing is written before the first record. OutputError where the
-    folder belongs to another run, is in use, or cannot be written. To be closed; a context manager.
+    already, ``run`` becomes the one it began with, with the command, settings and notes of this start.
+    Nothing is written before the first record. OutputError where the folder belongs to another run, is in use, or cannot
+    be written. To be closed; a context manager.
     """
 
     def __init__(self, directory: Path, run: Mapping[str, Any]) -> None:
@@ -111,7 +115,7 @@ class Store:
             return
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            differing = _differing(found["facts"], self.run["facts"], found["identity"] == self.run["identity"])
+            differing = _differing(found, self.run)
         except (ValueError, KeyError, TypeError) as error:
             raise OutputError(f"{str(path)!r} cannot be read as a run of kshot; give another --output-path") from error
         if differing:
@@ -119,7 +123,8 @@ class Store:
                 f"{str(self.directory)!r} belongs to a different run ({differing}); "
                 "give another --output-path, or the same question as before"
             )
-        self.run = found
+        # What the folder holds is of the first start; what is told of it is of this one.
+        self.run = {**found, **{name: self.run[name] for name in _OF_A_START if name in self.run}}
 
     def _read(self) -> None:
         """The whole records; behind the last of them both files are cut off."""
@@ -218,12 +223,18 @@ def _locked(directory: Path) -> int:
     return handle
 
 
-def _differing(found: Mapping[str, Any], asked: Mapping[str, Any], same: bool) -> str:
-    """What tells two runs apart, in words; nothing where they are the same."""
-    found, asked = _flat(found), _flat(asked)
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What tells two runs apart, in words, what is plainest first; nothing where they are the same."""
+    words = [(run.get("argv") or ["kshot", ""])[1] for run in (before, now)]
+    if all(words) and words[0] != words[1]:
+        return f"kshot {words[0]} there, kshot {words[1]} here"
+    of = [list(run["facts"].get("tasks") or ()) for run in (before, now)]
+    if sorted(of[0]) != sorted(of[1]):
+        return f"tasks: {', '.join(of[0]) or 'none'} there, {', '.join(of[1]) or 'none'} here"
+    found, asked = _flat(before["facts"]), _flat(now["facts"])
     names = [name for name in {**found, **asked} if found.get(name) != asked.get(name)]
     if not names:
-        return "" if same else "other methods, shots, seeds or orders"
+        return "" if before["identity"] == now["identity"] else "other methods, shots, seeds or orders"
     short = [f"{n}: {_shown(found.get(n))} there, {_shown(asked.get(n))} here" for n in names[:3]]
     return "; ".join(short) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
@@ -237,6 +248,9 @@ def _flat(facts: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 def _shown(value: Any) -> str:
     text = "nothing" if value is None else str(value)
+    if text != text.strip() or not text:
+        # quoted, so that it is seen
+        text = repr(text)
     return text if len(text) <= 20 else text[:8] + "..."
 
 

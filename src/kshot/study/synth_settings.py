@@ -24,7 +24,9 @@ NAMES = (
 class SynthSettings:
     """What is asked of small models that are grown here."""
 
-    tasks: tuple[str, ...] = option(NAMES[:1], "Experiments by name; list shows them and does nothing else.")
+    tasks: tuple[str, ...] = option(
+        NAMES[:1], "Experiments by name; list shows them and does nothing else.", word="EXPERIMENT"
+    )
     size: Literal["smoke", "full", "paper"] = option(
         "smoke", "How much is trained: a look, as much as claims need on two cores, or as published."
     )

@@ -27,7 +27,7 @@ PROMPTED = ("zero-shot", "in-context")
 _BASELINES = ("majority",)
 
 RULE = (
-    "Recommended is the most accurate way of teaching at the largest number of examples, or in its place a cheaper one "
+    "Recommended is the most accurate way of teaching at any number of examples, or in its place a cheaper one "
     f"that lies at most {100 * MARGIN:.0f} points below it and that the paired test cannot tell from it (p of {LEVEL} or more, "
     "uncorrected): one without training before one with, then fewer tokens a query, then fewer bytes."
 )
@@ -37,8 +37,8 @@ def paired(lines: Sequence[Line]) -> list[Row]:
     """Every row of every task against in-context and zero-shot, size by size, on the same queries over all seeds.
 
     ``against`` says what for: ``in-context`` at the same number of shots, ``zero-shot``, ``best`` (the most accurate row
-    at the largest size against the others there), and ``clean`` (``a`` has wrong labels on purpose, ``b`` is the same method
-    with a quarter as many clean examples). ``difference`` is a's accuracy less b's over queries of all seeds; ``n``,
+    of all sizes against the others that may be recommended), and ``clean`` (``a`` has wrong labels on purpose, ``b`` is the
+    same method with a quarter as many clean examples). ``difference`` is a's accuracy less b's over queries of all seeds; ``n``,
     ``better``, ``worse`` and ``p`` as ``paired_permutation`` says; ``p_holm`` is corrected for the methods of that task,
     size and reference, and ``verdict`` (``better``, ``worse`` or ``undecided``) is at 0.05 of it. Rows that came to no
     result take no part.
@@ -65,7 +65,7 @@ def _families(groups: Sequence[Group]) -> list[tuple[str, list[tuple[Group, Grou
         for against, rivals in (("in-context", shown), ("zero-shot", bare)):
             own = [(group, _nearest(group, rivals)) for group in here if rivals]
             families.append((against, [(a, b) for a, b in own if a is not b]))
-    candidates = [group for group in _at_largest(groups) if _may_be_taken(group[0])]
+    candidates = [group for group in groups if _may_be_taken(group[0])]
     if candidates:
         best = max(candidates, key=lambda group: accuracy(group) or 0.0)
         families.append(("best", [(best, group) for group in candidates if group is not best]))
@@ -83,12 +83,6 @@ def _noise_families(scored: Sequence[Group], clean: Sequence[Group]) -> list[tup
         if same:
             pairs.setdefault((few, share), []).append((group, _nearest(group, same)))
     return [("clean", own) for own in pairs.values()]
-
-
-def _at_largest(groups: Sequence[Group]) -> list[Group]:
-    """The rows at the largest number of shots, and those of methods that take none."""
-    most = max((group[0]["shots"] for group in groups), default=0)
-    return [group for group in groups if group[0]["shots"] in (most, 0)]
 
 
 def _may_be_taken(row: Line) -> bool:
@@ -166,8 +160,7 @@ def recommend(rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, An
         own = [row for row in rows if row["task"] == task]
         apart = differing(own)
         scored = [row for row in own if row["accuracy"] is not None and not noisy(row)]
-        most = max((row["shots"] for row in scored), default=0)
-        candidates = [row for row in scored if row["shots"] in (most, 0) and _may_be_taken(row)]
+        candidates = [row for row in scored if _may_be_taken(row)]
         if not candidates:
             continue
         best = max(candidates, key=lambda row: row["accuracy"])
@@ -178,13 +171,14 @@ def recommend(rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, An
             if row is best
             or (ps.get(arm(row, apart), 0.0) >= LEVEL and row["accuracy"] >= best["accuracy"] - MARGIN - 1e-9)
         ]
-        taken = min(alike, key=_price)
+        # Of what costs the same, the more accurate, and then what needs fewer examples.
+        taken = min(alike, key=lambda row: (_price(row), -row["accuracy"], row["shots"]))
         found[task] = {
             **{key: taken[key] for key in ("method", "params", "shots")},
             "seed": taken["seeds"][0],
             "accuracy": taken["accuracy"],
             "directory": None,
-            "why": _why(taken, best, ps, apart),
+            "why": _why(taken, best, scored, ps, apart),
         }
     return found
 
@@ -198,16 +192,25 @@ def _price(row: Mapping[str, Any]) -> tuple[bool, float, float]:
 def _why(
     taken: Mapping[str, Any],
     best: Mapping[str, Any],
+    scored: Sequence[Mapping[str, Any]],
     ps: Mapping[str, float],
     apart: Sequence[tuple[str, str, str]],
 ) -> str:
     if taken is best:
-        return "the most accurate"
-    cheaper = "nothing is trained" if not _price(taken)[0] and _price(best)[0] else "it reads or stores less"
+        beaten = any(row["accuracy"] > best["accuracy"] for row in scored)
+        return "the most accurate that can be kept as an artefact" if beaten else "the most accurate"
+    if _price(taken) == _price(best):
+        cheaper = "needs fewer examples"
+    elif not _price(taken)[0] and _price(best)[0]:
+        cheaper = "cheaper: nothing is trained"
+    else:
+        cheaper = "cheaper: it reads or stores less"
     below = 100 * (best["accuracy"] - taken["accuracy"])
+    if below < 0.05:
+        return f"as accurate as {arm(best, apart)}, and {cheaper}"
     return (
         f"{below:.1f} points below {arm(best, apart)}, not distinguishable from it "
-        f"(p = {ps[arm(taken, apart)]:.2g}), and cheaper: {cheaper}"
+        f"(p = {ps[arm(taken, apart)]:.2g}), and {cheaper}"
     )
 
 

@@ -33,10 +33,11 @@ WEIGHTS, _VOCABULARY = "weights.safetensors", "tokenizer.json"
 class Plan:
     """A network's shape, and how much is read at a time and in all: ``batch`` rows of ``context`` tokens a step.
 
-    ``warmup`` is a share of the steps; ``betas`` and ``eps`` are AdamW's, and ``clip`` is the greatest norm of a gradient. ``design`` is what layers with attention have in place of their network's own.
-    The rows of a step are read in ``accumulate`` parts by each process. Validation reads ``looked`` rows at each of
-    ``looks`` along training, and at the end documents of at most ``judged`` tokens in all, which several texts share; ``texts`` are copied and gone
-    on with, and ``pairs`` found again.
+    ``warmup`` is a share of the steps; ``betas`` and ``eps`` are AdamW's, ``clip`` is the greatest norm of a gradient.
+    ``design`` is what layers with attention have in place of their network's own. The rows of a step are read in
+    ``accumulate`` parts by each process. Validation reads ``looked`` rows at each of ``looks`` along training, and at the
+    end documents of at most ``judged`` tokens in all, which several texts share; ``texts`` are copied and gone on with, and
+    ``pairs`` found again.
     """
 
     shape: Shape

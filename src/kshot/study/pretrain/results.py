@@ -69,7 +69,8 @@ def _shape_facts(study: Pretraining) -> dict[str, Any]:
 def _gained(study: Pretraining, lines: Sequence[Line]) -> list[dict[str, Any]]:
     """Nats a token by which each network is less surprised than the first of the same seed, by the same documents.
 
-    The interval is over documents, the long ones in blocks as for perplexity: the mean over them of what varies as the ratio of two sums does (the delta method).
+    The interval is over documents, the long ones in blocks as for perplexity: the mean over them of what varies as the ratio
+    of two sums does (the delta method).
     """
     held = {(line["part"], line["seed"]): line for line in lines if line.get("by_document")}
     first = study.arms[0].name
