@@ -32,7 +32,7 @@ POOL = tuple(
     )
 )
 TASK = Task(name="t", kind="classification", labels=("0", "1"), train=POOL, test=POOL[:2], template=TEMPLATE)
-QUERIES = [{"text": "a film of waste"}, {"text": "joy"}, {"text": ""}]
+QUERIES = [{"text": "a film of waste"}, {"text": "joy"}, {"text": "x"}]
 TRAINING = Training(
     parameters=7,
     steps=3,
