@@ -132,7 +132,7 @@ def test_a_state_of_another_shape_or_question_is_not_gone_on_with(tmp_path: Path
     training = Training(steps=2, batch=4)
 
     def losses(width: int, asks: str) -> tuple[float, ...]:
-        given = Given(size="smoke", seed=0, say=lambda _: None, place=tmp_path, asks=asks)
+        given = Given(size="smoke", seed=0, say=lambda _: None, place=tmp_path, question=asks)
         network, source = linear_attention(width), Source(width=width, pairs=4)
         return grown(given, "one", network, on_prompts(given, network, source, training), training).losses
 

@@ -72,7 +72,7 @@ def test_the_same_twice_and_something_else_with_another_seed(part: str) -> None:
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.usefixtures("quick")
 def test_a_rule_is_nearest_to_itself(rule: str) -> None:
-    rows, apart = against_rules.against_rules(given(), RULES[rule], "it", module._MUCH["smoke"].compared)
+    rows, apart = against_rules.against_rules(given(), RULES[rule], "it", module._MUCH["smoke"])
     assert min(apart, key=lambda name: apart[name]) == rule
     found = by_name(rows)
     assert found["spd", f"it, {rule}"]["value"] == 0

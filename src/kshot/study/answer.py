@@ -44,7 +44,7 @@ def answer(
     apart = differing(rows)
     many = f" on average over {len(best['seeds'])} seeds" if len(best["seeds"]) > 1 else ""
     head = (
-        f"{_with(best, apart)} the model answers {percent(best['accuracy'])} of {_count(best['n'], 'query')} right{many} "
+        f"{_with(best, apart)} the model answers {percent(best['accuracy'])} of {_count(best['n'], 'query', 'queries')} right{many} "
         f"({percent(best['test_low'], unit=False)} to {percent(best['test_high'])})"
     )
     if others:
@@ -65,7 +65,7 @@ def _most_accurate(best: Row, rows: Sequence[Row], apart: Apart) -> str:
     many = f", mean of {len(best['seeds'])} seeds" if len(best["seeds"]) > 1 else ""
     on = f" on {_count(best['shots'], 'example')}" if best["shots"] else ""
     head = (
-        f"Most accurate is {called(best, apart)}{on}: {percent(best['accuracy'])} of {_count(best['n'], 'query')} right "
+        f"Most accurate is {called(best, apart)}{on}: {percent(best['accuracy'])} of {_count(best['n'], 'query', 'queries')} right "
         f"({percent(best['test_low'], unit=False)} to {percent(best['test_high'])}{many})"
     )
     prompted = [row for row in rows if row is not best and row["method"] in ("in-context", "zero-shot")]
@@ -121,12 +121,8 @@ def _namely(row: Row, apart: Apart) -> str:
     return f" ({', '.join(said)})" if said else ""
 
 
-def _count(number: int, noun: str) -> str:
-    return (
-        f"{number} {noun}"
-        if number == 1
-        else f"{number} {noun.removesuffix('y')}{'ies' if noun.endswith('y') else 's'}"
-    )
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _other_rules(best: Row, rows: Sequence[Row], apart: Apart) -> list[str]:

@@ -232,7 +232,7 @@ def _place(study: Pretraining, cell: Cell) -> Path | None:
 
 def _grown(study: Pretraining, cell: Cell, say: Say) -> Grown:
     given = Given(
-        size=study.size, seed=cell.seed, say=say, device=study.device, place=_place(study, cell), asks=cell.id
+        size=study.size, seed=cell.seed, say=say, device=study.device, place=_place(study, cell), question=cell.id
     )
     arm = _arm(study, cell)
     return grow(given, study.tokens, study.plan, (arm.name, study.language(arm)), study.objective)

@@ -84,7 +84,7 @@ def _line(study: Grown, cell: Cell, before: Mapping[str, Line], say: Say) -> Lin
     found: Line = {}
     failed = None
     try:
-        given = Given(size=study.size, seed=cell.seed, say=say, device=study.device, place=place, asks=cell.id)
+        given = Given(size=study.size, seed=cell.seed, say=say, device=study.device, place=place, question=cell.id)
         found = EXPERIMENTS[cell.task].parts[cell.part].answer(given)
     except (MethodError, NumericError) as error:
         failed = str(error)

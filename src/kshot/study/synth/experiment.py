@@ -16,14 +16,15 @@ SIZES: tuple[Size, ...] = ("smoke", "full", "paper")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
     """What a part is answered with: its size and seed, whom to tell, where networks run, and a folder of its own for
-    states of training, if any; ``asks`` says what else these depend on, so that no other training goes on from them."""
+    states of training, if any; ``question`` is the id of all else that these depend on, so that no other training goes
+    on from them."""
 
     size: Size
     seed: int
     say: Say
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     place: Path | None = None
-    asks: str = ""
+    question: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,7 @@ def grown(
 
     start = network.start(torch_stream(given.seed, "start", word))
     shapes = digest_of({name: list(tensor.shape) for name, tensor in start.items()})
-    key = f"{word} {given.seed} {training} {shapes} {given.asks}"
+    key = f"{word} {given.seed} {training} {shapes} {given.question}"
     place = Kept(given.place / f"{word.translate(_NO_PATH)}-{given.seed}.safetensors", key) if given.place else None
     start = {name: tensor.to(given.device) for name, tensor in start.items()}
     with torch.enable_grad():

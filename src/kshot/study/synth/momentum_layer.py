@@ -52,8 +52,8 @@ def _momentum(given: Given) -> dict[str, Any]:
         weights, lines[word] = done.weights, done.along("loss")
         says[word] = partial(network.says, weights)
         rows += _decay_rows(weights, ("two passes", word))
-    for name, rival in rivals.items():
-        rows.append(mean_rows("loss", ("two steps", name), losses_of(rival, asked), given.seed))
+    least = {name: losses_of(rival, asked) for name, rival in rivals.items()}
+    rows += [mean_rows("loss", ("two steps", name), losses, given.seed) for name, losses in least.items()]
     plain = losses_of(says["no momentum"], asked)
     for word, own in says.items():
         found = losses_of(own, asked)
@@ -66,7 +66,7 @@ def _momentum(given: Given) -> dict[str, Any]:
             rows.append(ratio_row("distance_ratio", variant, with_it, without, given.seed, null=1.0))
         for name, rival in rivals.items():
             variant = ("two passes", word, f"over {name}")
-            rows.append(loss_ratio(found, losses_of(rival, asked), variant, given.seed))
+            rows.append(loss_ratio(found, least[name], variant, given.seed))
             rows += alike_rows(own, rival, asked, ("two passes", word, name), given.seed)
     themselves = alike_rows(
         rivals["gradient descent"], rivals["momentum"], asked, ("descent itself", "momentum"), given.seed

@@ -52,21 +52,12 @@ _MINUTES: Mapping[Size, float] = {"smoke": 0.2, "full": 9.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Much:
-    """Prompts, the networks' shape but for what a part changes, the narrow width, training, and how much is asked."""
+class _Much(Much):
+    """And the networks' shape but for what a part changes, the narrow width, and training."""
 
-    source: Source
     shape: Shape
     narrow: int
     training: Training
-    asked: int
-    fitted: int
-    queries: int
-
-    @property
-    def compared(self) -> Much:
-        """How much is asked of what is held against rules."""
-        return Much(source=self.source, asked=self.asked, fitted=self.fitted, queries=self.queries)
 
 
 _MUCH: Mapping[Size, _Much] = {
@@ -111,7 +102,7 @@ def _depth(layers: int, given: Given) -> dict[str, Any]:
     """A network of so many layers, trained without noise: which rule it is nearest to."""
     much, word = _MUCH[given.size], f"depth {layers}"
     says = _trained(given, much.source, replace(much.shape, layers=layers), word)
-    rows, apart = against_rules(given, says, word, much.compared)
+    rows, apart = against_rules(given, says, word, much)
     return {"rows": rows, "pictures": [_drawn(apart, "layers", layers)]}
 
 
@@ -119,7 +110,7 @@ def _narrow(given: Given) -> dict[str, Any]:
     """The same of a narrow network."""
     much = _MUCH[given.size]
     says = _trained(given, much.source, replace(much.shape, width=much.narrow), "narrow")
-    rows, apart = against_rules(given, says, "narrow", much.compared)
+    rows, apart = against_rules(given, says, "narrow", much)
     return {"rows": rows, "pictures": [_drawn(apart, "width", much.narrow)]}
 
 
@@ -127,7 +118,7 @@ def _without_noise(given: Given) -> dict[str, Any]:
     """The network that all others are changed from: which rule it is nearest to, and which penalty."""
     much, word = _MUCH[given.size], "noise 0"
     says = _trained(given, much.source, much.shape, word)
-    rows, apart = against_rules(given, says, word, much.compared)
+    rows, apart = against_rules(given, says, word, much)
     penalties, drawn = nearest_ridge(
         given, says, asked_prompts(given, much.source, much.asked), much.source.noise, word
     )
