@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from kshot.seeds import torch_stream
-from kshot.study.synth import function_classes as module
+from kshot.study.synth import function_classes, learners, noisy_classes
 from kshot.study.synth.by_examples import Compared, compared, exact
 from kshot.study.synth.contenders import equal_network
 from kshot.study.synth.experiment import Given, judged
 from kshot.study.synth.function_classes import FUNCTION_CLASSES
 from kshot.study.synth.growing import asked_prompts
+from kshot.study.synth.learners import AROUND, BEFORE, BEYOND, MANY
 from kshot.study.synth.shifted import CHANGES, behind, changed, shifted_errors
-from kshot.synth.functions import FUNCTIONS
+from kshot.synth.functions import FEATURES, FUNCTIONS
 from kshot.synth.networks import NETWORKS
 from kshot.synth.oracles import least_squares, ridge
 from kshot.synth.prompts import Source
@@ -24,7 +25,7 @@ from kshot.synth.train import Training
 
 GIVEN = Given(size="smoke", seed=0, say=lambda _: None)
 SOURCE = Source(width=4, pairs=9)
-MUCH = module._MUCH
+MUCH = learners.MUCH
 Found = dict[str, dict[str, Any]]
 
 
@@ -36,10 +37,11 @@ def answered(part: str, seed: int = 0) -> dict[str, Any]:
 def found() -> Iterator[Found]:
     """What comes of a hundredth of the smallest size, by part."""
     few, much = Training(steps=3, batch=8), MUCH["smoke"]
-    learners = {part: replace(own, training=few) for part, own in much.learners.items()}
+    own = {part: replace(each, training=few) for part, each in much.learners.items()}
     with pytest.MonkeyPatch.context() as patch:
-        less = replace(much, learners=learners, asked=30, fitted=6, descent=3)
-        patch.setattr(module, "_MUCH", {"smoke": less})
+        less = replace(much, learners=own, asked=30, fitted=6, descent=3)
+        for module in (function_classes, learners, noisy_classes):
+            patch.setattr(module, "MUCH", {"smoke": less})
         yield {part: answered(part) for part in FUNCTION_CLASSES.parts}
 
 
@@ -78,7 +80,8 @@ def test_what_needs_no_training(found: Found) -> None:
 
 def test_pictures_have_a_line_for_everyone(found: Found) -> None:
     for part, own in found.items():
-        names = {row["variant"].split(", ")[1] for row in own["rows"] if row["measure"] == "error"} - set(CHANGES)
+        variants = [row["variant"].split(", ") for row in own["rows"] if row["measure"] == "error"]
+        names = {name for word, name, *_ in variants if word == part} - set(CHANGES)
         assert set(own["pictures"][0]["lines"]) == names
         assert own["pictures"][0]["name"] == f"{part}: error"
     assert {len(points) for points in found["linear"]["pictures"][0]["lines"].values()} == {7}
@@ -96,10 +99,11 @@ def test_all_sizes_can_be_asked(size: str) -> None:
     networks = {name: equal_network(name, own.source, own.shape) for name in names}
     assert all(network.causal for network in networks.values()), "each is asked behind any number of examples"
     for part, own in much.learners.items():
-        beyond = part in ("network", "tree")
-        places = own.places(module._BEYOND if beyond else module._AROUND)
-        assert max(places.values()) == own.source.pairs - 1, "the last query is behind the greatest number of examples"
-        assert min(own.places(module._BEFORE).values()) >= 0
+        told = {"network": BEYOND, "tree": BEYOND, "logistic": MANY}.get(part, AROUND)
+        places = own.places(told)
+        farthest = 2 * FEATURES if part == "features" else max(places.values())
+        assert farthest == own.source.pairs - 1, "the last query is behind the greatest number of examples"
+        assert min(own.places(BEFORE).values()) >= 0
     if size == "full":
         assert (much.learners["linear"].source, much.asked) == (Source(width=5, pairs=11), 1280)
 
@@ -186,7 +190,7 @@ def test_errors_of_shifted_prompts_are_in_the_unit_of_the_class() -> None:
 def test_the_classes_and_networks_are_known() -> None:
     for much in MUCH.values():
         assert {own.source.function for own in much.learners.values()} == {
-            "linear", "sparse-linear", "relu-network", "decision-tree",
+            "linear", "sparse-linear", "relu-network", "decision-tree", "logistic", "random-features",
         }  # fmt: skip
         assert {own.source.function for own in much.learners.values()} <= set(FUNCTIONS)
         assert set(much.networks) <= set(NETWORKS)

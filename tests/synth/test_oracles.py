@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsRegressor
 
 from kshot.synth.functions import features
@@ -16,6 +17,7 @@ from kshot.synth.oracles import (
     bayes_over_pool,
     descended,
     least_squares,
+    logistic_regression,
     nearest,
     on_features,
     one_pass,
@@ -36,6 +38,8 @@ EVERY: dict[str, Predictor] = {
     "pool": bayes_over_pool(torch.eye(3), 0.25),
     "features": on_features(ridge(0.25), features),
     "one pass": one_pass(0.1),
+    "logistic": logistic_regression(draws=0),
+    "posterior": logistic_regression(),
     "unknown noise": ridge_of_unknown_noise((0.05, 0.25, 1.0)),
 }
 
@@ -101,6 +105,45 @@ def test_ridge_on_features() -> None:
         return float(np.linalg.inv(own.T @ own + 0.25 * np.eye(20)) @ own.T @ y @ mapped(query[None])[0])
 
     judged(on_features(ridge(0.25), features), obvious)
+
+
+def logistic_prompts(size: int, width: int, pairs: int) -> tuple[torch.Tensor, torch.Tensor]:
+    found = Source(function="logistic", width=width, pairs=pairs).batch(0, 0, size)
+    return found.xs.double(), found.ys.double()
+
+
+@pytest.mark.parametrize("penalty", [0.1, 1.0, 10.0])
+def test_logistic_regression(penalty: float) -> None:
+    xs, ys = logistic_prompts(20, 3, 12)
+    said = logistic_regression(penalty, draws=0)(xs, ys)
+    for b in range(len(xs)):
+        for k in range(2, 12):
+            if len(ys[b, :k].unique()) < 2:
+                continue
+            own = LogisticRegression(C=1 / penalty, fit_intercept=False, tol=1e-10, max_iter=1000)
+            one = own.fit(xs[b, :k], ys[b, :k]).predict_proba(xs[b, k : k + 1])[0, 1]
+            assert said[b, k].item() == pytest.approx(2 * one - 1, abs=1e-5)
+
+
+def test_the_posterior_of_logistic_functions_is_the_integral_over_all_of_them() -> None:
+    xs, ys = logistic_prompts(20, 2, 9)
+    grid = torch.cartesian_prod(*[torch.linspace(-7, 7, 281, dtype=torch.float64)] * 2)
+    said, most_likely = (logistic_regression(draws=draws)(xs, ys) for draws in (4096, 0))
+    for k in (1, 4, 8):
+        signed = xs[:, :k] * ys[:, :k, None]
+        chance = torch.sigmoid(torch.einsum("bkd,wd->bkw", signed, grid)).prod(dim=1)
+        chance = chance * torch.exp(-grid.square().sum(dim=1) / 2)
+        exact = (chance * torch.tanh(xs[:, k] @ grid.T / 2)).sum(dim=1) / chance.sum(dim=1)
+        assert torch.allclose(said[:, k], exact, atol=0.02)
+        assert (most_likely[:, k] - exact).abs().max() > 0.05
+
+
+def test_no_rule_errs_less_on_logistic_functions_than_their_posterior() -> None:
+    xs, ys = logistic_prompts(2000, 3, 12)
+    rules = logistic_regression(), logistic_regression(draws=0), logistic_regression(0.1), ridge(1.0)
+    errors = [float((rule(xs, ys) - ys).square()[:, 4:].mean()) for rule in rules]
+    assert errors[0] == min(errors)
+    assert len(set(errors)) == len(errors)
 
 
 def test_nearest() -> None:

@@ -23,8 +23,8 @@ _NONZERO, _HIDDEN, _DEPTH = 3, 100, 4
 _AMPLITUDES = (0.1, 5.0)
 # Park et al. 2024.
 _PARITY, _KEYS = 2, 8
-# The map of ``random-features`` is one for all prompts and seeds.
-_FEATURES = 20
+# Units of the map of ``random-features``, which is one for all prompts and seeds.
+FEATURES = 20
 
 
 def _with_noise(rng: Generator, means: Float[Tensor, "b n"], variance: float) -> Float[Tensor, "b n"]:
@@ -109,13 +109,13 @@ def _wave(drawn: Drawn, xs: Float[Tensor, "b n d"]) -> Float[Tensor, "b n"]:
 
 
 def _of_features(rng: Generator, b: int, d: int) -> Drawn:
-    return {"w": torch.randn(b, _FEATURES, generator=rng)}
+    return {"w": torch.randn(b, FEATURES, generator=rng)}
 
 
 def features(xs: Float[Tensor, "b n d"]) -> Float[Tensor, "b n m"]:
     """The fixed random map of ``random-features``: m = 20 units tanh(A x) with A ~ N(0, 1/d), one A for each width d."""
     width = xs.shape[-1]
-    fixed = torch.randn(width, _FEATURES, generator=torch_stream(0, "random features", width)) / sqrt(width)
+    fixed = torch.randn(width, FEATURES, generator=torch_stream(0, "random features", width)) / sqrt(width)
     return torch.tanh(xs @ fixed.to(xs))
 
 
@@ -170,7 +170,7 @@ FUNCTIONS: Mapping[str, FunctionClass] = {
     ),
     "random-features": FunctionClass(
         about="y = w f(x), f a fixed map to 20 features", draw=_of_features,
-        answer=lambda drawn, xs: _dot(drawn, features(xs)), unit=lambda width: float(_FEATURES),
+        answer=lambda drawn, xs: _dot(drawn, features(xs)), unit=lambda width: float(FEATURES),
     ),
     "sparse-parity": FunctionClass(
         about="the product of 2 coordinates, all of them 1 or -1", draw=_parity, answer=_product, inputs=_sides,

@@ -7,7 +7,7 @@ size there are fewer coordinates and smaller networks, and the rate falls; numbe
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,138 +15,28 @@ import torch
 from kshot.study.figures import figure
 from kshot.study.synth.by_examples import compared, exact
 from kshot.study.synth.contenders import equal_network
-from kshot.study.synth.experiment import Claim, Experiment, Given, Part, Size
-from kshot.study.synth.growing import grown, mean_rows, on_prompts, picture, predictor, ratio_row
+from kshot.study.synth.experiment import Claim, Experiment, Given, Part
+from kshot.study.synth.growing import mean_rows, picture, ratio_row
+from kshot.study.synth.learners import AROUND, BEFORE, BEYOND, MUCH, learned, trained_to_say
+from kshot.study.synth.noisy_classes import NOISY_CLAIMS, NOISY_PARTS
 from kshot.study.synth.shifted import shifted_errors
-from kshot.synth.networks import NETWORKS
-from kshot.synth.networks.layers import SIZES
-from kshot.synth.networks.mixing import Shape
-from kshot.synth.networks.network import Network, parameters
-from kshot.synth.oracles import Predictor, averaging, least_squares, nearest, on_features, ridge
-from kshot.synth.prompts import Source
+from kshot.synth.networks.network import parameters
+from kshot.synth.oracles import averaging, least_squares, nearest, on_features
 from kshot.synth.regressors import boosted_trees, greedy_tree, lasso, small_network
-from kshot.synth.train import Curriculum, Training
+from kshot.synth.train import Training
 
 _OF = "Garg et al. 2022"
-_NOISE = 0.25
 # The best of the published penalties, and the published depths for inputs and for their signs.
 _PENALTY, _DEPTH, _DEPTH_OF_SIGNS = 0.01, 2, 4
-
-# Numbers of examples at which errors are told, in coordinates.
-_AROUND = {"k = d/2": 0.5, "k = d": 1.0, "k = 2d": 2.0}
-_BEFORE = {"k = d/4": 0.25, "k = d/2": 0.5, "k = d": 1.0}
-_BEYOND = {"k = d": 1.0, "k = 5d/2": 2.5, "k = 5d": 5.0}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Learner:
-    """What a part trains: a transformer of this shape, on prompts of a source."""
-
-    source: Source
-    shape: Shape
-    training: Training
-    curriculum: Curriculum | None = None
-
-    def network(self) -> Network:
-        return NETWORKS["transformer"].make(self.source.width, self.source.pairs, self.shape)
-
-    def places(self, factors: Mapping[str, float]) -> dict[str, int]:
-        return {name: int(factor * self.source.width) for name, factor in factors.items()}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Much:
-    """Learners by part, networks compared, prompts asked, how many of rivals that are fitted, steps of the small network."""
-
-    learners: Mapping[str, _Learner]
-    networks: tuple[str, ...]
-    asked: int = 1280
-    fitted: int = 1280
-    descent: int = 5000
-
-
-def _source(width: int, function: str = "linear", *, times: int = 2, noise: float = 0.0) -> Source:
-    """Prompts of up to ``times`` as many examples as coordinates, and a query."""
-    return Source(function=function, width=width, pairs=times * width + 1, noise=noise)
-
-
-_SMALL, _TINY = Shape(layers=2, heads=2, width=32, spread=None), replace(SIZES["tiny"], spread=None)
-
-
-def _learner(source: Source, shape: Shape, steps: int, rate: float, batch: int = 64, rise: int = 5) -> _Learner:
-    """The rate rises over so many per cent of the steps and falls by a cosine; matrices begin at 1 / sqrt(width)."""
-    warmup = steps * rise // 100
-    training = Training(steps=steps, batch=batch, learning_rate=rate, schedule="cosine", warmup=warmup, clip=1.0)
-    return _Learner(source=source, shape=shape, training=training)
-
-
-def _published(source: Source, pairs: int = 11, pairs_by: int = 2) -> _Learner:
-    return _Learner(
-        source=source,
-        shape=SIZES["standard"],
-        training=Training(steps=500_000, batch=64, learning_rate=1e-4),
-        curriculum=Curriculum(coordinates=5, pairs=pairs, pairs_by=pairs_by, every=2000),
-    )
-
-
-_MUCH: Mapping[Size, _Much] = {
-    "smoke": _Much(
-        learners={
-            "linear": _learner(_source(3), _SMALL, 4000, 2e-3, 32),
-            "noisy": _learner(_source(3, noise=_NOISE), _SMALL, 3000, 2e-3, 32),
-            "sparse": _learner(_source(5, "sparse-linear"), _SMALL, 1400, 2e-3, 32),
-            "network": _learner(_source(3, "relu-network", times=5), _SMALL, 1000, 2e-3, 32),
-            "tree": _learner(_source(3, "decision-tree", times=5), _SMALL, 1000, 2e-3, 32),
-            "networks": _learner(_source(3), _SMALL, 1200, 2e-3, 32),
-        },
-        networks=("transformer", "linear-transformer", "lstm", "mlp"),
-        asked=256,
-        fitted=48,
-        descent=300,
-    ),
-    "full": _Much(
-        learners={
-            "linear": _learner(_source(5), replace(_TINY, layers=8), 20_000, 2e-3, rise=30),
-            "noisy": _learner(_source(5, noise=_NOISE), replace(_TINY, layers=4), 12_000, 2e-3, rise=30),
-            "sparse": _learner(_source(10, "sparse-linear"), replace(_TINY, layers=4), 20_000, 2e-3, rise=30),
-            "network": _learner(_source(5, "relu-network", times=5), replace(_TINY, layers=4), 12_000, 2e-3, rise=30),
-            "tree": _learner(_source(5, "decision-tree", times=5), replace(_TINY, layers=4), 12_000, 2e-3, rise=30),
-            "networks": _learner(_source(5), replace(_TINY, layers=3), 10_000, 2e-3, rise=30),
-        },
-        networks=("transformer", "linear-transformer", "lstm", "mamba", "mlp"),
-    ),
-    "paper": _Much(
-        learners={
-            "linear": _published(_source(20)),
-            "noisy": _published(_source(20, noise=_NOISE)),
-            "sparse": _published(_source(20, "sparse-linear")),
-            "network": _published(_source(20, "relu-network", times=5), 26, 5),
-            "tree": _published(_source(20, "decision-tree", times=5), 26, 5),
-            "networks": _published(_source(20)),
-        },
-        networks=("transformer", "linear-transformer", "lstm", "mamba", "s4d", "mambaformer", "mlp"),
-    ),
-}
-
-
-def _learned(given: Given, part: str) -> Predictor:
-    own = _MUCH[given.size].learners[part]
-    return _trained(given, part, own, own.network())
-
-
-def _trained(given: Given, word: str, own: _Learner, network: Network) -> Predictor:
-    loss = on_prompts(given, network, own.source, own.training, curriculum=own.curriculum)
-    return predictor(network, grown(given, word, network, loss, own.training).weights)
-
 
 _LEAST_SQUARES, _NEAREST, _AVERAGING = exact(least_squares), exact(nearest(3)), exact(averaging)
 
 
 def _linear(given: Given) -> dict[str, Any]:
     """Linear functions without noise, and prompts that are not like those of training."""
-    much = _MUCH[given.size]
-    own, says = much.learners["linear"], _learned(given, "linear")
-    places = own.places(_AROUND)
+    much = MUCH[given.size]
+    own, says = much.learners["linear"], learned(given, "linear")
+    places = own.places(AROUND)
     rivals = {"transformer": says, "least squares": _LEAST_SQUARES, "3-nearest": _NEAREST, "averaging": _AVERAGING}
     found = compared(given, "linear", own.source, {name: (one, much.asked) for name, one in rivals.items()}, places)
     told = found.told()
@@ -177,31 +67,13 @@ def _linear(given: Given) -> dict[str, Any]:
     return told
 
 
-def _noisy(given: Given) -> dict[str, Any]:
-    """Linear functions with noise, against the mean of the posterior."""
-    much = _MUCH[given.size]
-    own = much.learners["noisy"]
-    rivals = {
-        "transformer": _learned(given, "noisy"),
-        "ridge": exact(ridge(_NOISE)),
-        "least squares": _LEAST_SQUARES,
-        "averaging": _AVERAGING,
-    }
-    asked = {name: (one, much.asked) for name, one in rivals.items()}
-    found = compared(given, "noisy", own.source, asked, own.places(_AROUND))
-    told = found.told()
-    return told | {
-        "rows": [*told["rows"], found.greatest_over("transformer", "ridge"), found.excess("transformer", "ridge")]
-    }
-
-
 def _sparse(given: Given) -> dict[str, Any]:
     """Linear functions of three coordinates, against what knows that they are few."""
-    much = _MUCH[given.size]
+    much = MUCH[given.size]
     own = much.learners["sparse"]
-    places = own.places(_BEFORE)
+    places = own.places(BEFORE)
     rivals = {
-        "transformer": (_learned(given, "sparse"), much.asked),
+        "transformer": (learned(given, "sparse"), much.asked),
         "least squares": (_LEAST_SQUARES, much.asked),
         "lasso": (lasso(_PENALTY, list(places.values())), much.fitted),
     }
@@ -213,13 +85,13 @@ def _sparse(given: Given) -> dict[str, Any]:
 
 def _network(given: Given) -> dict[str, Any]:
     """Networks of a hidden layer, against one that is fitted to a prompt; and both on linear functions."""
-    much = _MUCH[given.size]
+    much = MUCH[given.size]
     own = much.learners["network"]
-    places = own.places(_BEYOND)
+    places = own.places(BEYOND)
     # As in the paper's appendix; its code takes 100 steps of 100 examples instead.
     descent = Training(steps=much.descent, batch=10, learning_rate=5e-3)
     rivals = {
-        "transformer": (_learned(given, "network"), much.asked),
+        "transformer": (learned(given, "network"), much.asked),
         "least squares": (_LEAST_SQUARES, much.asked),
         "3-nearest": (_NEAREST, much.asked),
         "small network": (small_network(list(places.values()), training=descent, seed=given.seed), much.fitted),
@@ -233,9 +105,9 @@ def _network(given: Given) -> dict[str, Any]:
 
 def _tree(given: Given) -> dict[str, Any]:
     """Decision trees, against trees that are fitted to a prompt, to its inputs and to their signs."""
-    much = _MUCH[given.size]
+    much = MUCH[given.size]
     own = much.learners["tree"]
-    places = own.places(_BEYOND)
+    places = own.places(BEYOND)
     at = list(places.values())
     fitted = {
         "greedy tree": greedy_tree(_DEPTH, at),
@@ -244,7 +116,7 @@ def _tree(given: Given) -> dict[str, Any]:
         "boosted trees on signs": on_features(boosted_trees(at), torch.sign),
     }
     rivals = {
-        "transformer": (_learned(given, "tree"), much.asked),
+        "transformer": (learned(given, "tree"), much.asked),
         "3-nearest": (_NEAREST, much.asked),
         **{name: (one, much.fitted) for name, one in fitted.items()},
     }
@@ -257,13 +129,13 @@ def _tree(given: Given) -> dict[str, Any]:
 
 def _networks(given: Given) -> dict[str, Any]:
     """Networks with as many parameters as the transformer has, on linear functions."""
-    much = _MUCH[given.size]
+    much = MUCH[given.size]
     own = much.learners["networks"]
     # As deep as they are published for it, as wide as makes them equal.
     made = {name: equal_network(name, own.source, own.shape) for name in much.networks}
-    says = {name: _trained(given, f"networks {name}", own, network) for name, network in made.items()}
+    says = {name: trained_to_say(given, f"networks {name}", own, network) for name, network in made.items()}
     asked = {name: (one, much.asked) for name, one in says.items()} | {"least squares": (_LEAST_SQUARES, much.asked)}
-    found = compared(given, "networks", own.source, asked, own.places(_AROUND))
+    found = compared(given, "networks", own.source, asked, own.places(AROUND))
     told = found.told()
     counts = {name: parameters(network.start(torch.Generator())) for name, network in made.items()}
     counted = [
@@ -299,17 +171,19 @@ def _ratio(variant: str, text: str, *, most: float = 1.0, source: str = _OF, **m
 FUNCTION_CLASSES = Experiment(
     about="error against the number of examples, for each class of functions and kind of network, and shifted prompts",
     source=_OF,
-    much=_MUCH,
+    much=MUCH,
     parts={
-        name: Part(asks=asks, answer=answer, minutes={"smoke": 0.3, "full": full})
-        for name, asks, answer, full in (
-            ("linear", "linear functions without noise, and shifted prompts", _linear, 40.0),
-            ("noisy", "linear functions with noise, against ridge", _noisy, 12.0),
-            ("sparse", "linear functions of three coordinates, against lasso", _sparse, 30.0),
-            ("network", "networks of a hidden layer, against one that is fitted", _network, 30.0),
-            ("tree", "decision trees, against trees that are fitted", _tree, 30.0),
-            ("networks", "other networks of as many parameters, on linear functions", _networks, 40.0),
-        )
+        **{
+            name: Part(asks=asks, answer=answer, minutes={"smoke": 0.3, "full": full})
+            for name, asks, answer, full in (
+                ("linear", "linear functions without noise, and shifted prompts", _linear, 40.0),
+                ("sparse", "linear functions of three coordinates, against lasso", _sparse, 30.0),
+                ("network", "networks of a hidden layer, against one that is fitted", _network, 30.0),
+                ("tree", "decision trees, against trees that are fitted", _tree, 30.0),
+                ("networks", "other networks of as many parameters, on linear functions", _networks, 40.0),
+            )
+        },
+        **NOISY_PARTS,
     },
     claims=(
         Claim(
@@ -318,12 +192,6 @@ FUNCTION_CLASSES = Experiment(
             measure="error",
             variant="linear, transformer, k = 2d",
             most=0.005,
-        ),
-        _ratio(
-            "noisy, transformer over ridge, where it is greatest",
-            "with noise it is nearly as good as the mean of the posterior, behind any number of examples",
-            most=1.25,
-            source="Akyürek et al. 2023",
         ),
         _ratio(
             "sparse, transformer over lasso, k = d/2",
@@ -336,5 +204,6 @@ FUNCTION_CLASSES = Experiment(
             at=("paper",),
         ),
         *(_ratio(variant, text) for variant, text in _RATIOS.items()),
+        *NOISY_CLAIMS,
     ),
 )

@@ -103,16 +103,23 @@ def curve(losses: Sequence[float], width: int = 16) -> str:
 
 
 def on_prompts(
-    given: Given, network: Network, source: Source, training: Training, *, curriculum: Curriculum | None = None
+    given: Given,
+    network: Network,
+    source: Source,
+    training: Training,
+    *,
+    curriculum: Curriculum | None = None,
+    others: Sequence[Source] = (),
 ) -> Loss:
-    """The mean squared error of what a network says of the prompts of a step."""
+    """The mean squared error of what a network says of the prompts of a step; ``others`` give as many as the first."""
+    sources = (source, *others)
 
     def make(step: int) -> Batch:
         width, pairs = source.width, source.pairs
         active, shown = curriculum.at(step, width, pairs) if curriculum is not None else (width, pairs)
         few = {} if curriculum is None else {"pairs": shown, "active": active}
-        found = source.batch(given.seed, step, training.batch, **few)
-        return found.xs, found.ys
+        found = [each.batch(given.seed, step, training.batch // len(sources), **few) for each in sources]
+        return torch.cat([each.xs for each in found]), torch.cat([each.ys for each in found])
 
     return on_batches(given, make, training, lambda weights, xs, ys: squared_error(network.says(weights, xs, ys), ys))
 

@@ -1,0 +1,123 @@
+"""Classes of functions whose answers are noisy, against the mean of the posterior, which nobody errs less than.
+
+Errors are of answers with their noise, which all have; ``excess_ratio`` is of what both err beyond it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from kshot.study.synth.by_examples import compared, exact
+from kshot.study.synth.experiment import Claim, Given, Part
+from kshot.study.synth.learners import AROUND, MANY, MUCH, NOISE, NOISE_OF_FEATURES, learned, trained_to_say
+from kshot.synth.functions import FEATURES, features
+from kshot.synth.oracles import Predictor, averaging, least_squares, logistic_regression, nearest, on_features, ridge
+from kshot.synth.prompts import Source
+
+# Of functions of features numbers of examples are told in features, of which there are as many at every width.
+_BY_FEATURES = {"k = m/2": FEATURES // 2, "k = m": FEATURES, "k = 2m": 2 * FEATURES}
+
+
+def _against_best(
+    given: Given, word: str, source: Source, places: Mapping[str, int], best: str, rivals: Mapping[str, Predictor]
+) -> dict[str, Any]:
+    """The transformer among rivals, and over the best of them where that is greatest."""
+    asked = MUCH[given.size].asked
+    found = compared(given, word, source, {name: (one, asked) for name, one in rivals.items()}, places)
+    told = found.told()
+    return told | {"rows": [*told["rows"], found.greatest_over("transformer", best), found.excess("transformer", best)]}
+
+
+def _noisy(given: Given) -> dict[str, Any]:
+    """Linear functions with noise."""
+    rivals = {
+        "transformer": learned(given, "noisy"),
+        "ridge": exact(ridge(NOISE)),
+        "least squares": exact(least_squares),
+        "averaging": exact(averaging),
+    }
+    own = MUCH[given.size].learners["noisy"]
+    return _against_best(given, "noisy", own.source, own.places(AROUND), "ridge", rivals)
+
+
+def _features(given: Given) -> dict[str, Any]:
+    """Functions that are linear in features which no prompt shows: one map for all prompts, learned in training."""
+    rivals = {
+        "transformer": learned(given, "features"),
+        "ridge on features": exact(on_features(ridge(NOISE_OF_FEATURES), features)),
+        "ridge on inputs": exact(ridge(NOISE_OF_FEATURES)),
+        "3-nearest": exact(nearest(3)),
+    }
+    source = MUCH[given.size].learners["features"].source
+    return _against_best(given, "features", source, _BY_FEATURES, "ridge on features", rivals)
+
+
+def _logistic(given: Given) -> dict[str, Any]:
+    """One network for prompts of linear and of logistic functions, half of each, and nothing says which a prompt is."""
+    own = MUCH[given.size].learners["logistic"]
+    linear = replace(own.source, function="linear", noise=NOISE)
+    says = trained_to_say(given, "logistic", own, own.network(), others=(linear,))
+    found = _against_best(
+        given,
+        "logistic",
+        own.source,
+        own.places(MANY),
+        "posterior",
+        {
+            "transformer": says,
+            "posterior": exact(logistic_regression()),
+            "logistic regression": exact(logistic_regression(draws=0)),
+            "ridge": exact(ridge(1.0)),
+        },
+    )
+    also = _against_best(
+        given,
+        "logistic asked linear",
+        linear,
+        own.places(MANY),
+        "ridge",
+        {"transformer": says, "ridge": exact(ridge(NOISE)), "least squares": exact(least_squares)},
+    )
+    return {name: found[name] + also[name] for name in found}
+
+
+NOISY_PARTS: Mapping[str, Part] = {
+    name: Part(asks=asks, answer=answer, minutes={"smoke": 0.3, "full": full})
+    for name, asks, answer, full in (
+        ("noisy", "linear functions with noise, against ridge", _noisy, 12.0),
+        ("logistic", "linear and logistic functions by one network, against the best rule for each", _logistic, 20.0),
+        ("features", "functions of hidden features, against who knows these", _features, 25.0),
+    )
+}
+
+NOISY_CLAIMS = tuple(
+    Claim(
+        text=text,
+        source=source,
+        measure="error_ratio",
+        variant=f"{variant}, where it is greatest",
+        most=1.25,
+    )
+    for variant, text, source in (
+        (
+            "noisy, transformer over ridge",
+            "with noise it is nearly as good as the mean of the posterior, behind any number of examples",
+            "Akyürek et al. 2023",
+        ),
+        (
+            "logistic, transformer over posterior",
+            "a network of linear and logistic functions is nearly the best rule for logistic ones",
+            "Bai et al. 2023",
+        ),
+        (
+            "logistic asked linear, transformer over ridge",
+            "a network of linear and logistic functions is nearly the best rule for linear ones",
+            "Bai et al. 2023",
+        ),
+        (
+            "features, transformer over ridge on features",
+            "of functions of hidden features it is nearly ridge regression on these",
+            "Guo et al. 2024",
+        ),
+    )
+)
