@@ -14,7 +14,16 @@ from torch import Tensor
 from kshot.seeds import torch_stream
 from kshot.study.synth import architectures as module
 from kshot.study.synth.architectures import ARCHITECTURES, positioned
-from kshot.study.synth.contenders import COMPARED, Task, counted, equal_network, every_subset, seen_before
+from kshot.study.synth.contenders import (
+    COMPARED,
+    DEEP,
+    Task,
+    compared_in,
+    counted,
+    equal_network,
+    every_subset,
+    seen_before,
+)
 from kshot.study.synth.experiment import Given, Size, judged
 from kshot.study.synth.growing import answers
 from kshot.synth.oracles import nearest
@@ -74,12 +83,24 @@ def test_the_same_twice_and_another_with_another_seed() -> None:
 def test_parameters_are_equal_at_every_size(part: str, size: Size) -> None:
     task = module._MUCH[size].tasks[part]
     networks = (
-        positioned(task) if part == "beyond" else {name: equal_network(name, task.source, task.shape) for name in COMPARED}
+        positioned(task)
+        if part == "beyond"
+        else {name: equal_network(name, task.source, task.shape) for name in compared_in(part)}
     )  # fmt: skip
     *counts, apart = counted(part, networks, task)
     assert [row["variant"] for row in counts] == [f"{part}, {name}" for name in networks]
     assert apart["value"] <= 0.02
     assert apart["value"] == pytest.approx(max(abs(row["value"] / row["null"] - 1) for row in counts))
+
+
+def test_a_deep_transformer_has_twice_the_layers_and_the_same_parameters() -> None:
+    task = module._MUCH["full"].tasks["depth"]
+    layers = []
+    for name in compared_in("depth"):
+        weights = equal_network(name, task.source, task.shape).start(torch_stream(0, "start"))
+        layers.append(len({key.split(".")[0] for key in weights if key[0].isdigit()}))
+    assert compared_in("depth") == ("transformer", DEEP, "mamba")
+    assert layers == [2, 4, 4]
 
 
 @pytest.mark.parametrize("name", COMPARED)

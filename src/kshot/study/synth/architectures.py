@@ -15,7 +15,17 @@ from jaxtyping import Float
 
 from kshot.errors import KshotError
 from kshot.study.figures import figure
-from kshot.study.synth.contenders import COMPARED, JUDGED, NOTHING, Task, Values, counted, equal_network, weights_of
+from kshot.study.synth.contenders import (
+    DEEP,
+    JUDGED,
+    NOTHING,
+    Task,
+    Values,
+    compared_in,
+    counted,
+    equal_network,
+    weights_of,
+)
 from kshot.study.synth.experiment import Claim, Experiment, Given, Part, Row, Size
 from kshot.study.synth.growing import answers, asked_prompts, errors, line, mean_rows, picture, ratio_row
 from kshot.synth.networks.layers import Design, Positions
@@ -69,20 +79,26 @@ def _published(
 _MUCH: Mapping[Size, _Much] = {
     "smoke": _Much(
         tasks={
-            "regression": _short("linear", 3, 9, 240),
-            "trees": _short("decision-tree", 3, 11, 180),
-            "parity": _short("sparse-parity", 3, 9, 240),
-            "recall": _short("recall", 3, 11, 180),
-            "beyond": _short("linear", 3, 7, 300, noise=0.25),
+            "regression": _short("linear", 3, 9, 180),
+            "sparse": _short("sparse-linear", 5, 9, 120),
+            "hidden-layer": _short("relu-network", 3, 11, 100),
+            "trees": _short("decision-tree", 3, 11, 120),
+            "parity": _short("sparse-parity", 3, 9, 180),
+            "recall": _short("recall", 3, 11, 120),
+            "depth": _short("linear", 3, 9, 180),
+            "beyond": _short("linear", 3, 7, 240, noise=0.25),
         },
         asked=1_280,
     ),
     "full": _Much(
         tasks={
             "regression": _middling("linear", 5, 16, 12_000),
+            "sparse": _middling("sparse-linear", 10, 16, 12_000),
+            "hidden-layer": _middling("relu-network", 4, 24, 8_000),
             "trees": _middling("decision-tree", 4, 24, 8_000),
             "parity": _middling("sparse-parity", 4, 16, 12_000),
             "recall": _middling("recall", 4, 24, 8_000),
+            "depth": _middling("linear", 5, 16, 12_000),
             "beyond": _middling("linear", 5, 11, 12_000, noise=0.25),
         },
         asked=1_280,
@@ -90,6 +106,13 @@ _MUCH: Mapping[Size, _Much] = {
     "paper": _Much(
         tasks={
             "regression": _published("linear", 20, 41, 1e-4, Curriculum(coordinates=5, pairs=11, pairs_by=2, every=2_000)),
+            "sparse": _published(
+                "sparse-linear", 20, 41, 1e-4, Curriculum(coordinates=5, pairs=11, pairs_by=2, every=2_000)
+            ),
+            "hidden-layer": _published(
+                "relu-network", 20, 101, 1e-4, Curriculum(coordinates=5, pairs=26, pairs_by=5, every=2_000)
+            ),
+            "depth": _published("linear", 20, 41, 1e-4, Curriculum(coordinates=5, pairs=11, pairs_by=2, every=2_000)),
             "trees": _published(
                 "decision-tree", 20, 101, 1e-4, Curriculum(coordinates=5, pairs=26, pairs_by=5, every=2_000)
             ),
@@ -109,7 +132,7 @@ def _compared(part: str, given: Given) -> dict[str, Any]:
     much, judged = _MUCH[given.size], JUDGED[part]
     task = much.tasks[part]
     asked = asked_prompts(given, task.source, much.asked)
-    networks = {name: equal_network(name, task.source, task.shape) for name in COMPARED}
+    networks = {name: equal_network(name, task.source, task.shape) for name in compared_in(part)}
     said = {
         name: answers(network, weights_of(given, part, name, network, task), asked.xs, asked.ys)
         for name, network in networks.items()
@@ -125,7 +148,7 @@ def _compared(part: str, given: Given) -> dict[str, Any]:
         means = {name: own[np.isfinite(own)] for name, own in means.items()}
         null = float(means[NOTHING].mean()) if NOTHING in means else judged.chance
         rows += [mean_rows(judged.measure, (*word, name), own, given.seed, null=null) for name, own in means.items()]
-        rows += _against(word, means, judged.measure, given.seed)
+        rows += _against(word, {name: means[name] for name in networks}, means.get(NOTHING), given.seed)
     first_kind = next(iter(scores["transformer"]))
     lines = {name: line(_known_mean(own[first_kind].T)[None]) for name, own in scores.items()}
     title = ", ".join([part, *[first_kind] * bool(first_kind), "by the pairs shown"])
@@ -139,19 +162,23 @@ def _known_mean(values: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b"]:
     return np.divide(total, known.sum(axis=1), out=np.full(len(values), np.nan), where=known.any(axis=1))
 
 
-def _against(word: tuple[str, ...], means: Mapping[str, Float[np.ndarray, "b"]], measure: str, seed: int) -> list[Row]:
-    """Networks against the Transformer, Mamba against S4D, and the hybrid against the best of the others; where signs are
-    counted networks against the Transformer, and against who is shown nothing."""
-    rest = COMPARED[1:]
-    if measure == "accuracy":
-        pairs = [(name, "transformer") for name in rest] + [(name, NOTHING) for name in COMPARED]
+def _against(
+    word: tuple[str, ...], means: Mapping[str, Float[np.ndarray, "b"]], silent: Float[np.ndarray, "b"] | None, seed: int
+) -> list[Row]:
+    """Networks against the Transformer, state spaces against one another or the deeper Transformer, and the hybrid against
+    the best of the others; where signs are counted networks against the Transformer, and against who is shown nothing."""
+    first, *rest = means
+    if silent is not None:
+        pairs = [(name, first, means[first]) for name in rest] + [(name, NOTHING, silent) for name in means]
         return [
-            mean_rows("accuracy_gain", (*word, f"{one} over {other}"), means[one] - means[other], seed, null=0.0)
-            for one, other in pairs
+            mean_rows("accuracy_gain", (*word, f"{one} over {other}"), means[one] - under, seed, null=0.0)
+            for one, other, under in pairs
         ]
-    best = min((name for name in COMPARED if name != "mambaformer"), key=lambda name: float(means[name].mean()))
-    named = [(name, "transformer", "transformer") for name in rest]
-    named += [("mamba", "s4d", "s4d"), ("mambaformer", best, "the best other")]
+    named = [(name, first, first) for name in rest]
+    named += [("mamba", other, other) for other in ("s4d", DEEP) if other in means]
+    if "mambaformer" in means:
+        best = min((name for name in means if name != "mambaformer"), key=lambda name: float(means[name].mean()))
+        named.append(("mambaformer", best, "the best other"))
     return [
         ratio_row("error_ratio", (*word, f"{one} over {said}"), means[one], means[other], seed, null=1.0)
         for one, other, said in named
@@ -241,19 +268,48 @@ ARCHITECTURES = Experiment(
     much=_MUCH,
     parts={
         "regression": _part("linear functions by five networks", partial(_compared, "regression"), 0.4, 50.0),
+        "sparse": _part(
+            "linear functions of three coordinates by five networks", partial(_compared, "sparse"), 0.4, 30.0
+        ),
+        "hidden-layer": _part(
+            "networks of a hidden layer by five networks", partial(_compared, "hidden-layer"), 0.4, 30.0
+        ),
         "trees": _part("decision trees by five networks", partial(_compared, "trees"), 0.4, 50.0),
         "parity": _part("parities of two coordinates by five networks", partial(_compared, "parity"), 0.4, 50.0),
         "recall": _part("values of keys by five networks", partial(_compared, "recall"), 0.4, 50.0),
+        "depth": _part(
+            "linear functions by Transformers of two depths and Mamba", partial(_compared, "depth"), 0.2, 20.0
+        ),
         "beyond": _part("more pairs than were trained on, by kind of position", _beyond, 0.4, 25.0),
     },
     claims=(
-        *(_equal(part) for part in ("regression", "trees", "parity", "recall", "beyond")),
+        *(_equal(part) for part in _MUCH["full"].tasks),
         _claim(
             "Mamba is about as good as the Transformer on regression",
             "error_ratio",
             "regression, mamba over transformer",
             f"{_OF}, {_ALSO}",
             most=1.5,
+        ),
+        _claim(
+            "Mamba is about as good as the Transformer on linear functions of three coordinates",
+            "error_ratio",
+            "sparse, mamba over transformer",
+            most=1.5,
+        ),
+        _claim(
+            "Mamba is about as good as the Transformer on networks of a hidden layer",
+            "error_ratio",
+            "hidden-layer, mamba over transformer",
+            most=1.5,
+        ),
+        Claim(
+            text="Mamba is better on regression than a Transformer of as many layers and parameters (our question)",
+            source=_OF,
+            measure="error_ratio",
+            variant=f"depth, mamba over {DEEP}",
+            most=1.0,
+            at=(),
         ),
         _claim("Mamba is better than S4 on regression", "error_ratio", "regression, mamba over s4d", _ALSO, most=1.0),
         _claim(

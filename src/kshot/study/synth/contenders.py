@@ -18,11 +18,13 @@ from kshot.synth.networks.mixing import Shape
 from kshot.synth.networks.network import Network, Weights, parameters
 from kshot.synth.oracles import bayes_over_pool, least_squares, nearest, on_features
 from kshot.synth.prompts import Prompts, Source
+from kshot.synth.regressors import LASSO_PENALTY, lasso
 from kshot.synth.train import Curriculum, Training
 
 # Layers for one of the Transformer's, which has attention and an MLP in each: as published 24 of Mamba for its 12.
-_DEPTH: Mapping[str, int] = {"mamba": 2, "mambaformer": 2, "s4d": 2}
-_WITH_HEADS = ("linear-transformer", "mambaformer")
+DEEP = "deep transformer"
+_DEPTH: Mapping[str, int] = {"mamba": 2, "mambaformer": 2, "s4d": 2, DEEP: 2}
+_WITH_HEADS = ("linear-transformer", "mambaformer", DEEP)
 # Deeper ones train badly, whatever the Transformer's depth.
 _LSTM_LAYERS = 2
 # Answers of a subset that was never wrong and of one that was once differ by a factor of e^20.
@@ -30,6 +32,8 @@ _HARDLY_NOISY = 0.1
 NOTHING = "nothing shown"
 Values = Float[np.ndarray, "b n"]
 COMPARED = ("transformer", "mamba", "mambaformer", "lstm", "s4d")
+# What a part compares where it is not these.
+_OTHERS = {"depth": ("transformer", DEEP, "mamba")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,11 @@ class Task:
     curriculum: Curriculum | None = None
 
 
+def compared_in(part: str) -> tuple[str, ...]:
+    """The networks of a part, the Transformer first."""
+    return _OTHERS.get(part, COMPARED)
+
+
 def _target(source: Source, shape: Shape) -> int:
     made = NETWORKS["transformer"].make(source.width, source.pairs, shape)
     return parameters(made.start(Generator()))
@@ -50,9 +59,9 @@ def _target(source: Source, shape: Shape) -> int:
 def equal_network(name: str, source: Source, shape: Shape) -> Network:
     """A network as wide as makes its parameters those of a Transformer of this shape, to 2 per cent. Raises KshotError.
 
-    Its depth is its own: twice the Transformer's of state spaces, two layers of an LSTM.
+    Its depth is its own: twice the Transformer's of state spaces and of a ``deep transformer``, two layers of an LSTM.
     """
-    kind, width, pairs = NETWORKS[name], source.width, source.pairs
+    kind, width, pairs = NETWORKS["transformer" if name == DEEP else name], source.width, source.pairs
     if name == "transformer":
         return kind.make(width, pairs, shape)
     layers = _LSTM_LAYERS if name == "lstm" else _DEPTH.get(name, 1) * shape.layers
@@ -133,15 +142,34 @@ def _subset(asked: Prompts) -> int:
     return asked.drawn["subset"].shape[1]
 
 
+def _least_squares(asked: Prompts) -> Tensor:
+    return least_squares(asked.xs.double(), asked.ys.double())
+
+
+def _nearest(asked: Prompts) -> Tensor:
+    return nearest(3)(asked.xs.double(), asked.ys.double())
+
+
+def _lasso(asked: Prompts) -> Tensor:
+    return lasso(LASSO_PENALTY, range(asked.xs.shape[1]))(asked.xs.double(), asked.ys.double())
+
+
+_REGRESSION = Judged(score=_errors, word="squared error / d", rivals={"least squares": _least_squares})
+
 JUDGED: Mapping[str, Judged] = {
-    "regression": Judged(
+    "regression": _REGRESSION,
+    "depth": _REGRESSION,
+    "sparse": Judged(
+        score=_errors,
+        word="squared error / 3",
+        rivals={"least squares": _least_squares, "lasso": _lasso},
+    ),
+    "hidden-layer": Judged(
         score=_errors,
         word="squared error / d",
-        rivals={"least squares": lambda asked: least_squares(asked.xs.double(), asked.ys.double())},
+        rivals={"least squares": _least_squares, "3 nearest": _nearest},
     ),
-    "trees": Judged(
-        score=_errors, rivals={"3 nearest": lambda asked: nearest(3)(asked.xs.double(), asked.ys.double())}
-    ),
+    "trees": Judged(score=_errors, rivals={"3 nearest": _nearest}),
     "parity": Judged(
         score=_signs,
         measure="accuracy",

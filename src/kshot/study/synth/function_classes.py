@@ -22,12 +22,12 @@ from kshot.study.synth.noisy_classes import NOISY_CLAIMS, NOISY_PARTS
 from kshot.study.synth.shifted import shifted_errors
 from kshot.synth.networks.network import parameters
 from kshot.synth.oracles import averaging, least_squares, nearest, on_features
-from kshot.synth.regressors import boosted_trees, greedy_tree, lasso, small_network
+from kshot.synth.regressors import LASSO_PENALTY, boosted_trees, greedy_tree, lasso, small_network
 from kshot.synth.train import Training
 
 _OF = "Garg et al. 2022"
-# The best of the published penalties, and the published depths for inputs and for their signs.
-_PENALTY, _DEPTH, _DEPTH_OF_SIGNS = 0.01, 2, 4
+# The published depths of trees for inputs and for their signs.
+_DEPTH, _DEPTH_OF_SIGNS = 2, 4
 
 _LEAST_SQUARES, _NEAREST, _AVERAGING = exact(least_squares), exact(nearest(3)), exact(averaging)
 
@@ -75,7 +75,7 @@ def _sparse(given: Given) -> dict[str, Any]:
     rivals = {
         "transformer": (learned(given, "sparse"), much.asked),
         "least squares": (_LEAST_SQUARES, much.asked),
-        "lasso": (lasso(_PENALTY, list(places.values())), much.fitted),
+        "lasso": (lasso(LASSO_PENALTY, list(places.values())), much.fitted),
     }
     found = compared(given, "sparse", own.source, rivals, places)
     told = found.told()
