@@ -34,13 +34,19 @@ def text(kshot: Mapping[str, Any]) -> str:
 
 
 def answer(kshot: Row) -> str:
-    """The perplexity of every text at the longest context that was read."""
-    found: dict[str, Row] = {}
+    """The perplexity of every text at the longest context that was read, or why there is none."""
+    found, why = dict[str, Row](), dict[str, str]()
     for row in kshot.get("measures") or ():
         if row["measure"] == "perplexity" and row["value"] is not None:
             found[row["task"]] = row
+        elif row["measure"] == "perplexity" and row["reason"]:
+            why[row["task"]] = row["reason"]
+    model = kshot["model"]["name"]
     said = [f"{_short(row['value'])} on {name} ({row['variant']})" for name, row in found.items()]
-    return f"Perplexity of {kshot['model']['name']}: {words.listed(said)}." if said else "Nothing was measured."
+    if said:
+        return f"Perplexity of {model}: {words.listed(said)}."
+    none = [f"{name}: {reason}" for name, reason in why.items()]
+    return f"{model} has no perplexity; {'; '.join(none)}." if none else "Nothing was measured."
 
 
 def lines(kshot: Row) -> list[dict[str, str]]:
