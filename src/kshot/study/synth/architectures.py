@@ -49,20 +49,17 @@ class _Much:
     asked: int
 
 
-def _short(function: str, width: int, pairs: int, steps: int, *, noise: float = 0.0) -> Task:
+def _task(function: str, width: int, pairs: int, steps: int, *, batch: int, rate: float, noise: float = 0.0) -> Task:
     return Task(
         source=Source(function=function, width=width, pairs=pairs, noise=noise),
         shape=Shape(layers=2, heads=2, width=48, spread=None),
-        training=Training(steps=steps, batch=16, learning_rate=3e-3, schedule="cosine", warmup=steps // 10, clip=1.0),
+        training=Training(
+            steps=steps, batch=batch, learning_rate=rate, schedule="cosine", warmup=steps // 10, clip=1.0
+        ),
     )
 
 
-def _middling(function: str, width: int, pairs: int, steps: int, *, noise: float = 0.0) -> Task:
-    return Task(
-        source=Source(function=function, width=width, pairs=pairs, noise=noise),
-        shape=Shape(layers=2, heads=2, width=48, spread=None),
-        training=Training(steps=steps, batch=32, learning_rate=2e-3, schedule="cosine", warmup=steps // 10, clip=1.0),
-    )
+_short, _middling = partial(_task, batch=16, rate=3e-3), partial(_task, batch=32, rate=2e-3)
 
 
 def _published(
