@@ -110,7 +110,9 @@ def test_a_perplexity_that_is_no_number_has_a_reason(tiny_lm: LM, file: Path, mo
     assert value["reason"] == "a mean surprise of 1e+04 nats a token, whose exponential is no number"
     assert bits["value"] == pytest.approx(1e4 / np.log(2))
     assert "exponential is no number" in " ".join(shown.text(ours).split())
-    assert shown.answer(ours).startswith(f"{tiny_lm.name} has no perplexity; {file.stem}: a mean surprise of 1e+04 nats")
+    assert shown.answer(ours).startswith(
+        f"{tiny_lm.name} has no perplexity; {file.stem}: a mean surprise of 1e+04 nats"
+    )
 
 
 def test_the_page_escapes_names(tiny_lm: LM, tmp_path: Path) -> None:

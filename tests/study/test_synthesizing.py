@@ -11,6 +11,7 @@ from small import calm
 
 from kshot.errors import NumericError, OutputError, UnknownName
 from kshot.optim.state import keep, kept
+from kshot.show import synth as shown
 from kshot.study import synthesizing
 from kshot.study.figures import figure
 from kshot.study.place import STATE, Finished
@@ -83,9 +84,10 @@ def test_one_part_alone_and_parts_that_come_to_nothing(monkeypatch: pytest.Monke
     by_name = {(row["measure"], row["variant"]): row["value"] for row in ours["measures"]}
     assert by_name["best_rate", "the text's inputs, algebra"] == pytest.approx(1.515, abs=5e-3)
     assert by_name["loss", "the code's inputs, one step, algebra"] == pytest.approx(0.2062, abs=5e-5)
-    left = [row for row in ours["verdicts"] if row["verdict"] == "undecided"]
-    assert len(left) == len(ours["verdicts"])
-    assert {row["reason"] for row in left} == {"not measured"}
+    assert ours["verdicts"] == [], "none is about this part"
+    assert shown.answer(ours) == f"{NAME}: no claim is about the parts that were asked for."
+    few = asked(parts=("optima", "construction")).results["kshot"]["verdicts"]
+    assert {row["verdict"] for row in few} == {"holds"}
 
     def diverges(given: Given) -> dict[str, Any]:
         raise NumericError("the loss of step 3 of 8 is nan; try a smaller learning rate than 0.01")
@@ -93,8 +95,10 @@ def test_one_part_alone_and_parts_that_come_to_nothing(monkeypatch: pytest.Monke
     experiment = EXPERIMENTS[NAME]
     broken = replace(experiment, parts={**experiment.parts, "one-layer": Part(asks="x", answer=diverges)})
     monkeypatch.setattr(synthesizing, "EXPERIMENTS", {NAME: broken})
-    notes = asked(parts=("one-layer",)).results["kshot"]["notes"]
-    assert notes == [
+    ours = asked(parts=("one-layer",)).results["kshot"]
+    assert len(ours["verdicts"]) == len(experiment.claims), "which of them a part that failed would have is not known"
+    assert {row["reason"] for row in ours["verdicts"]} == {"not measured"}
+    assert ours["notes"] == [
         f"{NAME}, seed 0, one-layer: the loss of step 3 of 8 is nan; try a smaller learning rate than 0.01"
     ]
 

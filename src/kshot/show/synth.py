@@ -51,6 +51,9 @@ def answer(kshot: Row) -> str:
     said = []
     for name in _names(kshot):
         own = _claims(kshot, name)
+        if not own:
+            said.append(f"{name}: no claim is about the parts that were asked for.")
+            continue
         kept = [row for row in own if row["verdict"] == "holds"]
         said.append(f"{name}: {len(kept)} of {len(own)} claims hold.")
         if broken := [row["claim"] for row in own if row["must"] and row["verdict"] != "holds"]:

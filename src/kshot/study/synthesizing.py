@@ -16,7 +16,7 @@ from kshot.study.over_seeds import over_seeds
 from kshot.study.parts import Cell, Line, Say, digest_of
 from kshot.study.place import STATE, Finished, OnProgress, silent
 from kshot.study.synth.catalogue import EXPERIMENTS
-from kshot.study.synth.experiment import Given, Size, judged
+from kshot.study.synth.experiment import UNMEASURED, Given, Size, judged
 from kshot.study.synth.growing import settled, spent
 from kshot.study.synth_settings import SynthSettings
 
@@ -103,9 +103,18 @@ def _results(run: Mapping[str, Any], study: Grown, lines: Sequence[Line]) -> dic
         results={name: {"alias": name} for name in study.names},
         experiments=known,
         measures=measures,
-        verdicts=[row for name in study.names for row in judged(name, EXPERIMENTS[name], measures, study.size)],
+        verdicts=[row for name in study.names for row in _judged(study, name, lines, measures)],
         pictures=drawn_pictures(lines),
     )
+
+
+def _judged(study: Grown, name: str, lines: Sequence[Line], measures: Sequence[Line]) -> list[Line]:
+    """The claims of an experiment; once all parts that were asked are answered, those of other parts are left out."""
+    found = judged(name, EXPERIMENTS[name], measures, study.size)
+    answered = {line["id"] for line in lines if not line["failed"]}
+    if study.parts and all(cell.id in answered for cell in study.cells() if cell.task == name):
+        return [row for row in found if row["reason"] != UNMEASURED]
+    return found
 
 
 def _about(study: Grown) -> About:

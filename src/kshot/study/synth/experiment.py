@@ -10,6 +10,8 @@ import torch
 Row = dict[str, Any]
 Say = Callable[[str], None]
 Size = Literal["smoke", "full", "paper"]
+UNMEASURED = "not measured"
+"""Why nothing came of a claim whose figure is not on record."""
 SIZES: tuple[Size, ...] = ("smoke", "full", "paper")
 
 
@@ -102,7 +104,7 @@ def judged(name: str, experiment: Experiment, rows: Sequence[Row], size: Size) -
                 "must": size in claim.at,
                 "open": not claim.at,
                 "verdict": _verdict(claim, row),
-                "reason": "not measured" if row is None else row["reason"],
+                "reason": UNMEASURED if row is None else row["reason"],
             }
         )
     return found
