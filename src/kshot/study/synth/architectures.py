@@ -281,6 +281,17 @@ ARCHITECTURES = Experiment(
     },
     claims=(
         *(_equal(part) for part in _MUCH["full"].tasks),
+        *(
+            # Who learned nothing is as good as who learned nothing.
+            _claim(
+                f"the Transformer has learned {part}: it misses half of what saying 0 does, or less",
+                "error",
+                f"{part}, transformer",
+                "this project",
+                most=0.5,
+            )
+            for part in ("regression", "sparse", "hidden-layer", "trees")
+        ),
         _claim(
             "Mamba is about as good as the Transformer on regression",
             "error_ratio",
