@@ -52,9 +52,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def few(task: Task) -> Task:
         return replace(task, training=Training(steps=2, batch=4))
 
-    smoke = module._MUCH["smoke"]
+    smoke = module.MUCH["smoke"]
     tasks = {part: few(task) for part, task in smoke.tasks.items()}
-    monkeypatch.setattr(module, "_MUCH", {"smoke": replace(smoke, tasks=tasks, asked=40)})
+    monkeypatch.setattr(module, "MUCH", {"smoke": replace(smoke, tasks=tasks, asked=40)})
 
 
 @pytest.mark.usefixtures("quick")
@@ -81,7 +81,7 @@ def test_the_same_twice_and_another_with_another_seed() -> None:
 @pytest.mark.parametrize("size", ["smoke", "full"])
 @pytest.mark.parametrize("part", PARTS)
 def test_parameters_are_equal_at_every_size(part: str, size: Size) -> None:
-    task = module._MUCH[size].tasks[part]
+    task = module.MUCH[size].tasks[part]
     networks = (
         positioned(task)
         if part == "beyond"
@@ -94,7 +94,7 @@ def test_parameters_are_equal_at_every_size(part: str, size: Size) -> None:
 
 
 def test_a_deep_transformer_has_twice_the_layers_and_the_same_parameters() -> None:
-    task = module._MUCH["full"].tasks["depth"]
+    task = module.MUCH["full"].tasks["depth"]
     layers = []
     for name in compared_in("depth"):
         weights = equal_network(name, task.source, task.shape).start(torch_stream(0, "start"))
@@ -105,7 +105,7 @@ def test_a_deep_transformer_has_twice_the_layers_and_the_same_parameters() -> No
 
 @pytest.mark.parametrize("name", COMPARED)
 def test_parameters_are_equal_as_published(name: str) -> None:
-    task = module._MUCH["paper"].tasks["recall"]
+    task = module.MUCH["paper"].tasks["recall"]
     *_, apart = counted("recall", {name: equal_network(name, task.source, task.shape)}, task)
     assert apart["value"] <= 0.02
 
@@ -137,7 +137,7 @@ def test_only_the_last_quarter_of_regression_counts_and_all_that_was_shown_of_re
         monkeypatch.setattr(module, "answers", lambda network, weights, xs, ys: says(xs.double(), ys.double()))
         return by_name(answered(part))
 
-    pairs = module._MUCH["smoke"].tasks["regression"].source.pairs
+    pairs = module.MUCH["smoke"].tasks["regression"].source.pairs
     late = torch.arange(pairs) >= pairs - pairs // 4
     rows = told("regression", lambda xs, ys: torch.where(late, ys + 2.0, 100.0))
     assert rows["error", "regression, mamba"]["value"] == pytest.approx(4 / 3), "in units of three coordinates"
@@ -161,7 +161,7 @@ def test_only_the_last_quarter_of_regression_counts_and_all_that_was_shown_of_re
 @pytest.mark.usefixtures("quick")
 def test_learned_positions_end_where_training_did_and_others_go_on() -> None:
     found = answered("beyond")
-    n = module._MUCH["smoke"].tasks["beyond"].source.pairs - 1
+    n = module.MUCH["smoke"].tasks["beyond"].source.pairs - 1
     lines = found["pictures"][0]["lines"]
     assert {name: len(points) for name, points in lines.items()} == {
         **dict.fromkeys(("ridge", "sinusoidal", "rotary", "none", "mamba"), 3 * n + 1),
@@ -181,7 +181,7 @@ def test_learned_positions_end_where_training_did_and_others_go_on() -> None:
 
 @pytest.mark.parametrize("name", ["sinusoidal", "rotary", "none", "mamba"])
 def test_more_pairs_behind_change_nothing_of_those_before(name: str) -> None:
-    task = module._MUCH["smoke"].tasks["beyond"]
+    task = module.MUCH["smoke"].tasks["beyond"]
     network = positioned(task)[name]
     weights = network.start(torch_stream(0, "start"))
     found = replace(task.source, pairs=3 * task.source.pairs).batch(0, 0, 8)

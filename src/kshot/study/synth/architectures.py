@@ -6,7 +6,7 @@ beyond the trained length is asked with noise, where ridge says what more pairs 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from kshot.errors import KshotError
 from kshot.study.figures import figure
+from kshot.study.synth.architecture_sizes import MUCH
 from kshot.study.synth.contenders import (
     DEEP,
     JUDGED,
@@ -26,107 +27,21 @@ from kshot.study.synth.contenders import (
     equal_network,
     weights_of,
 )
-from kshot.study.synth.experiment import Claim, Experiment, Given, Part, Row, Size
+from kshot.study.synth.experiment import Claim, Experiment, Given, Part, Row
 from kshot.study.synth.growing import answers, asked_prompts, errors, line, mean_rows, picture, ratio_row
 from kshot.synth.networks.layers import Design, Positions
-from kshot.synth.networks.mixing import Shape
 from kshot.synth.networks.network import Network
 from kshot.synth.networks.transformer import transformer
 from kshot.synth.oracles import ridge
-from kshot.synth.prompts import Source
-from kshot.synth.train import Curriculum, Training
 
 _OF, _ALSO = "Park et al. 2024", "Grazzi et al. 2024"
 
 _POSITIONS: tuple[Positions, ...] = ("learned", "sinusoidal", "rotary", "none")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Much:
-    """The task of every part, and prompts that no training has seen."""
-
-    tasks: Mapping[str, Task]
-    asked: int
-
-
-def _task(function: str, width: int, pairs: int, steps: int, *, batch: int, rate: float, noise: float = 0.0) -> Task:
-    return Task(
-        source=Source(function=function, width=width, pairs=pairs, noise=noise),
-        shape=Shape(layers=2, heads=2, width=48, spread=None),
-        training=Training(
-            steps=steps, batch=batch, learning_rate=rate, schedule="cosine", warmup=steps // 10, clip=1.0
-        ),
-    )
-
-
-_short, _middling = partial(_task, batch=16, rate=3e-3), partial(_task, batch=32, rate=2e-3)
-
-
-def _published(
-    function: str, width: int, pairs: int, rate: float, curriculum: Curriculum | None = None, noise: float = 0.0
-) -> Task:
-    return Task(
-        source=Source(function=function, width=width, pairs=pairs, noise=noise),
-        shape=Shape(layers=12, heads=8, width=256),
-        training=Training(steps=500_000, batch=64, learning_rate=rate, clip=100.0),
-        curriculum=curriculum,
-    )
-
-
-_MUCH: Mapping[Size, _Much] = {
-    "smoke": _Much(
-        tasks={
-            "regression": _short("linear", 3, 9, 180),
-            "sparse": _short("sparse-linear", 5, 9, 120),
-            "hidden-layer": _short("relu-network", 3, 11, 100),
-            "trees": _short("decision-tree", 3, 11, 120),
-            "parity": _short("sparse-parity", 3, 9, 180),
-            "recall": _short("recall", 3, 11, 120),
-            "depth": _short("linear", 3, 9, 180),
-            "beyond": _short("linear", 3, 7, 240, noise=0.25),
-        },
-        asked=1_280,
-    ),
-    "full": _Much(
-        tasks={
-            "regression": _middling("linear", 5, 16, 12_000),
-            "sparse": _middling("sparse-linear", 10, 16, 12_000),
-            "hidden-layer": _middling("relu-network", 4, 24, 8_000),
-            "trees": _middling("decision-tree", 4, 24, 8_000),
-            "parity": _middling("sparse-parity", 4, 16, 12_000),
-            "recall": _middling("recall", 4, 24, 8_000),
-            "depth": _middling("linear", 5, 16, 12_000),
-            "beyond": _middling("linear", 5, 11, 12_000, noise=0.25),
-        },
-        asked=1_280,
-    ),
-    "paper": _Much(
-        tasks={
-            "regression": _published("linear", 20, 41, 1e-4, Curriculum(coordinates=5, pairs=11, pairs_by=2, every=2_000)),
-            "sparse": _published(
-                "sparse-linear", 20, 41, 1e-4, Curriculum(coordinates=5, pairs=11, pairs_by=2, every=2_000)
-            ),
-            "hidden-layer": _published(
-                "relu-network", 20, 101, 1e-4, Curriculum(coordinates=5, pairs=26, pairs_by=5, every=2_000)
-            ),
-            "depth": _published("linear", 20, 41, 1e-4, Curriculum(coordinates=5, pairs=11, pairs_by=2, every=2_000)),
-            "trees": _published(
-                "decision-tree", 20, 101, 1e-4, Curriculum(coordinates=5, pairs=26, pairs_by=5, every=2_000)
-            ),
-            "parity": _published("sparse-parity", 10, 140, 4e-4),
-            "recall": _published("recall", 20, 64, 2e-4),
-            "beyond": _published(
-                "linear", 20, 41, 1e-4, Curriculum(coordinates=5, pairs=11, pairs_by=2, every=2_000), 0.25
-            ),
-        },
-        asked=1_280,
-    ),
-}  # fmt: skip
-
-
 def _compared(part: str, given: Given) -> dict[str, Any]:
     """Every network on one class of functions: how it does at the end of prompts, and against one another."""
-    much, judged = _MUCH[given.size], JUDGED[part]
+    much, judged = MUCH[given.size], JUDGED[part]
     task = much.tasks[part]
     asked = asked_prompts(given, task.source, much.asked)
     networks = {name: equal_network(name, task.source, task.shape) for name in compared_in(part)}
@@ -193,7 +108,7 @@ def positioned(task: Task) -> dict[str, Network]:
 
 def _beyond(given: Given) -> dict[str, Any]:
     """Networks trained on up to n pairs with noise and asked on up to 3 n, by what tells them where a token stands."""
-    much = _MUCH[given.size]
+    much = MUCH[given.size]
     task = much.tasks["beyond"]
     n = task.source.pairs - 1
     asked = asked_prompts(given, replace(task.source, pairs=3 * n + 1), much.asked)
@@ -262,7 +177,7 @@ def _part(asks: str, answer: Callable[[Given], dict[str, Any]], smoke: float, fu
 ARCHITECTURES = Experiment(
     about="Transformers, state spaces, both in turn and LSTMs at equal parameters",
     source=f"{_OF}, {_ALSO}",
-    much=_MUCH,
+    much=MUCH,
     parts={
         "regression": _part("linear functions by five networks", partial(_compared, "regression"), 0.4, 50.0),
         "sparse": _part(
@@ -280,7 +195,7 @@ ARCHITECTURES = Experiment(
         "beyond": _part("more pairs than were trained on, by kind of position", _beyond, 0.4, 25.0),
     },
     claims=(
-        *(_equal(part) for part in _MUCH["full"].tasks),
+        *(_equal(part) for part in MUCH["full"].tasks),
         *(
             # Who learned nothing is as good as who learned nothing.
             _claim(
