@@ -14,11 +14,13 @@ from kshot.study.synth.by_examples import Compared, compared, exact
 from kshot.study.synth.contenders import equal_network
 from kshot.study.synth.experiment import Given, judged
 from kshot.study.synth.function_classes import FUNCTION_CLASSES
-from kshot.study.synth.growing import asked_prompts
+from kshot.study.synth.growing import asked_prompts, on_prompts
 from kshot.study.synth.learners import AROUND, BEFORE, BEYOND, MANY
 from kshot.study.synth.shifted import CHANGES, behind, changed, shifted_errors
 from kshot.synth.functions import FEATURES, FUNCTIONS
 from kshot.synth.networks import NETWORKS
+from kshot.synth.networks.linear_attention import linear_attention
+from kshot.synth.networks.network import Weights
 from kshot.synth.oracles import least_squares, ridge
 from kshot.synth.prompts import Source
 from kshot.synth.train import Training
@@ -136,6 +138,23 @@ def test_prompts_are_shown_their_answers_with_noise() -> None:
     assert row["n"] == 10
     assert row["variant"] == "noisy, ridge over few, k = 10"
     assert row["value"] == pytest.approx(found.found["ridge"][:10, 10].mean() / found.found["few"][:, 10].mean())
+
+
+def test_other_sources_give_as_many_prompts_as_the_first() -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    silent = linear_attention(3)
+
+    def says(weights: Weights, xs: torch.Tensor, ys: torch.Tensor) -> torch.Tensor:
+        seen.append((xs, ys))
+        return torch.zeros_like(ys)
+
+    few, first = Training(steps=2, batch=8), Source(function="logistic", width=3, pairs=5)
+    other = replace(first, function="linear", noise=0.25)
+    on_prompts(GIVEN, replace(silent, says=says), first, few, others=(other,))({}, 1)
+    ((xs, ys),) = seen
+    assert torch.equal(xs, torch.cat([first.batch(0, 1, 4).xs, other.batch(0, 1, 4).xs]))
+    assert (ys[:4].abs() == 1).all()
+    assert (ys[4:].abs() != 1).all()
 
 
 def test_the_greatest_ratio_is_where_means_are_farthest_apart() -> None:
