@@ -7,6 +7,7 @@ import pytest
 
 from kshot import cli
 from kshot.study.synth import against_descent
+from kshot.study.synth.catalogue import EXPERIMENTS
 from kshot.synth.train import Training
 
 NAME = "linear-attention-is-gradient-descent"
@@ -41,6 +42,23 @@ def test_an_experiment_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_experiments_are_listed(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.status(words) == 0
     assert capsys.readouterr().out.startswith(f"{NAME}  a trained layer of linear self-attention")
+
+
+def test_an_experiment_says_what_it_asks_and_what_has_to_come_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.status(["synth", "list", "ginc", NAME]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    said = " ".join(" ".join(lines).split())
+    for name in ("ginc", NAME):
+        experiment = EXPERIMENTS[name]
+        assert f"{name}: {experiment.about} ({experiment.source})" in said
+        assert all(any(line.startswith(part) for line in lines) for part in experiment.parts)
+        assert all(claim.text.split()[0] in said and claim.bound.split()[-1] in said for claim in experiment.claims)
+    assert sum("full and" in line for line in lines) == sum(
+        claim.at[:1] == ("full",) for name in ("ginc", NAME) for claim in EXPERIMENTS[name].claims
+    )
+    assert cli.status(["synth", "list", "gin"]) == 2
+    assert capsys.readouterr().err.startswith("kshot: unknown experiment 'gin'; did you mean 'ginc'?")
 
 
 @pytest.mark.parametrize(

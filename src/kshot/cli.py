@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
 
 from kshot.cli_generate import generate
-from kshot.cli_list import list_names
+from kshot.cli_list import describe_experiments, list_names
 from kshot.cli_options import as_command, spelt, spoken, usage
 from kshot.errors import DataError, KshotError, MethodError, UnknownName
 from kshot.study.evaluate_settings import EvaluateSettings, make_evaluate_settings
@@ -164,11 +164,11 @@ def hypotheses(*tasks: str, config: str | None = None, json: bool = False, **opt
 def synth(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
     """Grow small models whose whole training is known, and check what was published of them. Writes a report.
 
-    EXPERIMENT is a name, or list, which shows them. The records go to --output-path; an experiment that was stopped goes
-    on from there with the same command.
+    EXPERIMENT is a name, or list, which shows them; list and names show their parts and claims. The records go to
+    --output-path; an experiment that was stopped goes on from there with the same command.
     """
-    if tasks == ("list",):
-        list_names("experiments")
+    if tasks[:1] == ("list",):
+        describe_experiments(tasks[1:])
         return
     asked = make_synth_settings(**({"tasks": tasks} if tasks else {}), **options)
     # as above

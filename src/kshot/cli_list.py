@@ -1,6 +1,6 @@
 """``kshot list``: what there is, by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -26,6 +26,20 @@ def list_names(
     width = max(len(name) for name in rows)
     for name, about in rows.items():
         print(f"{name:<{width}}  {about}")
+
+
+def describe_experiments(names: Sequence[str]) -> None:
+    """Experiments of ``kshot synth`` by name: their parts and claims; of no names, a line for each. Raises UnknownName."""
+    if not names:
+        list_names("experiments")
+        return
+    from kshot.show.experiments import described
+    from kshot.study.synth.catalogue import EXPERIMENTS
+
+    for name in names:
+        if name not in EXPERIMENTS:
+            raise UnknownName("experiment", name, EXPERIMENTS)
+    print("\n".join(described(name, EXPERIMENTS[name]) for name in names), end="")
 
 
 # Each table stands beside the code it names, which is slow to import: a list waits for its own only.
