@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from kshot.measure import dual
@@ -27,7 +26,7 @@ from kshot.study.synth.against_descent import (
     trained_on,
     watching,
 )
-from kshot.study.synth.experiment import SIZES, Claim, Experiment, Given, Part
+from kshot.study.synth.experiment import SIZES, Claim, Experiment, Given, Part, Row
 from kshot.study.synth.growing import mean_rows
 from kshot.study.synth.momentum_layer import MOMENTUM_CLAIMS, MOMENTUM_PARTS
 from kshot.study.synth.separate_tokens import SEPARATE_CLAIMS, SEPARATE_PARTS
@@ -117,10 +116,17 @@ def _layers(layers: int, shared: bool, given: Given) -> dict[str, Any]:
         rows += [
             mean_rows("loss", (word, name), least, given.seed),
             loss_ratio(own, least, (word, f"over {name}"), given.seed),
-            figure("best_rate", (word, name), value=float(np.mean(rival.rates))),
+            *_rate_rows(rival, (word, name)),
             *alike_rows(says, rival.predictor, asked, (word, name), given.seed),
         ]
     return {"rows": rows}
+
+
+def _rate_rows(rival: Tuned, variant: tuple[str, ...]) -> list[Row]:
+    """The rate of all steps, or of each where they have their own: of later steps of GD++ on inputs that were shrunk."""
+    if len(set(rival.rates)) == 1:
+        return [figure("best_rate", variant, value=rival.rates[0])]
+    return [figure("best_rate", (*variant, f"step {i}"), value=rate) for i, rate in enumerate(rival.rates, 1)]
 
 
 LINEAR_ATTENTION = Experiment(
