@@ -18,6 +18,8 @@ from kshot.show.words import Row
 
 # A value so many times as great as nine tenths of all is a peak that a picture need not hold.
 _FAR = 3.0
+# Ratios and cosines as near to 1 as this are told to a digit more.
+_NEAR_ONE = 0.01
 # What is left free below the least value, of all that is shown.
 _MARGIN = 0.05
 _DECADE = 10.0
@@ -91,7 +93,13 @@ def bound(row: Row) -> str:
 
 
 def _short(value: words.Number) -> str:
-    return f"{value:.3g}".replace("-", "−")
+    """Three digits, and four of what is next to 1, where ratios and cosines are bound.
+
+    >>> _short(0.23456), _short(1.00217)
+    ('0.235', '1.002')
+    """
+    digits = 4 if abs(abs(value) - 1) < _NEAR_ONE else 3
+    return f"{value:.{digits}g}".replace("-", "−")
 
 
 def _names(kshot: Row) -> list[str]:
