@@ -34,7 +34,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     few = Training(steps=8, batch=16, learning_rate=1e-2)
     training = dict.fromkeys(against_descent.TRAINED["smoke"].training, few)
     monkeypatch.setattr(
-        against_descent, "TRAINED", {"smoke": against_descent.Much(training=training, asked=60, looks=3, searched=60)}
+        against_descent,
+        "TRAINED",
+        {"smoke": against_descent.Much(training=training, asked=60, looks=3, searched=60, rounds=5, fresh=20)},
     )
 
 

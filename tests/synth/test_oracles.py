@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,6 +170,16 @@ def test_gradient_descent_and_momentum(steps: int, momentum: float, mean: bool) 
         descended(0.05, steps, momentum=momentum, mean=mean),
         partial(obvious_descent, rate=0.05, steps=steps, momentum=momentum, mean=mean),
     )
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"momentum": 0.5}, {"shrink": 0.2}, {"shrink": [0.1, 0.2, 0.3, 0.4]}, {"mean": False}]
+)
+def test_descent_of_the_last_input_alone_is_the_last_of_all(more: dict[str, Any]) -> None:
+    xs, ys = prompts()
+    every, alone = (descended([0.1, 0.2, 0.05, 0.1], 4, last=last, **more)(xs, ys) for last in (False, True))
+    assert alone.shape == (len(xs), 1)
+    assert torch.allclose(alone[:, 0], every[:, -1], atol=1e-12)
 
 
 def test_descent_ends_at_least_squares() -> None:

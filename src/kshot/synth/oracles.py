@@ -70,15 +70,17 @@ def nothing(xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"]) -> Float[Tenso
     return torch.zeros_like(ys)
 
 
-def descended(rate: Steps, steps: int, *, momentum: float = 0.0, shrink: Steps = 0.0, mean: bool = True) -> Predictor:
+def descended(
+    rate: Steps, steps: int, *, momentum: float = 0.0, shrink: Steps = 0.0, mean: bool = True, last: bool = False
+) -> Predictor:
     """Linear regression by full-batch gradient descent from w = 0, on the pairs before each query.
 
     The loss is half the mean square over k pairs (``mean``), or half the sum. ``momentum`` m is heavy-ball: v <- m v + g.
     ``shrink`` is gamma of GD++ (von Oswald et al. 2023): before each step but the first every input, the query among
     them, becomes (I - gamma X'X / k) x, and each step descends from what is left of the answers. Rates and gammas are one
-    for all steps or one each.
+    for all steps or one each. ``last`` answers the last input alone, (b, 1), in a part of the time.
     """
-    return partial(_descended, rate=rate, steps=steps, momentum=momentum, shrink=shrink, mean=mean)
+    return partial(_descended, rate=rate, steps=steps, momentum=momentum, shrink=shrink, mean=mean, last=last)
 
 
 def _descended(
@@ -90,13 +92,14 @@ def _descended(
     momentum: float,
     shrink: Steps,
     mean: bool,
-) -> Float[Tensor, "b n"]:
-    seen = _seen(xs).to(xs)
-    count = torch.arange(xs.shape[1]).to(xs).clamp(min=1) if mean else torch.ones(xs.shape[1]).to(xs)
+    last: bool,
+) -> Float[Tensor, "b q"]:
+    asked = slice(-1, None) if last else slice(None)
+    seen, query = _seen(xs).to(xs)[asked], xs[:, asked]
+    count = seen.sum(dim=1).clamp(min=1) if mean else torch.ones(len(seen)).to(xs)
     # What every query (axis k) sees as inputs (axis n), itself among them, and what is left of their answers.
-    inputs = xs[:, None].expand(-1, xs.shape[1], -1, -1)
-    query, left = xs, ys[:, None].expand(-1, xs.shape[1], -1)
-    said, speed = torch.zeros_like(ys), torch.zeros_like(xs)
+    inputs, left = (each[:, None].expand(-1, len(seen), *each.shape[1:]) for each in (xs, ys))
+    said, speed = torch.zeros_like(ys[:, asked]), torch.zeros_like(query)
     for step, (own_rate, own_shrink) in enumerate(zip(_each(rate, steps), _each(shrink, steps), strict=True)):
         if own_shrink and step:
             shown = inputs * seen[..., None]

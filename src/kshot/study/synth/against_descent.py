@@ -3,7 +3,7 @@
 Losses are half the mean square of the last answer, as in the published code.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -37,12 +37,14 @@ _AT_A_LOOK = 1000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Much:
     """How much is trained and asked: training by what is trained, prompts that no training has seen, looks, and prompts
-    on which rates of descent are tuned."""
+    on which rates of descent are tuned; ``rounds`` of ``fresh`` prompts where each step has a rate of its own."""
 
     training: Mapping[str, Training]
     asked: int
     looks: int
     searched: int = 2_000
+    rounds: int = 4_000
+    fresh: int = 1_024
 
 
 def _adam(steps: int, batch: int, learning_rate: float, clip: float | None, schedule: str = "constant") -> Training:
@@ -56,7 +58,7 @@ TRAINED: Mapping[Size, Much] = {
         training={
             "one layer": _adam(800, 512, 1e-2, 1.0, "cosine"),
             "2 layers": _adam(2_000, 512, 3e-3, 1.0, "cosine"),
-            "5 layers": _adam(1_000, 512, 3e-3, 1.0, "cosine"),
+            "5 layers": _adam(700, 512, 3e-3, 1.0, "cosine"),
             "block": _adam(1_000, 128, 3e-3, 1.0, "cosine"),
             "features": _adam(1_000, 128, 3e-3, 1.0, "cosine"),
             "separate tokens": _adam(900, 256, 5e-3, 1.0, "cosine"),
@@ -66,6 +68,8 @@ TRAINED: Mapping[Size, Much] = {
         asked=2_000,
         looks=8,
         searched=500,
+        rounds=400,
+        fresh=256,
     ),
     # As published, but for fewer steps of more layers, and a block whose rate falls: at a constant one its loss was still
     # falling behind the published steps. Layers with momentum are ours: at the published rate and with its clipping those
@@ -114,6 +118,11 @@ def asked_of(given: Given, source: Source = LINEAR) -> Prompts:
 def searched_of(given: Given) -> Prompts:
     """Prompts on which rates are tuned: neither trained on nor asked."""
     return LINEAR.batch(unseen(given, "searched"), 0, much(given).searched)
+
+
+def fresh_of(given: Given) -> Callable[[int], Prompts]:
+    """The same, new ones in every round."""
+    return lambda number: LINEAR.batch(unseen(given, "fresh"), number, much(given).fresh)
 
 
 def trained_on(

@@ -20,8 +20,10 @@ from kshot.study.synth.against_descent import (
     alike_rows,
     along_pictures,
     asked_of,
+    fresh_of,
     loss_ratio,
     losses_of,
+    much,
     searched_of,
     trained_on,
     watching,
@@ -32,7 +34,7 @@ from kshot.study.synth.momentum_layer import MOMENTUM_CLAIMS, MOMENTUM_PARTS
 from kshot.study.synth.separate_tokens import SEPARATE_CLAIMS, SEPARATE_PARTS
 from kshot.study.synth.sine_attention import SINE_CLAIMS, SINE_PARTS
 from kshot.synth.networks.linear_attention import as_descent, halfway, linear_attention
-from kshot.synth.optima import Tuned, one_step, tuned
+from kshot.synth.optima import Tuned, each_tuned, one_step, tuned
 from kshot.synth.oracles import descended
 
 
@@ -80,7 +82,7 @@ def _one_layer(given: Given) -> dict[str, Any]:
     """A layer against the best step, along training and at its end, and halfway between the two."""
     network, asked = linear_attention(10), asked_of(given)
     best = one_step(10, 10, 0.5)
-    rival = descended(best.rate, 1)
+    rival = descended(best.rate, 1, last=True)
     least = losses_of(rival, asked)
     done = trained_on(given, network, "one layer", look=watching(network, rival, asked))
     weights = done.weights
@@ -105,10 +107,14 @@ def _layers(layers: int, shared: bool, given: Given) -> dict[str, Any]:
     says = partial(network.says, trained_on(given, network, word).weights)
     rate = one_step(10, 10, 0.5).rate
     rivals: dict[str, Tuned] = {
-        "gradient descent": tuned(searched, layers, rate / layers, alike=shared),
-        "GD++": tuned(searched, layers, rate / layers, alike=shared, shrink=True),
+        "gradient descent": tuned(searched, layers, rate / layers),
+        "GD++": tuned(searched, layers, rate / layers, shrink=True),
         "momentum": tuned(searched, layers, rate / layers, momentum=True),
     }
+    if not shared:
+        # Of layers that differ the rivals are steps that do.
+        rounds, fresh = much(given).rounds, fresh_of(given)
+        rivals |= {name: each_tuned(rivals[name], fresh, rounds) for name in ("gradient descent", "GD++")}
     own = losses_of(says, asked)
     rows = [mean_rows("loss", (word,), own, given.seed)]
     for name, rival in rivals.items():

@@ -102,7 +102,7 @@ def _identity(given: Given) -> Row:
 def _one_pass(given: Given, asked: Prompts) -> list[Row]:
     network = linear_attention(10, momentum="tokens")
     weights = trained_on(given, network, "one pass").weights
-    says, rival = partial(network.says, weights), descended(one_step(10, 10, 0.5).rate, 1)
+    says, rival = partial(network.says, weights), descended(one_step(10, 10, 0.5).rate, 1, last=True)
     without = partial(linear_attention(10).says, weights)
     own, least = losses_of(says, asked), losses_of(rival, asked)
     (said, _), (rest, _) = (sensitivities(one, asked.xs, asked.ys) for one in (says, without))

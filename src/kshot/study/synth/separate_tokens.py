@@ -42,7 +42,7 @@ _HEARD = 500
 def _separate(given: Given) -> dict[str, Any]:
     """Two layers against one step, and what the first hears, along training and at its end."""
     network, asked = separate_tokens(10), asked_of(given)
-    rival = descended(one_step(10, 10, 0.5).rate, 1)
+    rival = descended(one_step(10, 10, 0.5).rate, 1, last=True)
     few = Prompts(asked.xs[:_HEARD], asked.ys[:_HEARD], asked.means[:_HEARD], {})
     beside = watching(network, rival, asked)
 
