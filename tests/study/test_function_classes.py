@@ -15,7 +15,7 @@ from kshot.study.synth.contenders import equal_network
 from kshot.study.synth.experiment import Given, judged
 from kshot.study.synth.function_classes import FUNCTION_CLASSES
 from kshot.study.synth.growing import asked_prompts, on_prompts
-from kshot.study.synth.learners import AROUND, BEFORE, BEYOND, MANY
+from kshot.study.synth.learners import AROUND, BEFORE, BEYOND, MANY, counts_at
 from kshot.study.synth.shifted import CHANGES, behind, changed, shifted_errors
 from kshot.synth.functions import FEATURES, FUNCTIONS
 from kshot.synth.networks import NETWORKS
@@ -102,17 +102,17 @@ def test_all_sizes_can_be_asked(size: str) -> None:
     assert all(network.causal for network in networks.values()), "each is asked behind any number of examples"
     for part, own in much.learners.items():
         told = {"network": BEYOND, "tree": BEYOND, "logistic": MANY}.get(part, AROUND)
-        places = own.places(told)
+        places = counts_at(own.source, told)
         farthest = 2 * FEATURES if part == "features" else max(places.values())
         assert farthest == own.source.pairs - 1, "the last query is behind the greatest number of examples"
-        assert min(own.places(BEFORE).values()) >= 0
+        assert min(counts_at(own.source, BEFORE).values()) >= 0
     if size == "full":
         assert (much.learners["linear"].source, much.asked) == (Source(width=5, pairs=11), 1280)
 
 
 def test_attention_networks_begin_at_one_over_the_root_of_their_width_and_published_ones_as_published() -> None:
     own = MUCH["smoke"].learners["networks"]
-    weights = own.network().start(torch_stream(0, "start"))
+    weights = equal_network("transformer", own.source, own.shape).start(torch_stream(0, "start"))
     assert weights["0.qkv.weight"].std().item() == pytest.approx(own.shape.width**-0.5, rel=0.05)
     again = equal_network("transformer", own.source, own.shape).start(torch_stream(0, "start"))
     assert all(torch.equal(again[name], tensor) for name, tensor in weights.items())

@@ -17,7 +17,7 @@ from kshot.study.synth.by_examples import compared, exact
 from kshot.study.synth.contenders import equal_network
 from kshot.study.synth.experiment import Claim, Experiment, Given, Part
 from kshot.study.synth.growing import mean_rows, picture, ratio_row
-from kshot.study.synth.learners import AROUND, BEFORE, BEYOND, MUCH, learned, trained_to_say
+from kshot.study.synth.learners import AROUND, BEFORE, BEYOND, MUCH, counts_at, learned, trained_to_say
 from kshot.study.synth.noisy_classes import NOISY_CLAIMS, NOISY_PARTS
 from kshot.study.synth.shifted import shifted_errors
 from kshot.synth.networks.network import parameters
@@ -36,7 +36,7 @@ def _linear(given: Given) -> dict[str, Any]:
     """Linear functions without noise, and prompts that are not like those of training."""
     much = MUCH[given.size]
     own, says = much.learners["linear"], learned(given, "linear")
-    places = own.places(AROUND)
+    places = counts_at(own.source, AROUND)
     rivals = {"transformer": says, "least squares": _LEAST_SQUARES, "3-nearest": _NEAREST, "averaging": _AVERAGING}
     found = compared(given, "linear", own.source, {name: (one, much.asked) for name, one in rivals.items()}, places)
     told = found.told()
@@ -71,7 +71,7 @@ def _sparse(given: Given) -> dict[str, Any]:
     """Linear functions of three coordinates, against what knows that they are few."""
     much = MUCH[given.size]
     own = much.learners["sparse"]
-    places = own.places(BEFORE)
+    places = counts_at(own.source, BEFORE)
     rivals = {
         "transformer": (learned(given, "sparse"), much.asked),
         "least squares": (_LEAST_SQUARES, much.asked),
@@ -87,7 +87,7 @@ def _network(given: Given) -> dict[str, Any]:
     """Networks of a hidden layer, against one that is fitted to a prompt; and both on linear functions."""
     much = MUCH[given.size]
     own = much.learners["network"]
-    places = own.places(BEYOND)
+    places = counts_at(own.source, BEYOND)
     # As in the paper's appendix; its code takes 100 steps of 100 examples instead.
     descent = Training(steps=much.descent, batch=10, learning_rate=5e-3)
     rivals = {
@@ -107,7 +107,7 @@ def _tree(given: Given) -> dict[str, Any]:
     """Decision trees, against trees that are fitted to a prompt, to its inputs and to their signs."""
     much = MUCH[given.size]
     own = much.learners["tree"]
-    places = own.places(BEYOND)
+    places = counts_at(own.source, BEYOND)
     at = list(places.values())
     fitted = {
         "greedy tree": greedy_tree(_DEPTH, at),
@@ -135,7 +135,7 @@ def _networks(given: Given) -> dict[str, Any]:
     made = {name: equal_network(name, own.source, own.shape) for name in much.networks}
     says = {name: trained_to_say(given, f"networks {name}", own, network) for name, network in made.items()}
     asked = {name: (one, much.asked) for name, one in says.items()} | {"least squares": (_LEAST_SQUARES, much.asked)}
-    found = compared(given, "networks", own.source, asked, own.places(AROUND))
+    found = compared(given, "networks", own.source, asked, counts_at(own.source, AROUND))
     told = found.told()
     counts = {name: parameters(network.start(torch.Generator())) for name, network in made.items()}
     counted = [

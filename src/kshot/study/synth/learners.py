@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from kshot.study.synth.contenders import Task, equal_network
 from kshot.study.synth.experiment import Given, Size
 from kshot.study.synth.growing import grown, on_prompts, predictor
 from kshot.synth.functions import FEATURES
-from kshot.synth.networks import NETWORKS
 from kshot.synth.networks.layers import SIZES
 from kshot.synth.networks.mixing import Shape
 from kshot.synth.networks.network import Network
@@ -25,27 +25,16 @@ MANY = {"k = d": 1.0, "k = 2d": 2.0, "k = 4d": 4.0}
 BEYOND = {"k = d": 1.0, "k = 5d/2": 2.5, "k = 5d": 5.0}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Learner:
-    """What a part trains: a transformer of this shape, on prompts of a source."""
-
-    source: Source
-    shape: Shape
-    training: Training
-    curriculum: Curriculum | None = None
-
-    def network(self) -> Network:
-        return NETWORKS["transformer"].make(self.source.width, self.source.pairs, self.shape)
-
-    def places(self, factors: Mapping[str, float]) -> dict[str, int]:
-        return {name: int(factor * self.source.width) for name, factor in factors.items()}
+def counts_at(source: Source, factors: Mapping[str, float]) -> dict[str, int]:
+    """Numbers of examples by name, from numbers of times as many as coordinates."""
+    return {name: int(factor * source.width) for name, factor in factors.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Much:
-    """Learners by part, networks compared, prompts asked, how many of rivals that are fitted, steps of the small network."""
+    """Tasks by part, networks compared, prompts asked, how many of rivals that are fitted, steps of the small network."""
 
-    learners: Mapping[str, Learner]
+    learners: Mapping[str, Task]
     networks: tuple[str, ...]
     asked: int = 1280
     fitted: int = 1280
@@ -65,15 +54,15 @@ def _features(width: int) -> Source:
 _SMALL, _TINY = Shape(layers=2, heads=2, width=32, spread=None), replace(SIZES["tiny"], spread=None)
 
 
-def _learner(source: Source, shape: Shape, steps: int, rate: float, batch: int = 64, rise: int = 5) -> Learner:
+def _learner(source: Source, shape: Shape, steps: int, rate: float, batch: int = 64, rise: int = 5) -> Task:
     """The rate rises over so many per cent of the steps and falls by a cosine; matrices begin at 1 / sqrt(width)."""
     warmup = steps * rise // 100
     training = Training(steps=steps, batch=batch, learning_rate=rate, schedule="cosine", warmup=warmup, clip=1.0)
-    return Learner(source=source, shape=shape, training=training)
+    return Task(source=source, shape=shape, training=training)
 
 
-def _published(source: Source, pairs: int = 11, pairs_by: int = 2) -> Learner:
-    return Learner(
+def _published(source: Source, pairs: int = 11, pairs_by: int = 2) -> Task:
+    return Task(
         source=source,
         shape=SIZES["standard"],
         training=Training(steps=500_000, batch=64, learning_rate=1e-4),
@@ -130,12 +119,10 @@ MUCH: Mapping[Size, Much] = {
 def learned(given: Given, part: str) -> Predictor:
     """The transformer of a part, after its training."""
     own = MUCH[given.size].learners[part]
-    return trained_to_say(given, part, own, own.network())
+    return trained_to_say(given, part, own, equal_network("transformer", own.source, own.shape))
 
 
-def trained_to_say(
-    given: Given, word: str, own: Learner, network: Network, *, others: Sequence[Source] = ()
-) -> Predictor:
+def trained_to_say(given: Given, word: str, own: Task, network: Network, *, others: Sequence[Source] = ()) -> Predictor:
     """A network as a rival is, after its training on what a part trains on, and on others as much; ``word`` names it."""
     loss = on_prompts(given, network, own.source, own.training, curriculum=own.curriculum, others=others)
     return predictor(network, grown(given, word, network, loss, own.training).weights)

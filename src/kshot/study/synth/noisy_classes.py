@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from kshot.study.synth.by_examples import compared, exact
+from kshot.study.synth.contenders import equal_network
 from kshot.study.synth.experiment import Claim, Given, Part
-from kshot.study.synth.learners import AROUND, MANY, MUCH, NOISE, NOISE_OF_FEATURES, learned, trained_to_say
+from kshot.study.synth.learners import AROUND, MANY, MUCH, NOISE, NOISE_OF_FEATURES, counts_at, learned, trained_to_say
 from kshot.synth.functions import FEATURES, features
 from kshot.synth.oracles import Predictor, averaging, least_squares, logistic_regression, nearest, on_features, ridge
 from kshot.synth.prompts import Source
@@ -37,7 +38,7 @@ def _noisy(given: Given) -> dict[str, Any]:
         "averaging": exact(averaging),
     }
     own = MUCH[given.size].learners["noisy"]
-    return _against_best(given, "noisy", own.source, own.places(AROUND), "ridge", rivals)
+    return _against_best(given, "noisy", own.source, counts_at(own.source, AROUND), "ridge", rivals)
 
 
 def _features(given: Given) -> dict[str, Any]:
@@ -56,12 +57,12 @@ def _logistic(given: Given) -> dict[str, Any]:
     """One network for prompts of linear and of logistic functions, half of each, and nothing says which a prompt is."""
     own = MUCH[given.size].learners["logistic"]
     linear = replace(own.source, function="linear", noise=NOISE)
-    says = trained_to_say(given, "logistic", own, own.network(), others=(linear,))
+    says = trained_to_say(given, "logistic", own, equal_network("transformer", own.source, own.shape), others=(linear,))
     found = _against_best(
         given,
         "logistic",
         own.source,
-        own.places(MANY),
+        counts_at(own.source, MANY),
         "posterior",
         {
             "transformer": says,
@@ -74,7 +75,7 @@ def _logistic(given: Given) -> dict[str, Any]:
         given,
         "logistic asked linear",
         linear,
-        own.places(MANY),
+        counts_at(own.source, MANY),
         "ridge",
         {"transformer": says, "ridge": exact(ridge(NOISE)), "least squares": exact(least_squares)},
     )
