@@ -80,17 +80,16 @@ def descended(
     them, becomes (I - gamma X'X / k) x, and each step descends from what is left of the answers. Rates and gammas are one
     for all steps or one each. ``last`` answers the last input alone, (b, 1), in a part of the time.
     """
-    return partial(_descended, rate=rate, steps=steps, momentum=momentum, shrink=shrink, mean=mean, last=last)
+    schedule = list(zip(_each(rate, steps), _each(shrink, steps), strict=True))
+    return partial(_descended, schedule=schedule, momentum=momentum, mean=mean, last=last)
 
 
 def _descended(
     xs: Float[Tensor, "b n d"],
     ys: Float[Tensor, "b n"],
     *,
-    rate: Steps,
-    steps: int,
+    schedule: Sequence[tuple[Any, Any]],
     momentum: float,
-    shrink: Steps,
     mean: bool,
     last: bool,
 ) -> Float[Tensor, "b q"]:
@@ -100,14 +99,14 @@ def _descended(
     # What every query (axis k) sees as inputs (axis n), itself among them, and what is left of their answers.
     inputs, left = (each[:, None].expand(-1, len(seen), *each.shape[1:]) for each in (xs, ys))
     said, speed = torch.zeros_like(ys[:, asked]), torch.zeros_like(query)
-    for step, (own_rate, own_shrink) in enumerate(zip(_each(rate, steps), _each(shrink, steps), strict=True)):
-        if own_shrink and step:
+    for step, (rate, shrink) in enumerate(schedule):
+        if shrink and step:
             shown = inputs * seen[..., None]
-            gram = torch.einsum("bkni,bknj->bkij", shown, shown) * (own_shrink / count)[:, None, None]
+            gram = torch.einsum("bkni,bknj->bkij", shown, shown) * (shrink / count)[:, None, None]
             inputs = inputs - torch.einsum("bkij,bknj->bkni", gram, inputs)
             query = query - torch.einsum("bkij,bkj->bki", gram, query)
         speed = momentum * speed + torch.einsum("bkn,bkni->bki", left * seen, inputs)
-        change = own_rate * speed / count[:, None]
+        change = rate * speed / count[:, None]
         left = left - torch.einsum("bkni,bki->bkn", inputs, change)
         said = said + _dot(change, query)
     return said
