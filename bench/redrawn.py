@@ -3,8 +3,8 @@
     python bench/redrawn.py DATA [--queries 48] [--shots 16] [--labels one|many] [--dtype bfloat16|float32] [--rounds 3] [--model smollm2-135m]
 
 DATA is a folder with SST-2 as ``train.jsonl`` and ``test.jsonl`` (fields text, label). The protocol of Li et al. 2024: no
-beginning is common to two queries, so nothing can be read once for many. What is left to save: labels read behind one
-prompt and not each behind its own, no padding, the head only where a token is scored. Each side is a process that stays
+beginning is common to two queries, so nothing can be read once for many. What is left to save: labels read after one
+prompt and not each after its own, no padding, the head only where a token is scored. Each side is a process that stays
 alive; both are given the same texts in turns, and answer all of them in every turn, from text to log-probabilities.
 Printed: tokens of the prompts a second (each prompt counted once on either side), the ratio turn by turn, peak memory,
 and the largest difference of a log-probability, which in float32 must be below 1e-3, or the run fails.

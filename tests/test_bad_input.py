@@ -98,7 +98,7 @@ def test_a_prompt_longer_than_the_context(refused: Run) -> None:
 def test_label_words_that_cannot_be_told_apart(refused: Run) -> None:
     films = _file("films.jsonl", GOOD)
     _file("none.yaml", "words: {good: ''}\ndelimiter: ''\n")
-    assert "the answer '' adds no token behind its prompt; give it a visible label word" in refused(
+    assert "the answer '' adds no token after its prompt; give it a visible label word" in refused(
         films, "--template", "none.yaml"
     )
     _file("same.yaml", "words: {good: bad}\n")

@@ -29,7 +29,7 @@ def logits(
     values: Sequence[Tensor] = (),
     weights: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
-    """(t, v) logits of one row, behind a soft prompt (p, e) or keys and values (1, g, p, d), with some other weights."""
+    """(t, v) logits of one row, after a soft prompt (p, e) or keys and values (1, g, p, d), with some other weights."""
     ids, past = torch.tensor([row]), 0
     asked = {"input_ids": ids, "use_cache": False}
     if prompt is not None:

@@ -60,7 +60,7 @@ def test_every_label_of_every_task_is_written_out_above() -> None:
     }
 
 
-def test_demonstrations_stand_one_behind_the_other() -> None:
+def test_demonstrations_stand_one_after_the_other() -> None:
     mr = DAI_2023["mr"].template
     shown = [mr.demonstration({"text": "dull ."}, "negative"), mr.demonstration({"text": "a joy ."}, "positive")]
     assert mr.preamble(shown) + mr.render({"text": "warm ."}) == (

@@ -18,7 +18,7 @@ from kshot.measure import dual
 from kshot.model.lm import LM
 
 TOKENS = tuple(np.random.default_rng(7).integers(3, 97, 23).tolist())
-# Where the demonstrations begin (behind a start token), and where the query text begins.
+# Where the demonstrations begin (after a start token), and where the query text begins.
 START, TEXT = 1, 16
 
 # ---------------------------------------------------------------------------------------------- linear attention
@@ -141,13 +141,13 @@ def check_real_split(d: ModuleType) -> None:
 
 
 def check_moved(d: ModuleType) -> None:
-    """A text's keys behind the demonstrations are those it has alone, moved: in the first layer, and not above."""
+    """A text's keys after the demonstrations are those it has alone, moved: in the first layer, and not above."""
     for lm in models():
         frequency = torch.from_numpy(frequencies(lm))
         for layer, same in ((0, True), (1, False)):
             with zoo.Pure64():
-                behind, alone = projections(lm, TOKENS, layer), projections(lm, TOKENS[TEXT:], layer)
-            here = behind["k"][:, TEXT:]
+                after, alone = projections(lm, TOKENS, layer), projections(lm, TOKENS[TEXT:], layer)
+            here = after["k"][:, TEXT:]
             there = d.moved(alone["k"], TEXT, frequency)
             assert (float((there - here).abs().max()) < 1e-10) == same
             assert float((alone["k"] - here).abs().max()) > 1e-2

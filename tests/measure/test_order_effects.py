@@ -49,7 +49,7 @@ def adapted():
 
 
 def judged(net, order, text):
-    """The log-probabilities of both labels behind an order, from plain forwards in float64."""
+    """The log-probabilities of both labels after an order, from plain forwards in float64."""
     head = "".join(TEMPLATE.demonstration(TASK.train[i].fields, TASK.train[i].label) + ";" for i in order) + text + ":"
     letters = lambda t: zoo.Letters()(t)["input_ids"]  # noqa: E731
     found = []

@@ -36,7 +36,7 @@ def test_windows_by_hand() -> None:
 
 
 @given(st.integers(0, 60), st.integers(2, 20), st.integers(1, 20), st.integers(0, 2))
-def test_every_token_is_scored_once_behind_enough(length: int, room: int, stride: int, firsts: int) -> None:
+def test_every_token_is_scored_once_after_enough(length: int, room: int, stride: int, firsts: int) -> None:
     stride, first = min(stride, room if firsts else room - 1), tuple(range(900, 900 + firsts))
     tokens = tuple(range(length))
     found = windows(tokens, room + firsts, stride, first)

@@ -59,7 +59,7 @@ def test_direct_scores_are_those_of_the_whole_text(tiny_lm, shots):
     assert found.gold.tolist() == [0, 1, 0, 1, 0]
 
 
-def test_channel_scores_the_input_behind_each_answer(tiny_lm):
+def test_channel_scores_the_input_after_each_answer(tiny_lm):
     method = InContext(shots=2, pick="first_n", channel=True)
     found = score(method.fit(tiny_lm, TASK, TASK.train, 0), TASK, TASK.test).predictions
     words = {"no": "bad", "yes": "very good"}
@@ -69,7 +69,7 @@ def test_channel_scores_the_input_behind_each_answer(tiny_lm):
         assert row == pytest.approx([plain(tiny_lm, f"{head}{words[n]}\n", text) for n in ("no", "yes")], abs=2e-4)
 
 
-def test_calibration_rows_stand_behind_the_same_demonstrations(tiny_lm):
+def test_calibration_rows_stand_after_the_same_demonstrations(tiny_lm):
     found = score(InContext(shots=2, pick="first_n").fit(tiny_lm, TASK, TASK.train, 0), TASK, TASK.test).predictions
     head = shown(TASK.train[:2])
     for row, text in zip(found.content_free, CONTENT_FREE, strict=True):

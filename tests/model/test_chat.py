@@ -49,8 +49,8 @@ def test_a_first_token_that_the_codec_says_is_said_once() -> None:
     ("template", "line"),
     [
         (None, "has no chat template"),
-        ("{{ raise_exception('no') }}", "does not write turns one behind the other: no"),
-        ("{{ messages[0].content }}", "does not write turns one behind the other"),
+        ("{{ raise_exception('no') }}", "does not write turns one after the other: no"),
+        ("{{ messages[0].content }}", "does not write turns one after the other"),
         (
             "{% for turn in messages %}{{ turn.role }}: {{ turn.content }}\n{% endfor %}assistant:\n",
             "opens an answer that is asked for otherwise",

@@ -42,7 +42,7 @@ ASKED = rows("a joy", "", "never a joy, a bore", "いい映画", "dull dull joy"
 
 
 def sequences(seed=0):
-    """Ragged, behind one beginning; one begins another, one comes twice."""
+    """Ragged, after one beginning; one begins another, one comes twice."""
     rng = np.random.default_rng(seed)
     found = [s.tokens for s in zoo.forest(rng, 21, 6)[::5]]
     return [*found, found[0][:25], found[1]]
@@ -156,7 +156,7 @@ def test_word_regression_by_hand(tiny_lm):
     assert own.logprobs(tiny_lm, TEMPLATE, ASKED)[0][1] == pytest.approx(empty, abs=1e-12)
 
 
-def test_hidden_regression_reads_the_input_behind_its_description(tiny_lm):
+def test_hidden_regression_reads_the_input_after_its_description(tiny_lm):
     own = made("hidden-regression", ("no", "yes"))
     text = "Judge.\nText: a joy\nLabel:"
     ids = torch.tensor([[*tiny_lm.codec.first, *tiny_lm.codec.encode([text])[0]]])

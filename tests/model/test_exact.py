@@ -109,8 +109,8 @@ def test_a_prefix_is_cut_to_what_is_shared_and_stays_as_it_was(llama, length, se
 def test_a_prefix_without_tokens_stands_before_everything(llama):
     sequences = zoo.forest(np.random.default_rng(6), 15, 3)
     prefix = replace(llama.prefill(sequences[0].tokens[:10]), tokens=None)
-    behind = [Scored(s.tokens[10:], s.start - 10) for s in sequences]
-    assert np.abs(llama.score(behind, prefix).sums() - llama.score(sequences).sums()).max() < 1e-12
+    after = [Scored(s.tokens[10:], s.start - 10) for s in sequences]
+    assert np.abs(llama.score(after, prefix).sums() - llama.score(sequences).sums()).max() < 1e-12
 
 
 def test_every_distinct_token_is_run_once(llama):

@@ -56,7 +56,7 @@ def test_pieces_are_the_text(tiny_lm: LM) -> None:
     assert len(pieces) > 5
 
 
-def test_the_first_blank_behind_a_prompt_is_said() -> None:
+def test_the_first_blank_after_a_prompt_is_said() -> None:
     """As SentencePiece has it: a word begins with its blank, which decoding leaves out of what a text begins with."""
     words = [f"▁{letter}" for letter in "abcdefgh"]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=words[0]))

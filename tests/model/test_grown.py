@@ -48,7 +48,7 @@ def test_it_says_what_the_language_says() -> None:
     assert said.std() > 0.3
     with torch.no_grad():
         assert torch.allclose(lm.model(tokens).logits, said, atol=1e-5)
-    # And by kshot's own way through the model: every token but the first is scored behind those before it.
+    # And by kshot's own way through the model: every token but the first is scored after those before it.
     found = lm.score([Scored(tuple(row.tolist()), 1) for row in tokens])
     surprise = said.double().log_softmax(-1)[:, :-1].gather(2, tokens[:, 1:, None])[..., 0]
     for own, expected in zip(found.logprobs, surprise, strict=True):

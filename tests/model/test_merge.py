@@ -19,23 +19,23 @@ class Forest:
     end: np.ndarray
 
 
-def forest(paths: int, shared: int, step: int, behind: int, seed: int = 0) -> Forest:
-    """``paths`` of some ``step`` tokens more each, the first ``shared`` in common, with ``behind`` short branches at every end."""
+def forest(paths: int, shared: int, step: int, after: int, seed: int = 0) -> Forest:
+    """``paths`` of some ``step`` tokens more each, the first ``shared`` in common, with ``after`` short branches at every end."""
     rng = np.random.default_rng(seed)
     draw = lambda length: tuple(rng.integers(3, 50, length).tolist())  # noqa: E731
     trunk = draw(shared)
     sequences = []
     for one in range(paths):
         path = trunk + draw(step * (one + 1))
-        tails = [draw(int(rng.integers(2, 30))) for _ in range(behind)]
+        tails = [draw(int(rng.integers(2, 30))) for _ in range(after)]
         sequences += [Scored(path + tail, len(path) + len(tail) - 1) for tail in tails]
     (pack,) = plan(sequences, tokens_per_pack=1 << 30, rows_per_pack=1 << 30, trunk=False).packs
     return Forest(pack.depth, pack.end)
 
 
 FORESTS = {
-    "many short branches behind long paths": forest(4, 30, 90, 25),
-    "one path far behind another": forest(2, 300, 700, 3),
+    "many short branches after long paths": forest(4, 30, 90, 25),
+    "one path far after another": forest(2, 300, 700, 3),
     "paths too short to be read apart": forest(6, 2, 8, 20),
 }
 
@@ -86,7 +86,7 @@ def test_gradients_equal_those_of_a_softmax_over_everything_seen(name):
         assert (one - other).abs().max() < 1e-12 * other.abs().max()
 
 
-def test_every_node_is_asked_once_and_a_path_is_seen_by_all_behind_it():
+def test_every_node_is_asked_once_and_a_path_is_seen_by_all_after_it():
     for name, forest in FORESTS.items():
         own = own_part(forest.depth, forest.end, torch.float64)
         assert int(own.real_queries.sum()) == len(forest.end)
@@ -99,7 +99,7 @@ def test_every_node_is_asked_once_and_a_path_is_seen_by_all_behind_it():
 
 
 def test_long_paths_are_no_keys_of_blocks():
-    # What the masked blocks hold does not grow with the length of the path that they stand behind.
+    # What the masked blocks hold does not grow with the length of the path that they stand after.
     masked = [
         sum(group.mask.numel() for group in own_part(f.depth, f.end, torch.float64).groups)
         for f in (forest(1, 400, 100, 40), forest(1, 3600, 100, 40))

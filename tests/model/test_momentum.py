@@ -43,8 +43,8 @@ def test_a_text_may_be_read_in_two(first: int, then: int) -> None:
     whole = velocities(values, DECAY)
     if then:
         assert (velocities(values[..., first:, :], DECAY, before) - whole[..., first:, :]).abs().max() < 1e-10
-    behind = carried(values[..., first:, :], DECAY, before)
-    assert (behind - carried(values, DECAY)).abs().max() < 1e-10
+    after = carried(values[..., first:, :], DECAY, before)
+    assert (after - carried(values, DECAY)).abs().max() < 1e-10
 
 
 def test_token_by_token_it_is_one_vector_a_head() -> None:

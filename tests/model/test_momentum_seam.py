@@ -78,7 +78,7 @@ def expected(lm: LM, momentum: Momentum, sequences: Sequence[Scored]) -> np.ndar
 
 @pytest.mark.parametrize("momentum", [Momentum(DECAY), Momentum(DECAY, GATE), Momentum(DECAY, normalised=True)])
 @pytest.mark.parametrize("name", NAMES)
-def test_packed_branches_behind_a_prefix(name: str, momentum: Momentum) -> None:
+def test_packed_branches_after_a_prefix(name: str, momentum: Momentum) -> None:
     lm = replace(zoo.lm(name), momentum=momentum, tokens_per_pack=64)
     sequences = zoo.forest(np.random.default_rng(0), 21, 4)
     right = expected(lm, momentum, sequences)

@@ -19,7 +19,7 @@ NOT_TURNED = ["gpt2", "opt"]
 
 
 def blocks(tokens: tuple[int, ...], order: tuple[int, ...]) -> tuple[int, ...]:
-    """The demonstrations of a text in another order, behind what stands before them."""
+    """The demonstrations of a text in another order, after what stands before them."""
     own = np.array(tokens)
     return (*own[OWNER < 0].tolist(), *(token for i in order for token in own[i == OWNER].tolist()))
 
@@ -31,7 +31,7 @@ def masked(lm: LM, tokens: tuple[int, ...], sees: np.ndarray) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["llama", "llama-rope3", "gpt2", "gpt-neox", "qwen3"])
-def test_a_query_behind_demonstrations_read_apart_is_that_of_a_mask_of_blocks(name: str) -> None:
+def test_a_query_after_demonstrations_read_apart_is_that_of_a_mask_of_blocks(name: str) -> None:
     lm = zoo.lm(name)
     n = len(TOKENS)
     owner = np.concatenate([OWNER, np.full(len(QUERY), len(LENGTHS))])

@@ -1,4 +1,4 @@
-"""Sequences behind different prefixes in one pass: as one prefix at a time."""
+"""Sequences after different prefixes in one pass: as one prefix at a time."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ def soft(lm: LM, length: int, seed: int = 0) -> torch.Tensor:
 
 
 def groups(lm: LM, rows: list[torch.Tensor]) -> list[tuple[list[Scored], Prefix]]:
-    """A group for each soft prompt, one without any, and one behind a text that it shares."""
+    """A group for each soft prompt, one without any, and one after a text that it shares."""
     rng = np.random.default_rng(0)
     found = [(zoo.forest(rng, 3 + i, 2), lm.prefill(own)) for i, own in enumerate(rows)]
     shared = zoo.forest(rng, 12, 2)

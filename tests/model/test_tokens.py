@@ -53,21 +53,21 @@ texts = st.text(alphabet=sorted(set(TEXT)), max_size=30)
 @pytest.mark.parametrize("name", CODECS)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shared=st.lists(texts, max_size=8).map("".join), more=st.lists(texts, min_size=1, max_size=4))
-def test_behind_equals_the_encoding_of_the_whole(name, shared, more):
+def test_after_equals_the_encoding_of_the_whole(name, shared, more):
     codec = CODECS[name]
-    assert codec.behind(shared, more) == codec.encode([shared + text for text in more])
+    assert codec.after(shared, more) == codec.encode([shared + text for text in more])
 
 
-def test_behind_encodes_only_the_tail_of_a_long_text(monkeypatch):
+def test_after_encodes_only_the_tail_of_a_long_text(monkeypatch):
     codec, seen = CODECS["byte-level"], []
     encode = Codec.encode
     monkeypatch.setattr(Codec, "encode", lambda self, texts: seen.extend(texts) or encode(self, texts))
-    codec.behind(TEXT, ["a film", "a bore"])
+    codec.after(TEXT, ["a film", "a bore"])
     assert seen
     assert all(len(text) < len(TEXT) / 4 for text in seen)
 
 
-def test_a_clean_seam_is_scored_behind_the_prompt_and_a_broken_one_is_repaired():
+def test_a_clean_seam_is_scored_after_the_prompt_and_a_broken_one_is_repaired():
     codec = CODECS["byte-level"]
     clean = codec.continuations("", ["Sentiment:"], [[" positive", " negative"]])
     prompt = codec.encode(["Sentiment:"])[0]
@@ -80,7 +80,7 @@ def test_a_clean_seam_is_scored_behind_the_prompt_and_a_broken_one_is_repaired()
 
 
 def test_a_label_of_no_tokens_is_refused_by_name():
-    with pytest.raises(PromptError, match="the answer '' adds no token behind its prompt"):
+    with pytest.raises(PromptError, match="the answer '' adds no token after its prompt"):
         CODECS["byte-level"].continuations("", ["Sentiment:"], [["", " negative"]])
 
 

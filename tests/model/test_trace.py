@@ -37,31 +37,31 @@ def plain(lm: LM, prefix: tuple[int, ...], text: tuple[int, ...], at: tuple[int,
     return np.stack([out[0, rows].double().numpy() for out in said])
 
 
-def runs(lm: LM, behind: bool) -> list[Trace]:
-    prefix = lm.prefill(PREFIX) if behind else EMPTY
+def runs(lm: LM, after: bool) -> list[Trace]:
+    prefix = lm.prefill(PREFIX) if after else EMPTY
     return list(traced(lm, TEXTS, AT, prefix))
 
 
-@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("name", zoo.TREE)
-def test_outputs_are_those_of_whole_sequences(name: str, behind: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_are_those_of_whole_sequences(name: str, after: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = zoo.lm(name)
     with torch.no_grad(), zoo.Pure64():
-        found = runs(lm, behind)
+        found = runs(lm, after)
         monkeypatch.setattr(trace_module, "_TOKENS_PER_PASS", 14)
-        again = runs(lm, behind)
+        again = runs(lm, after)
         for one, other, text, at in zip(found, again, TEXTS, AT, strict=True):
-            expected = plain(lm, PREFIX if behind else (), text, at)
+            expected = plain(lm, PREFIX if after else (), text, at)
             assert one.outputs == pytest.approx(expected, abs=1e-9)
             assert other.outputs == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("name", PLAIN)
-def test_scores_and_values_make_the_heads(name: str, behind: bool) -> None:
+def test_scores_and_values_make_the_heads(name: str, after: bool) -> None:
     lm = zoo.lm(name)
     with torch.no_grad(), zoo.Pure64():
-        prefix = lm.prefill(PREFIX) if behind else EMPTY
+        prefix = lm.prefill(PREFIX) if after else EMPTY
         for one, text in zip(traced(lm, TEXTS, AT, prefix), TEXTS, strict=True):
             layers, heads, _, p = one.to_prefix.shape
             assert (p, one.to_own.shape[-1]) == (prefix.length, len(text))
@@ -130,18 +130,18 @@ def test_a_model_that_reads_whole_sequences_cannot_be_traced() -> None:
         next(traced(lm, TEXTS, AT))
 
 
-@pytest.mark.parametrize("prefix", [(), PREFIX], ids=["alone", "behind a prefix"])
+@pytest.mark.parametrize("prefix", [(), PREFIX], ids=["alone", "after a prefix"])
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
 def test_what_is_scored_beside_texts_is_what_scoring_says(name: str, prefix: tuple[int, ...]) -> None:
     lm = zoo.lm(name)
-    behind = lm.prefill(prefix) if prefix else EMPTY
+    after = lm.prefill(prefix) if prefix else EMPTY
     beside = [
         [Scored((*text[:-1], token, token + 1), len(text) - 1) for token in range(3 + i % 2)] if i != 1 else []
         for i, text in enumerate(TEXTS)
     ]
-    plain = list(traced(lm, TEXTS, AT, behind))
+    plain = list(traced(lm, TEXTS, AT, after))
     assert all(one.said == () for one in plain)
-    for one, other, own in zip(traced(lm, TEXTS, AT, behind, beside), plain, beside, strict=True):
+    for one, other, own in zip(traced(lm, TEXTS, AT, after, beside), plain, beside, strict=True):
         assert one.outputs == pytest.approx(other.outputs, abs=1e-5)
         assert len(one.said) == len(own)
         if own:

@@ -133,7 +133,7 @@ def judge(net: torch.nn.Module, sequences: Sequence[Scored]) -> np.ndarray:
 
 
 def forest(rng: np.random.Generator, prefix: int, queries: int, vocabulary: int = VOCABULARY) -> list[Scored]:
-    """Ragged queries behind a shared beginning; labels of one and many tokens, some of which begin alike."""
+    """Ragged queries after a shared beginning; labels of one and many tokens, some of which begin alike."""
     draw = lambda n: tuple(rng.integers(3, vocabulary, n).tolist())  # noqa: E731
     trunk = draw(prefix)
     labels = [(5,), (6,), (7, 8), (7, 9, 10), (7, 9, 11, 12)]

@@ -1,6 +1,6 @@
 """Faults planted in the engine: every answer as the plain forward of each whole sequence gives it.
 
-They are planted behind a model that is loaded already: at load it would notice them itself and read one sequence at a
+They are planted after a model that is loaded already: at load it would notice them itself and read one sequence at a
 time (tests/model/test_exact.py).
 """
 
@@ -115,7 +115,7 @@ def _paths(change: Callable[[merge.Path], merge.Path]) -> Plant:
 )
 def test_faults_of_paths(plant: Plant) -> None:
     check = suite("model/test_merge.py").test_equals_a_softmax_over_everything_seen
-    caught(lambda: check("one path far behind another", False), plant)
+    caught(lambda: check("one path far after another", False), plant)
 
 
 def _demonstrations_that_see_the_one_before(patch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,7 @@ def _moved_without_turning(patch: pytest.MonkeyPatch) -> None:
     ("check", "given", "plant"),
     [
         (
-            "test_a_query_behind_demonstrations_read_apart_is_that_of_a_mask_of_blocks",
+            "test_a_query_after_demonstrations_read_apart_is_that_of_a_mask_of_blocks",
             ("llama",),
             _demonstrations_that_see_the_one_before,
         ),

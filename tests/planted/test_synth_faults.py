@@ -25,11 +25,11 @@ def _answer_in_its_query(patch: pytest.MonkeyPatch) -> None:
 
 
 def _answers_read_off_answers(patch: pytest.MonkeyPatch) -> None:
-    def behind(xs: torch.Tensor, ys: torch.Tensor) -> torch.Tensor:
+    def after(xs: torch.Tensor, ys: torch.Tensor) -> torch.Tensor:
         wide = torch.cat([ys[..., None], torch.zeros_like(xs[..., 1:])], dim=-1)
         return torch.stack([wide, xs], dim=2).flatten(1, 2)[:, :-1]
 
-    patch.setattr(transformer, "_two_a_pair", behind)
+    patch.setattr(transformer, "_two_a_pair", after)
 
 
 def _without_a_mask(patch: pytest.MonkeyPatch) -> None:

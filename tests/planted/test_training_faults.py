@@ -116,7 +116,7 @@ def test_a_prefix_that_its_neighbours_see(monkeypatch: pytest.MonkeyPatch) -> No
     caught(lambda: check("llama", 4096, 4096, True, monkeypatch), plant)
 
 
-def test_a_prefix_of_demonstrations_behind_which_the_text_begins_again(tmp_path: Path) -> None:
+def test_a_prefix_of_demonstrations_after_which_the_text_begins_again(tmp_path: Path) -> None:
     tests = suite("adapt/test_tuning.py")
     folders = iter(tmp_path / str(i) for i in range(9))
 

@@ -26,10 +26,10 @@ def spelt_out(text: list[int], order: int, vocabulary: int, context: tuple[int, 
         # A run that only the text begins with counts for nothing, and has no part in the rest.
         discount = once / (once + 2 * twice) if once and twice else 0.5
         own = context[len(context) - (m - 1) :]
-        behind = {gram[-1]: count for gram, count in grams.items() if gram[:-1] == own}
-        total = sum(behind.values())
+        after = {gram[-1]: count for gram, count in grams.items() if gram[:-1] == own}
+        total = sum(after.values())
         if total:
-            found = (max(behind.get(token, 0) - discount, 0) + discount * len(behind) * found) / total
+            found = (max(after.get(token, 0) - discount, 0) + discount * len(after) * found) / total
     return found
 
 

@@ -26,7 +26,7 @@ MARKS = Marks(vocabulary=1000, end=0, mask=999, sentinels=SENTINELS)
 
 
 def rows(b: int, t: int) -> np.ndarray:
-    """Rows of t tokens and the one behind them, all different."""
+    """Rows of t tokens and the one after them, all different."""
     return 1 + np.arange(b * (t + 1)).reshape(b, t + 1) % 800
 
 

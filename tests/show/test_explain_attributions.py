@@ -55,7 +55,7 @@ def test_attributions_are_compared_pair_by_pair() -> None:
     assert (odd[0]["name"], odd[0]["sub"], odd[0]["cells"][0]["null"]) == ("attention mass", "", "0.200")
 
 
-def test_ranks_over_all_tasks_stand_behind_the_tasks() -> None:
+def test_ranks_over_all_tasks_stand_after_the_tasks() -> None:
     rows = [
         row(task, "rank_agreement", "attention_mass vs shapley/spearman", value, n=n)
         for task, value, n in (("a", 0.1, 6), ("b", 0.3, 6), (None, 0.2, 12))

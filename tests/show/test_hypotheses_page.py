@@ -43,7 +43,7 @@ def test_the_first_screen_answers(html: str) -> None:
     assert answer(RECORD) in seen(first + html[html.index('<nav aria-label="Contents"') :])
 
 
-def test_the_reason_stands_behind_what_could_not_be_decided_at_all() -> None:
+def test_the_reason_stands_after_what_could_not_be_decided_at_all() -> None:
     record = hypothesised(tasks=("films",))
     for line in record["verdicts"]:
         if line["claim"] is None:
@@ -123,7 +123,7 @@ def test_what_the_accounts_are_is_said_before_any_verdict(html: str) -> None:
 def test_what_was_altered_is_told_with_what_stays(html: str) -> None:
     assert {*_SAID, "original"} == set(CORE)
     said = seen(html)
-    assert f"none is {FACTOR:g} times as probable as another behind an empty input. It keeps format, input dist" in said
+    assert f"none is {FACTOR:g} times as probable as another after an empty input. It keeps format, input dist" in said
     assert "prompt-altered: the vocabulary is permuted" in said
     assert "memory-keyword:" not in said, "nobody asked"
 

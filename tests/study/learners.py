@@ -1,7 +1,7 @@
 """Learners of a known kind behind the interface of a language model: they see token ids, and one of them each account.
 
 The world they were "trained" in has 400 tokens: some tell a class, some stand for a label, some lay out an input. What a
-learner knows of it, it knows by the ids; demonstrations are found in a prompt by the options that compete behind it.
+learner knows of it, it knows by the ids; demonstrations are found in a prompt by the options that compete after it.
 """
 
 from collections.abc import Callable, Sequence
@@ -112,7 +112,7 @@ class Learner:
 
 
 def parsed(before: Tokens, options: set[int]) -> tuple[list[tuple[Tokens, int]], Tokens]:
-    """The demonstrations, each up to an answer, and what stands behind the last of them."""
+    """The demonstrations, each up to an answer, and what stands after the last of them."""
     shown, begin = [], 0
     for i, token in enumerate(before):
         if token in options:

@@ -180,7 +180,7 @@ def test_learned_positions_end_where_training_did_and_others_go_on() -> None:
 
 
 @pytest.mark.parametrize("name", ["sinusoidal", "rotary", "none", "mamba"])
-def test_more_pairs_behind_change_nothing_of_those_before(name: str) -> None:
+def test_more_pairs_after_change_nothing_of_those_before(name: str) -> None:
     task = module.MUCH["smoke"].tasks["beyond"]
     network = positioned(task)[name]
     weights = network.start(torch_stream(0, "start"))

@@ -59,7 +59,7 @@ def by_variant(rows: list[dict], measure: str) -> dict[str, float]:
     return {row["variant"]: row["value"] for row in rows if row["measure"] == measure}
 
 
-def test_answers_behind_demonstrations_are_those_of_in_context_learning(tiny_lm: LM) -> None:
+def test_answers_after_demonstrations_are_those_of_in_context_learning(tiny_lm: LM) -> None:
     asked = setting(tiny_lm)
     one = told(asked, asked.demonstrations)
     found = one.answers(read_through(one.lm, one.tokens))

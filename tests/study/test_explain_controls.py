@@ -85,10 +85,10 @@ def best_answer(lm: LM, before: str, query: Example) -> str:
 
 def check_texts(own: Setting) -> None:
     asked, decode = own.texts(), own.lm.codec.decode
-    for query, alone, behind in zip(asked.queries, asked.alone, asked.behind, strict=True):
+    for query, alone, after in zip(asked.queries, asked.alone, asked.after, strict=True):
         text = f"{query.fields['text']}\n: no"
         assert decode(alone) == text
-        assert decode(asked.tokens + behind) == shown_text(own) + text
+        assert decode(asked.tokens + after) == shown_text(own) + text
     for a, example in enumerate(own.demonstrations):
         said = decode([t for t, owner in zip(asked.tokens, asked.owner, strict=True) if owner == a])
         whole = f"Q {example.fields['thing']}? A {example.label} // "
@@ -146,7 +146,7 @@ def test_a_comparison_reads_every_prompt_once(
     again()
 
 
-def test_answers_behind_another_task_are_those_of_whole_texts(
+def test_answers_after_another_task_are_those_of_whole_texts(
     tiny_lm: LM, taught: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = replace(taught, queries=asked_task().test[:20])
@@ -169,7 +169,7 @@ def test_fine_tuning_is_on_the_other_task(taught: Setting, monkeypatch: pytest.M
     assert found["kendall", f"{POSITIONS[0]}, scores"]["value"] is not None
 
 
-def test_training_tokens_begin_behind_the_description(taught: Setting) -> None:
+def test_training_tokens_begin_after_the_description(taught: Setting) -> None:
     """Without it every demonstration of a described layout would be lost: the prefix says it once."""
     asked = taught.texts()
     done = one_pass(taught.lm, *taught.taught, taught.demonstrations, RATE, record=True)

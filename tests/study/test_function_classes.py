@@ -16,7 +16,7 @@ from kshot.study.synth.experiment import Given, judged
 from kshot.study.synth.function_classes import FUNCTION_CLASSES
 from kshot.study.synth.growing import asked_prompts, on_prompts
 from kshot.study.synth.learners import AROUND, BEFORE, BEYOND, MANY, counts_at
-from kshot.study.synth.shifted import CHANGES, behind, changed, shifted_errors
+from kshot.study.synth.shifted import CHANGES, after, changed, shifted_errors
 from kshot.synth.functions import FEATURES, FUNCTIONS
 from kshot.synth.networks import NETWORKS
 from kshot.synth.networks.linear_attention import linear_attention
@@ -99,12 +99,12 @@ def test_all_sizes_can_be_asked(size: str) -> None:
     own = much.learners["networks"]
     names = much.networks[:2] if size == "paper" else much.networks
     networks = {name: equal_network(name, own.source, own.shape) for name in names}
-    assert all(network.causal for network in networks.values()), "each is asked behind any number of examples"
+    assert all(network.causal for network in networks.values()), "each is asked after any number of examples"
     for part, own in much.learners.items():
         told = {"network": BEYOND, "tree": BEYOND, "logistic": MANY}.get(part, AROUND)
         places = counts_at(own.source, told)
         farthest = 2 * FEATURES if part == "features" else max(places.values())
-        assert farthest == own.source.pairs - 1, "the last query is behind the greatest number of examples"
+        assert farthest == own.source.pairs - 1, "the last query is after the greatest number of examples"
         assert min(counts_at(own.source, BEFORE).values()) >= 0
     if size == "full":
         assert (much.learners["linear"].source, much.asked) == (Source(width=5, pairs=11), 1280)
@@ -169,8 +169,8 @@ def test_the_greatest_ratio_is_where_means_are_farthest_apart() -> None:
     ]
 
 
-def test_changes_have_the_same_functions_and_queries_behind_every_number_of_pairs() -> None:
-    """The query behind k pairs is judged by the function of those pairs, and its own answer is not seen."""
+def test_changes_have_the_same_functions_and_queries_after_every_number_of_pairs() -> None:
+    """The query after k pairs is judged by the function of those pairs, and its own answer is not seen."""
 
     def made(name: str) -> Any:
         return changed(SOURCE, CHANGES[name], torch_stream(0, "changed"), 50)
@@ -188,7 +188,7 @@ def test_changes_have_the_same_functions_and_queries_behind_every_number_of_pair
         seen.append((xs, ys))
         return least_squares(xs, ys)
 
-    said = behind(listens, pairs, queries, 6)
+    said = after(listens, pairs, queries, 6)
     ((xs, ys),) = seen
     assert torch.equal(xs[:, :6], pairs.xs[:, :6])
     assert torch.equal(xs[:, 6], queries.xs[:, 6])

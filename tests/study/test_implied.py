@@ -35,7 +35,7 @@ def setting(lm: LM, layout: str = "plain") -> Setting:
 def held(asked: Setting) -> tuple[Any, list[Trace]]:
     own = asked.texts()
     prefix = asked.lm.prefill(own.tokens)
-    return prefix, list(traced(asked.lm, own.behind, [at[:1] for at in own.positions], prefix))
+    return prefix, list(traced(asked.lm, own.after, [at[:1] for at in own.positions], prefix))
 
 
 def found(rows: Sequence[Row], measure: str, variant: str) -> dict[int | None, Row]:
@@ -45,13 +45,13 @@ def found(rows: Sequence[Row], measure: str, variant: str) -> dict[int | None, R
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_alone_the_text_is_the_same_in_the_first_layer_only(tiny_lm: LM, layout: str) -> None:
     asked = setting(tiny_lm, layout)
-    prefix, behind = held(asked)
-    alone = read_alone(tiny_lm, asked.texts(), prefix, behind)
+    prefix, after = held(asked)
+    alone = read_alone(tiny_lm, asked.texts(), prefix, after)
     for layer, same in ((0, True), (1, False)):
         for i, (values, keys) in enumerate(alone[layer]):
             seen = values.shape[1]
-            assert seen == behind[i].keys.shape[2] + asked.texts().positions[i][0] + 1, "up to the position"
-            pairs = ((values, behind[i].values), (keys, behind[i].keys))
+            assert seen == after[i].keys.shape[2] + asked.texts().positions[i][0] + 1, "up to the position"
+            pairs = ((values, after[i].values), (keys, after[i].keys))
             apart = max(float((one - torch.from_numpy(other[layer, :, :seen])).abs().max()) for one, other in pairs)
             assert (apart < 1e-5) == same, "above it the text has read the demonstrations"
 

@@ -35,7 +35,7 @@ def test_a_model_is_trained_further_with_and_without_momentum(file: Path, tiny_m
     valid = corpus_of([str(file)]).valid
     for name in ("softmax", "momentum learned"):
         lm = load_model(str(out / saved[name]), dtype="float32", device="cpu")
-        # A model's own first token is another question; here all begin behind what ends a text.
+        # A model's own first token is another question; here all begin after what ends a text.
         lm = replace(lm, codec=replace(lm.codec, first=(lm.codec.tokenizer.eos_token_id,)))
         value = perplexity(surprise(lm, valid, 16))[0]
         assert rows["perplexity", f"{name}, context 16", 0]["value"] == pytest.approx(value, rel=1e-4)

@@ -56,7 +56,7 @@ def test_a_name_is_short_and_of_one_sequence_alone() -> None:
     assert len(remembered_as((7,) * 10_000, 9_999)) == len(names[0]) <= 16, "however long the demonstrations are"
 
 
-def test_behind_a_prefix_without_tokens_nothing_is_remembered(tiny_lm: LM) -> None:
+def test_after_a_prefix_without_tokens_nothing_is_remembered(tiny_lm: LM) -> None:
     own = Remembering.of(tiny_lm, remembered(tiny_lm, SEQUENCES))
     soft = tiny_lm.prefill(tiny_lm.embedded((9, 9, 9)))
     assert soft.tokens is None

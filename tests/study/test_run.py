@@ -379,7 +379,7 @@ def test_a_prompt_that_does_not_fit_is_refused_and_nothing_is_written(tiny_lm: L
 def test_labels_that_are_nothing_or_the_same_are_refused(tiny_lm: LM, tmp_path: Path) -> None:
     task = films()
     nothing = replace(task, template=replace(task.template, words={"good": ""}, delimiter=""))
-    with pytest.raises(PromptError, match="adds no token behind its prompt; give it a visible label word"):
+    with pytest.raises(PromptError, match="adds no token after its prompt; give it a visible label word"):
         _run(tiny_lm, tmp_path / "out", (nothing,))
     same = replace(task, template=replace(task.template, words={"good": "bad"}))
     with pytest.raises(PromptError, match="labels 'bad' and 'good' become the same tokens; give them different words"):

@@ -47,7 +47,7 @@ def nobody_left() -> bool:
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_each_cell_is_answered_once_elsewhere_and_behind_what_it_needs(processes: int) -> None:
+def test_each_cell_is_answered_once_elsewhere_and_after_what_it_needs(processes: int) -> None:
     def answer(cell: Cell, say: Say) -> Line:
         say("half way")
         return {"process": os.getpid(), "threads": torch.get_num_threads(), "word": "味\ud800"}

@@ -45,11 +45,11 @@ def test_both_prompts_end_with_the_query_text(tiny_lm: LM, layout: str) -> None:
     asked = setting(tiny_lm, layout)
     template, decode = LAYOUTS[layout], tiny_lm.codec.decode
     assert not asked.left_out
-    for query, alone, behind, shared, (prompt, answer) in zip(
-        asked.queries, asked.alone, asked.behind, asked.shared, asked.positions, strict=True
+    for query, alone, after, shared, (prompt, answer) in zip(
+        asked.queries, asked.alone, asked.after, asked.shared, asked.positions, strict=True
     ):
         text = template.render(query.fields) + template.answer("bad")
-        assert alone[-shared:] == behind[-shared:]
+        assert alone[-shared:] == after[-shared:]
         assert decode(alone[-shared:]) == text
         assert decode(alone) == template.description + text
         assert (answer, decode(alone[: len(alone) + prompt + 1])) == (
@@ -57,7 +57,7 @@ def test_both_prompts_end_with_the_query_text(tiny_lm: LM, layout: str) -> None:
             template.description + template.render(query.fields),
         )
         shown = template.preamble([template.demonstration(e.fields, e.label) for e in films().train[:3]])
-        assert decode(asked.tokens + behind) == shown + text
+        assert decode(asked.tokens + after) == shown + text
     for a in range(3):
         said = decode([t for t, owner in zip(asked.tokens, asked.owner, strict=True) if owner == a])
         assert said.startswith(template.demonstration(films().train[a].fields, films().train[a].label).lstrip())
@@ -68,7 +68,7 @@ def test_what_is_seen_is_what_whole_prompts_leave_behind(few: int, tiny_lm: LM) 
     asked, delta = setting(tiny_lm), change(tiny_lm)
     batches = list(walked(tiny_lm, asked, delta, few=few))
     assert len(batches) == -(-len(asked.queries) // few)
-    whole = [asked.tokens + behind for behind in asked.behind]
+    whole = [asked.tokens + after for after in asked.after]
     runs = {
         "zero-shot": list(traced(tiny_lm, asked.alone, asked.positions)),
         "fine-tuned": list(traced(replace(tiny_lm, delta=delta), asked.alone, asked.positions)),
@@ -84,7 +84,7 @@ def test_what_is_seen_is_what_whole_prompts_leave_behind(few: int, tiny_lm: LM) 
                 last = asked.positions[i][s] + 1
                 scores = runs[run][i].to_own[:, :, s]
                 stop = scores.shape[-1] + last
-                assert np.isfinite(found).all(), "up to the position, and no token behind it"
+                assert np.isfinite(found).all(), "up to the position, and no token after it"
                 assert found == pytest.approx(scores[:, :, stop - found.shape[-1] : stop], abs=1e-4)
                 assert found.shape[-1] == asked.shared[i] + last
         to_demonstrations = [m for batch in batches for m in batch[s].to_demonstrations]
@@ -105,7 +105,7 @@ def test_queries_of_two_readings_are_left_out(tiny_lm: LM, monkeypatch: pytest.M
     def other(*given):
         found = first(*given)
         calls.append(1)
-        # Behind the demonstrations the last token of query 1 is another.
+        # After the demonstrations the last token of query 1 is another.
         return found if len(calls) % 2 else [changed(a) if i == 1 or not found[1:] else a for i, a in enumerate(found)]
 
     monkeypatch.setattr(runs_module, "_candidates", other)
@@ -113,7 +113,7 @@ def test_queries_of_two_readings_are_left_out(tiny_lm: LM, monkeypatch: pytest.M
     asked = texts(tiny_lm, task, task.template, task.train[:3], task.test[:3])
     assert asked.left_out == (task.test[1].id,)
     assert asked.queries == (task.test[0], task.test[2])
-    with pytest.raises(MethodError, match="no query is tokenised alike alone and behind the demonstrations"):
+    with pytest.raises(MethodError, match="no query is tokenised alike alone and after the demonstrations"):
         texts(tiny_lm, task, task.template, task.train[:3], task.test[1:2])
 
 

@@ -31,7 +31,7 @@ def _causal(network: Network, weights: Mapping[str, Tensor], xs: Tensor, ys: Ten
         if _differs(again[:, : k + 1], said[:, : k + 1]):
             found.add("an answer is heard before it is asked for")
         if not torch.all(((again - said)[:, k + 1 :]).abs().amax(dim=0) > _HEARD):
-            found.add("an answer is not heard behind it")
+            found.add("an answer is not heard after it")
     return found
 
 
@@ -48,7 +48,7 @@ def _set_valued(network: Network, weights: Mapping[str, Tensor], xs: Tensor, ys:
     if _differs(network.says(weights, xs, own), said):
         found.add("an answer is heard before it is asked for")
     if not torch.all((network.says(weights, xs, first) - said).abs() > _HEARD):
-        found.add("an answer is not heard behind it")
+        found.add("an answer is not heard after it")
     return found
 
 

@@ -178,7 +178,7 @@ def test_the_share_of_joints_is_as_asked() -> None:
     for joined in (0.0, 0.3, 1.0):
         found = examples(mixture, 0, 4000, shots=2, length=3, joined=joined)
         begins = (found.tokens[:, 3] == DELIMITER) & (found.tokens[:, 4] % 4 == found.first)
-        # A document too may be at the delimiter and the first slot behind it.
+        # A document too may be at the delimiter and the first slot after it.
         by_chance = examples(mixture, 0, 4000, shots=2, length=3, joined=0.0)
         chance = ((by_chance.tokens[:, 3] == DELIMITER) & (by_chance.tokens[:, 4] % 4 == by_chance.first)).mean()
         assert begins.mean() == pytest.approx(joined + (1 - joined) * chance, abs=0.03)

@@ -74,7 +74,7 @@ def test_a_decay_that_is_given_is_none_of_the_weights() -> None:
 
 @pytest.mark.parametrize("kind", ["softmax", "momentum"])
 @pytest.mark.parametrize("name", ["transformer", "llama"])
-def test_a_beginning_is_heard_by_all_and_the_rest_by_what_comes_behind(kind: str, name: str) -> None:
+def test_a_beginning_is_heard_by_all_and_the_rest_by_what_comes_after(kind: str, name: str) -> None:
     design = DESIGNS[name]
     language = layered(7, 12, SHAPE, Design(mixing=kind, mlp=design.mlp, positions=design.positions, norm=design.norm))
     rng = torch_stream(0, "heard", kind, name)

@@ -81,7 +81,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bits(at: int, tmp_path: Path, m
     seen: list[int] = []
     rest = trained(start(), loss, TRAINING, place=place, watch=lambda step, weights, now: seen.append(step), look=look)
     whole = trained(start(), loss, TRAINING, look=look)
-    # What was done in the step that was stopped behind is done again.
+    # What was done in the step that was stopped after is done again.
     assert seen == list(range(at, 13))
     assert same(rest.weights, whole.weights)
     assert rest.losses == whole.losses
@@ -146,7 +146,7 @@ def test_weights_that_the_last_step_lost_are_not_kept(tmp_path: Path) -> None:
         )
 
     place = Kept(tmp_path / "state.safetensors", "mine")
-    with pytest.raises(NumericError, match=r"^the greatest weight of '.*' behind step 1 of 1 is nan \(batch 0\); try"):
+    with pytest.raises(NumericError, match=r"^the greatest weight of '.*' after step 1 of 1 is nan \(batch 0\); try"):
         trained(start(), vertical, replace(TRAINING, steps=1, clip=None), place=place)
     assert place.found() is None
 
@@ -156,7 +156,7 @@ def test_what_is_seen_and_is_no_number_is_not_kept(tmp_path: Path) -> None:
         return {"norm": 1.0, "error": float("inf")} if step == 2 else None
 
     place = Kept(tmp_path / "state.safetensors", "mine")
-    with pytest.raises(NumericError, match=r"^'error' as seen behind step 2 of 2 is inf \(batch 1\); try"):
+    with pytest.raises(NumericError, match=r"^'error' as seen after step 2 of 2 is inf \(batch 1\); try"):
         trained(start(), loss, replace(TRAINING, steps=2), place=place, look=blind)
     assert place.found() is None
 

@@ -79,7 +79,7 @@ def test_a_readout_one_place_off_is_found() -> None:
     late = replace(network, says=lambda *asked: network.says(*asked).roll(-1, dims=1))
     assert "an answer is heard before it is asked for" in faults(late, large(network), *prompts())
     early = replace(network, says=lambda *asked: network.says(*asked).roll(1, dims=1))
-    assert "an answer is not heard behind it" in faults(early, large(network), *prompts())
+    assert "an answer is not heard after it" in faults(early, large(network), *prompts())
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -94,7 +94,7 @@ def test_relative_positions_are_added_to_scores(causal: bool) -> None:
     said = torch.zeros(2, 9, 2, 8, dtype=torch.float64)
     for b, t, h in product(range(2), range(9), range(2)):
         heard = range(t + 1) if causal else range(9)
-        # Up to eight tokens apart every distance is a bucket of its own: behind, and where all is heard also before.
+        # Up to eight tokens apart every distance is a bucket of its own: after, and where all is heard also before.
         far = [(t - i if causal else abs(t - i) + (16 if i > t else 0)) for i in heard]
         scores = torch.stack(
             [q[b, t, h] @ k[b, i, h] / 8**0.5 + table[at, h] for i, at in zip(heard, far, strict=True)]

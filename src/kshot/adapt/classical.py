@@ -106,7 +106,7 @@ class Nearest:
 class Head:
     """Logistic regression on the frozen model's last hidden state, at the last token of the rendered input.
 
-    The input stands behind the template's description and without demonstrations: what the model's own head would read
+    The input stands after the template's description and without demonstrations: what the model's own head would read
     before the answer. Features are standardised over the examples and divided by the root of their number. ``c`` is the
     inverse of the penalty's weight: None takes the best of GRID by cross-validation within the examples (log-loss,
     FOLDS folds; adapt/regression.py) where every label that has examples has two, else DEFAULT.

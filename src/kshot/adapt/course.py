@@ -81,7 +81,7 @@ class Start:
     begun: bool = False
 
     def reader(self, lm: LM) -> LM:
-        """The model as it reads behind what is learned."""
+        """The model as it reads after what is learned."""
         return replace(lm, codec=lm.codec.begun()) if self.begun else lm
 
 

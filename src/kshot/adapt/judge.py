@@ -40,7 +40,7 @@ def gold_rows(lm: LM, task: Task, template: Template, examples: Sequence[Example
 
 
 def check_room(lm: LM, rows: Sequence[Scored], prefix: int) -> None:
-    """MethodError where the longest row does not fit behind a prefix of this length."""
+    """MethodError where the longest row does not fit after a prefix of this length."""
     longest = max(len(row.tokens) for row in rows)
     if lm.context is not None and prefix + longest > lm.context:
         before = f"{prefix} positions before the text and " if prefix else ""

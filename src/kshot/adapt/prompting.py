@@ -16,7 +16,7 @@ from kshot.model.prefix import Prefix
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZeroShot:
-    """The query alone behind the template's description."""
+    """The query alone after the template's description."""
 
     template: Template | None = None
     channel: bool = False

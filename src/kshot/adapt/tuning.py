@@ -141,7 +141,7 @@ class PrefixTuning:
     def _start(
         self, lm: LM, template: Template, taught: tuple[Example, ...], pool: Sequence[Example], seed: int
     ) -> tuple[Prefix, Template, bool]:
-        """Keys and values to start from, the layout behind them, and whether they hold the beginning of a text."""
+        """Keys and values to start from, the layout after them, and whether they hold the beginning of a text."""
         first = lm.codec.first
         with torch.no_grad():
             if self.init == "demonstrations":

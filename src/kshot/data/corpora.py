@@ -168,7 +168,7 @@ def options_task(name: str, path: Path, number: int) -> Task:
 def options(text: str, number: int) -> list[str] | None:
     """The texts of lettered lines; None where they are not ``number`` different ones from A onwards.
 
-    Lines without a letter are the tail of a question; of five a question mark behind the last is the question's.
+    Lines without a letter are the tail of a question; of five a question mark after the last is the question's.
 
     >>> options(".\\nA. bank\\nB. library", 2)
     ['bank', 'library']

@@ -18,7 +18,7 @@ class Predictions:
       a classifier answered and no text was scored;
     - ``gold``: index of the right candidate, -1 where the query is unlabelled;
     - ``unconditional``: log P(answer | the template with an empty input, no demonstrations), for PMI; None if not asked;
-    - ``content_free``: rows for content-free inputs ("N/A", "[MASK]", the empty string) behind the same demonstrations,
+    - ``content_free``: rows for content-free inputs ("N/A", "[MASK]", the empty string) after the same demonstrations,
       each over the candidates of a query; only where all queries share their candidates and their prompt;
     - ``domain``: the same for inputs made of random words of the test inputs (Fei et al. 2023);
     - ``greedy``: the greedy answer as text, for open tasks; None otherwise.

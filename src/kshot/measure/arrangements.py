@@ -1,4 +1,4 @@
-"""What a model says behind some of its demonstrations, in any order: every such prompt from one pass.
+"""What a model says after some of its demonstrations, in any order: every such prompt from one pass.
 
 An *arrangement* is a tuple of places in ``adapted.demonstrations``: which of them are shown, and in which order. A
 *value function* maps arrangements to the gold label's log-probability of every query, in nats: with ``of="candidates"``
@@ -29,7 +29,7 @@ ValueFunction = Callable[[Sequence[Arrangement]], np.ndarray]
 def candidate_logprobs(
     adapted: Adapted, task: Task, examples: Sequence[Example], arrangements: Sequence[Arrangement]
 ) -> Float[np.ndarray, "m q c"]:
-    """log P of every candidate of every example behind each arrangement, in nats, -inf where there is no candidate.
+    """log P of every candidate of every example after each arrangement, in nats, -inf where there is no candidate.
 
     Raises MethodError where ``adapted`` shows no demonstrations of its own, PromptError for a prompt beyond the context.
     All sequences are held at once, 8 bytes a token; of many, hand over the examples in parts.
@@ -37,7 +37,7 @@ def candidate_logprobs(
     at = {one: m for m, one in enumerate(dict.fromkeys(arrangements))}
     counts = [len(task.candidates(example)) for example in examples]
     table = np.full((len(at), len(counts), max(counts, default=0)), -np.inf)
-    sums = adapted.reader.score([s for own in sequences_behind(adapted, task, examples, list(at)) for s in own]).sums()
+    sums = adapted.reader.score([s for own in sequences_after(adapted, task, examples, list(at)) for s in own]).sums()
     present = np.arange(table.shape[2]) < np.array(counts, dtype=np.int64)[:, None]
     table[:, present] = sums.reshape(len(at), sum(counts))
     return table[[at[one] for one in arrangements]]
@@ -65,7 +65,7 @@ def gold_logprob(
 def value_function(
     adapted: Adapted, task: Task, examples: Sequence[Example], *, of: Of = "candidates"
 ) -> ValueFunction:
-    """Arrangements -> the gold label's log-probability of every example behind each of them, (m, q), in nats.
+    """Arrangements -> the gold label's log-probability of every example after each of them, (m, q), in nats.
 
     What follows here raises as this does: MethodError where ``adapted`` does not show the same demonstrations to all
     queries, DataError for an example without an answer, PromptError for a prompt beyond the context.
@@ -86,10 +86,10 @@ def shown_to_all(adapted: Adapted) -> tuple[Example, ...]:
     return adapted.demonstrations
 
 
-def sequences_behind(
+def sequences_after(
     adapted: Adapted, task: Task, examples: Sequence[Example], arrangements: Sequence[Arrangement]
 ) -> list[tuple[Scored, ...]]:
-    """The candidates of every example behind every arrangement, arrangement after arrangement."""
+    """The candidates of every example after every arrangement, arrangement after arrangement."""
     texts, template = shown_texts(adapted.template, shown_to_all(adapted), channel=adapted.channel), adapted.template
     prompts = [
         Prompt(template.preamble([texts[i] for i in arrangement]), example.fields, task.candidates(example))

@@ -21,7 +21,7 @@ from kshot.measure.arrangements import (
     Of,
     ValueFunction,
     gold_columns,
-    sequences_behind,
+    sequences_after,
     shown_to_all,
     value_function,
 )
@@ -167,10 +167,10 @@ def gradient_times_input(
     found = np.zeros((len(examples), len(shown)))
     if not examples:
         return found
-    sequences = sequences_behind(adapted, task, examples, [tuple(range(len(shown)))])
+    sequences = sequences_after(adapted, task, examples, [tuple(range(len(shown)))])
     every = [s for own in sequences for s in own]
     shared = min(shared_beginning([s.tokens for s in every]), min(s.start for s in every) - 1)
-    assert shared > 0, "all queries stand behind the same demonstrations"
+    assert shared > 0, "all queries stand after the same demonstrations"
     tail = adapted.template.render(examples[0].fields)
     if adapted.channel:
         tail = channel_head(adapted.template, task.candidates(examples[0])[0]) + tail
@@ -180,8 +180,8 @@ def gradient_times_input(
         rows = lm.embedded(every[0].tokens[:shared]).requires_grad_()
         prefix = lm.prefill(rows)
         for q, own in enumerate(sequences):
-            behind = [Scored(s.tokens[shared:], s.start - shared) for s in own]
-            value = _differentiable(lm, behind, prefix, int(gold[q]), of)
+            after = [Scored(s.tokens[shared:], s.start - shared) for s in own]
+            value = _differentiable(lm, after, prefix, int(gold[q]), of)
             # The graph of the prefix serves all queries.
             (slope,) = torch.autograd.grad(value, rows, retain_graph=True)
             found[q] = (slope.double() * rows.detach().double()).sum(dim=1).cpu().numpy() @ members
@@ -220,7 +220,7 @@ def rank_agreement(
     Null: 0 for orders that have nothing to do with each other.
     Departures: a query is undefined where either side gives all demonstrations the same value, where one of them is not
         finite, or where there are fewer than two: it is counted and left out, not taken for 0.
-    Known problems: coarse for few demonstrations (rho of two is 1 or -1). All queries stand behind the same
+    Known problems: coarse for few demonstrations (rho of two is 1 or -1). All queries stand after the same
         demonstrations, so they share what is particular to these; the interval knows nothing of another set. A rank
         weighs a difference of a thousandth of a nat like one of a whole nat.
     """

@@ -48,7 +48,7 @@ def head_slopes(
 ) -> Float[np.ndarray, "l h w"]:
     """The derivative of the gold label's log-probability (``Of``) by what every head says at token ``at``, in nats.
 
-    ``candidates`` stand behind ``prefix`` and share their tokens up to ``at``, which counts from behind it. What heads
+    ``candidates`` stand after ``prefix`` and share their tokens up to ``at``, which counts from after it. What heads
     say is taken before the output projection.
     """
     assert all(s.tokens[: at + 1] == candidates[0].tokens[: at + 1] for s in candidates), "one token for all candidates"

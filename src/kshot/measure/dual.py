@@ -3,7 +3,7 @@
 Everything is of one layer and in the number format of what is given. Keys and values have g heads, queries h; query
 head i reads key-value head i // (h / g), so all query heads of a group share one weight change. Keys and queries are
 those that attention uses, after norms and rotary positions: k_i = R_i W_K x_i and q = R_m W_Q x. R_m^T R_i depends on
-m - i alone, so a weight change depends on where its demonstrations stand, and its query on where it stands behind them:
+m - i alone, so a weight change depends on where its demonstrations stand, and its query on where it stands after them:
 both are taken from one prompt, or moved to where they would stand in it (``moved``). Values carry their bias, if any.
 
 One sign: an error signal is E_i = -rate dJ/dF(x_i), and dW = sum_i E_i x_i^T is *added*. Where demonstrations take the
@@ -89,7 +89,7 @@ def moved(vectors: Float[Tensor, "g t d"], by: int, frequencies: Float[Tensor, "
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Descent:
-    """A course of u steps: the weights before the first and behind each, and the error signals of each step.
+    """A course of u steps: the weights before the first and after each, and the error signals of each step.
 
     ``signals[j]`` are -rate dJ/dF at ``weights[j]``, and weights[j + 1] = weights[j] + sum_i signals[j, i] x_i^T.
     """

@@ -1,6 +1,6 @@
 """Several prompts for one question become one answer: rules by name, each ``members -> Predictions``.
 
-Members are Predictions of the same queries and candidates behind different prompts (orders of the demonstrations,
+Members are Predictions of the same queries and candidates after different prompts (orders of the demonstrations,
 layouts). Queries that a member left out are left out of all.
 """
 

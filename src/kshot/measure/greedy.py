@@ -15,7 +15,7 @@ def right_answers(
 ) -> list[Scored]:
     """For every query its right answer and the token that ends it, to be scored along with its candidates.
 
-    Nothing is given away: what the model says behind each of these tokens is its own, and where it would have said
+    Nothing is given away: what the model says after each of these tokens is its own, and where it would have said
     something else before, it is not looked at. They only save a pass where the greedy answer is right.
     """
     end = adapted.lm.codec.encode([adapted.template.separator])[0][:1]
@@ -60,7 +60,7 @@ def greedy(
 
 
 def _walked(said: dict[tuple[int, ...], tuple[int, ...]]) -> tuple[int, ...]:
-    """The answer as far as it can be read off: each next token is known behind a path that was scored."""
+    """The answer as far as it can be read off: each next token is known after a path that was scored."""
     answer: tuple[int, ...] = ()
     while True:
         known = next(

@@ -36,7 +36,7 @@ def relaxed(
 ) -> tuple[Mapping[str, Any], ...] | None:
     """How near the linear form comes to what attention really says, per query head, beside permuted values.
 
-    ``query`` and ``output`` are the query vectors and real outputs (before the output projection) of q texts behind the
+    ``query`` and ``output`` are the query vectors and real outputs (before the output projection) of q texts after the
     demonstrations; ``texts[j]`` are the values and keys of text j, which ends with its query. They may come from the
     prompt with demonstrations, or from the one without (W_ZSL of the zero-shot pass), whose keys are then to be moved
     to where the text stands (``kshot.measure.dual.moved``); a start token stays where it is, and is given once, with
@@ -158,7 +158,7 @@ def meta_gradients(
     products = values.new_zeros(len(values), len(members), len(members))
     shown = np.concatenate([np.zeros(0, dtype=np.int64), *members])
     bounds = np.cumsum([0, *(len(own) for own in members)])
-    # Behind one another, the columns of a demonstration are a slice; row by row, memory is that of one demonstration.
+    # After one another, the columns of a demonstration are a slice; row by row, memory is that of one demonstration.
     all_values, all_keys = values[:, shown], keys[:, shown]
     for a, own in enumerate(members):
         pairs = (values[:, own] @ all_values.transpose(1, 2)) * (keys[:, own] @ all_keys.transpose(1, 2))

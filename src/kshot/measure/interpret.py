@@ -134,7 +134,7 @@ def _by_word(lm: LM, counts: Mapping[int, int]) -> dict[str, int]:
 
 
 def _real(lm: LM, task: Task, template: Template, length: int, seed: int) -> list[tuple[int, ...]]:
-    """Prompts of the task as they are rendered, demonstrations one behind another, cut to ``length`` tokens."""
+    """Prompts of the task as they are rendered, demonstrations one after another, cut to ``length`` tokens."""
     shown = [example for example in task.train if example.label is not None]
     found = []
     for draw in range(_TEXTS if shown and length else 0):

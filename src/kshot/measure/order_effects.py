@@ -47,7 +47,7 @@ def all_orders(shots: int, *, sample: int = 120, seed: int = 0) -> tuple[Arrange
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OrderScores:
-    """What was said behind every order of the same demonstrations, all in nats.
+    """What was said after every order of the same demonstrations, all in nats.
 
     ``shown[m, j]`` is the column of the label at place j of order m, -1 where queries have candidates of their own;
     ``content_free`` are rows for the inputs "N/A", "[MASK]" and "", None where the task has no labels of its own.
@@ -71,14 +71,14 @@ def order_scores(
     *,
     of: Of = "candidates",
 ) -> OrderScores | None:
-    """Accuracy, log-probabilities and content-free rows behind every order, from one pass; None for no queries.
+    """Accuracy, log-probabilities and content-free rows after every order, from one pass; None for no queries.
 
     Raises MethodError where ``adapted`` shows no demonstrations of its own, DataError for an example without an answer,
     PromptError for a prompt beyond the context.
 
     Claim: the same demonstrations teach more or less by the order they stand in (Lu et al. 2022; Zhao et al. 2021).
     Formula: per order, ``metrics.accuracy`` of the sums, and log P(gold | order, x) of each query.
-    Null: the same numbers behind every order. Accuracies vary by chance too where the answers hang in the balance.
+    Null: the same numbers after every order. Accuracies vary by chance too where the answers hang in the balance.
     Departures: none; content-free rows are those of ``contextual_calibration``, one prior for each order.
     Known problems: about one set of demonstrations. The best of many orders, chosen on these queries, looks better than
         it is on others.
@@ -230,7 +230,7 @@ def common_token_bias(
 ) -> dict[str, Any] | None:
     """How often a label is predicted against its log-probability without content, before and after a calibration.
 
-    ``content_free`` holds log-probabilities of the labels behind inputs without content; ``gold`` is -1 for queries that
+    ``content_free`` holds log-probabilities of the labels after inputs without content; ``gold`` is -1 for queries that
     are left out. Returns ``{before, after}``, each with ``labels`` (rows ``{label, content_free, predicted, probability,
     gold}``, in nats and shares), ``slope`` (share a nat; ``{value, low, high, n}`` over queries or None) and
     ``rank_correlation`` (over labels, or None); ``undefined`` says why. ``after`` is None where no table is given; None
@@ -242,7 +242,7 @@ def common_token_bias(
     Null: 0 for both: what is predicted too often has nothing to do with the content-free input.
     Departures: the paper compares with the frequency of label words in text; the log-probability under a content-free
         input stands for it. The share in gold is taken off, so an uneven task is no bias.
-    Known problems: behind demonstrations the content-free input carries majority and recency bias too; behind none
+    Known problems: after demonstrations the content-free input carries majority and recency bias too; after none
         (``Predictions.unconditional``) it is the label words alone. Two labels make a slope of one difference, and a
         rank correlation needs three. After a calibration by the same inputs a slope of the other sign means that too much
         was taken off.

@@ -44,7 +44,7 @@ def windows(tokens: Sequence[int], context: int, stride: int, first: Sequence[in
     """A document as sequences of at most ``context`` tokens whose scored tokens are all of its own, each once.
 
     Each begins with ``first``, the tokens that the model was trained to see first, and moves on by ``stride``: it scores
-    what the one before it had not reached, behind at least context - stride tokens. Without ``first`` the first token
+    what the one before it had not reached, after at least context - stride tokens. Without ``first`` the first token
     of the document has nothing before it and is not scored. PromptError where nothing fits.
     """
     room = context - len(first)
@@ -150,7 +150,7 @@ def perplexity(found: Surprise, seed: int = 0) -> tuple[float | None, float | No
     Formula: exp(-(1/n) sum_i log P(token i | what stands before it in its window)) over all n scored tokens; the interval
         is a bootstrap over documents, the long ones in blocks of about 2,000 tokens, of the ratio of their sums.
     Null: the size of the vocabulary, for a model to which all tokens are alike.
-    Departures: tokens are scored once each, behind at least context - stride tokens of their document; a window begins with
+    Departures: tokens are scored once each, after at least context - stride tokens of their document; a window begins with
         the model's own first token.
     Known problems: of different tokenizers it cannot be compared (``bits_per_byte`` can); it falls as the context grows, so
         context and stride belong to the figure; the interval knows nothing of other sources of text, and blocks of a

@@ -81,7 +81,7 @@ def score(
 
 
 Asked = tuple[str, Example]
-"""A query behind its preamble (description and demonstrations)."""
+"""A query after its preamble (description and demonstrations)."""
 
 
 def _continuations(adapted: Adapted, task: Task, asked: Sequence[Asked], extra: Sequence[Prompt] = ()) -> Continuations:
@@ -193,7 +193,7 @@ def _unconditional(
 def _with_greedy(
     adapted: Adapted, task: Task, predictions: Predictions, sequences: list[tuple[Scored, ...]], scores: Scores
 ) -> tuple[Predictions, int]:
-    """Predictions with greedy answers; behind the candidates of all queries ``scores`` hold their right answers."""
+    """Predictions with greedy answers; after the candidates of all queries ``scores`` hold their right answers."""
     best = iter(scores.best)
     said = [[next(best) for _ in own] for own in sequences]
     right = iter(right_answers(adapted, task, predictions.gold.tolist(), sequences))

@@ -180,7 +180,7 @@ def prompt_perplexity(
     scored; None where there is nothing to score.
 
     Claim: read as a text, the nearest tokens of a prompt are no sentence (Lester et al. 2021, section 7).
-    Formula: exp(-mean over tokens of log p(token | those before)), in nats, behind the model's start token; for several
+    Formula: exp(-mean over tokens of log p(token | those before)), in nats, after the model's start token; for several
         texts the mean is over all their tokens.
     Null: ``chance``, tokens drawn at random; a sentence would be near ``real``, the task's own prompts of that length.
     Departures: the paper judges by eye. Of each row the nearest token that is not special is taken, and tokens are
@@ -188,9 +188,9 @@ def prompt_perplexity(
     Known problems: a model without a start token scores from the second token on. Repeated tokens lower the perplexity
         without making a sentence: read it beside ``repeated_share``.
     """
-    behind = lm.codec.first or (() if lm.codec.start is None else (lm.codec.start,))
-    texts = [(*behind, *text) for text in (tokens, *real, *chance)]
-    scored = [Scored(text, max(1, len(behind))) for text in texts if len(text) > max(1, len(behind))]
+    after = lm.codec.first or (() if lm.codec.start is None else (lm.codec.start,))
+    texts = [(*after, *text) for text in (tokens, *real, *chance)]
+    scored = [Scored(text, max(1, len(after))) for text in texts if len(text) > max(1, len(after))]
     if not tokens or len(scored) < len(texts):
         return None
     found = lm.score(scored).logprobs

@@ -1,7 +1,7 @@
 """The one place where the laboratory touches a model: an attention function and a mask function, chosen per call.
 
 ``install`` names ours in the model's configuration, once, at load. Without a ``Pass`` in force both hand over to the
-functions the model came with, bit for bit. With one, a row of tokens is a pack of branches behind a prefix: the mask
+functions the model came with, bit for bit. With one, a row of tokens is a pack of branches after a prefix: the mask
 function takes each layer type's own rule (causal, sliding, chunked) and applies it to logical positions, the attention
 function adds the prefix and honours scaling, grouped heads, caps and sinks by handing what it cannot merge to the
 model's own function with a dense mask.
@@ -30,7 +30,7 @@ from kshot.model.tree import ancestors_or_self
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Before:
-    """A prefix, and the nodes of the pack that stand behind it: those from ``begin`` up to ``stop``."""
+    """A prefix, and the nodes of the pack that stand after it: those from ``begin`` up to ``stop``."""
 
     prefix: Prefix
     begin: int
@@ -61,7 +61,7 @@ class Attended:
 class Pass:
     """One forward call on a pack: where its nodes stand, what stands before them, what is to be kept.
 
-    ``before`` parts the nodes, in order and whole branches at a time, by the prefix that they stand behind. ``depth``
+    ``before`` parts the nodes, in order and whole branches at a time, by the prefix that they stand after. ``depth``
     and ``end`` are the pack's (tree.py); ``captured``, when given, receives each layer's own keys and values.
     ``watch`` is shown what goes in and out of every layer's attention. ``merge`` False sends every layer down the dense
     path: the slow, obvious computation.
@@ -147,7 +147,7 @@ def in_force(current: Pass) -> Iterator[None]:
 def with_momentum(momentum: Momentum | None) -> Iterator[None]:
     """Within this block, attention of an installed model in this thread is momentum attention; None: as it is.
 
-    Without a Pass, rows of a batch are texts from their first token on: what pads them must stand behind them.
+    Without a Pass, rows of a batch are texts from their first token on: what pads them must stand after them.
     """
     token = _MOMENTUM.set(momentum)
     try:

@@ -14,7 +14,7 @@ _ASKED, _SAID, _NEXT = "(one)", "(two)", "(three)"
 def as_chat(codec: Codec, template: Template) -> Template:
     """The layout with every input as a turn of the user and every answer as a turn of the assistant.
 
-    MethodError where the tokenizer has no chat template, or one that does not write turns one behind the other.
+    MethodError where the tokenizer has no chat template, or one that does not write turns one after the other.
     """
     tokenizer = codec.tokenizer
     if not tokenizer.chat_template:
@@ -27,7 +27,7 @@ def as_chat(codec: Codec, template: Template) -> Template:
         opened, rest = rest.split(_SAID)
         between, open_again = rest.split(_NEXT)
     except (TemplateError, ValueError) as error:
-        raise MethodError(f"this model's chat template does not write turns one behind the other: {error}") from error
+        raise MethodError(f"this model's chat template does not write turns one after the other: {error}") from error
     if opened != open_again:
         raise MethodError(
             "this model's chat template opens an answer that is asked for otherwise than one that was given"

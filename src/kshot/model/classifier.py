@@ -103,7 +103,7 @@ class Frequencies:
 class HiddenRegression:
     """Logistic regression on (hidden - mean) / scale, hidden being what ``last_hidden`` says of a rendered input.
 
-    The input stands behind the template's description, without demonstrations. Two labels have one row of weights, one
+    The input stands after the template's description, without demonstrations. Two labels have one row of weights, one
     label has none.
     """
 

@@ -136,12 +136,12 @@ def _within(parameter: str, name: str) -> bool:
 
 
 def _last(known: Mapping[str, nn.Parameter], name: str) -> dict[str, nn.Parameter]:
-    """The parameters of the last so many layers, and of the norm behind the layers; none where there are not so many."""
+    """The parameters of the last so many layers, and of the norm after the layers; none where there are not so many."""
     word, _, number = name.partition("-")
     layer_of = {n: int(digits[0]) for n in known if (digits := [w for w in n.split(".") if w.isdigit()])}
     layers = max(layer_of.values(), default=-1) + 1
     if word != "last" or not number.isdigit() or not 0 < int(number) <= layers:
         return {}
     first = layers - int(number)
-    behind = {n for n in known if n not in layer_of and ("norm" in n or "ln_f" in n) and "emb" not in n}
-    return {n: p for n, p in known.items() if layer_of.get(n, -1) >= first or n in behind}
+    after = {n for n in known if n not in layer_of and ("norm" in n or "ln_f" in n) and "emb" not in n}
+    return {n: p for n, p in known.items() if layer_of.get(n, -1) >= first or n in after}

@@ -31,7 +31,7 @@ def demonstration_of_tokens(
 ) -> Int[np.ndarray, "t"]:
     """For each token of a prompt the place of its demonstration, -1 for none: first tokens, description, what follows.
 
-    A demonstration holds its text and the separator behind it; a token of two belongs to the one in which it ends. A
+    A demonstration holds its text and the separator after it; a token of two belongs to the one in which it ends. A
     slow tokenizer does not say where its tokens are: each beginning is encoded, and may be off by one at a seam.
     """
     texts = [text + template.separator for text in shown_texts(template, shown, channel=channel)]

@@ -18,7 +18,7 @@ _BEFORE = 8
 
 
 def going_on(lm: LM, tokens: Sequence[int], how: Sampling, rng: np.random.Generator, limit: int) -> Iterator[int]:
-    """At most ``limit`` tokens behind these, until one that ends a text, which is not among them.
+    """At most ``limit`` tokens after these, until one that ends a text, which is not among them.
 
     PromptError where there is nothing to go on from, or more than the model reads.
     """

@@ -215,17 +215,17 @@ def save_grown(
 ) -> None:
     """A folder that ``transformers`` and ``load_model`` open, whole or not at all; OutputError where it cannot be written.
 
-    ``tokenizer`` comes with the token that its texts begin behind, ``momentum`` are the kind of attention and the decay
+    ``tokenizer`` comes with the token that its texts begin after, ``momentum`` are the kind of attention and the decay
     of all heads (None: that of the weights). transformers knows no momentum: it lies beside, and ``load_model`` reads it.
     """
     plain = {name: tensor for name, tensor in weights.items() if not name.endswith(".decay")}
     model = as_transformers(plain, heads, context)
     kind, eta = momentum
-    begins = _begun_behind(*tokenizer)
+    begins = _begun_after(*tokenizer)
     end = begins.bos_token_id
     model.config.bos_token_id = model.config.eos_token_id = end
     if model.config.is_encoder_decoder:
-        # What it says begins behind the token that ends a text; nothing is padded.
+        # What it says begins after the token that ends a text; nothing is padded.
         model.config.decoder_start_token_id = model.config.pad_token_id = end
     silence()
     with replaced(folder, MODEL_FILES, "config.json") as fresh:
@@ -241,8 +241,8 @@ def save_grown(
 
 
 def as_codec(tokenizer: Tokenizer, end: str) -> Codec:
-    """A vocabulary whose texts begin behind the token that ends another."""
-    begins = _begun_behind(tokenizer, end)
+    """A vocabulary whose texts begin after the token that ends another."""
+    begins = _begun_after(tokenizer, end)
     return Codec(begins, (begins.bos_token_id,), begins.bos_token_id)
 
 
@@ -261,7 +261,7 @@ def kept_tokenizer(model: str) -> tuple[Tokenizer, str]:
     return backend, str(found.eos_token)
 
 
-def _begun_behind(tokenizer: Tokenizer, end: str) -> PreTrainedTokenizerFast:
+def _begun_after(tokenizer: Tokenizer, end: str) -> PreTrainedTokenizerFast:
     own = Tokenizer.from_str(tokenizer.to_str())
     own.post_processor = processors.TemplateProcessing(single=f"{end} $A", special_tokens=[(end, own.token_to_id(end))])
     return PreTrainedTokenizerFast(tokenizer_object=own, bos_token=end, eos_token=end)

@@ -26,7 +26,7 @@ _LENGTH, _TEXTS = 40, 4
 def induction_scores(lm: LM, seed: int = 0) -> Float[np.ndarray, "l h"]:
     """How much each head attends from a token to the one that followed the same token before, in [0, 1].
 
-    Random tokens are read twice over; of every token of the second time the weight on what came behind it the first
+    Random tokens are read twice over; of every token of the second time the weight on what came after it the first
     time is meant over positions and texts (prefix matching, Olsson et al. 2022). ModelError where heads cannot be traced.
     """
     rng = stream(seed, "induction", lm.hash)

@@ -22,12 +22,12 @@ Summary = Callable[[np.ndarray, list[int]], np.ndarray]
 
 
 def inputs(lm: LM, template: Template, examples: Sequence[Example], *, described: bool = True) -> list[Tokens]:
-    """The tokens of every rendered input as the model reads it: behind the description, without demonstrations.
+    """The tokens of every rendered input as the model reads it: after the description, without demonstrations.
 
     An empty one is the model's start token alone; PromptError where it has none. Without ``described`` the input alone.
     """
     texts = [template.render(example.fields) for example in examples]
-    found = lm.codec.behind(template.description if described else "", texts)
+    found = lm.codec.after(template.description if described else "", texts)
     start = () if lm.codec.first or lm.codec.start is None else (lm.codec.start,)
     whole = [(*lm.codec.first, *tokens) or start for tokens in found]
     if not all(whole):
@@ -66,7 +66,7 @@ def _read(lm: LM, sequences: Sequence[Tokens], summary: Summary) -> tuple[Featur
         if lm.route.kind == "rows":
             own = {t: summary(_states(lm, np.array(t), None), list(range(len(t)))) for t in dict.fromkeys(sequences)}
             return _numbers(lm, np.stack([own[t] for t in sequences])), sum(map(len, own))
-        # The token behind each sequence is only there to be scored: the row before it is its last.
+        # The token after each sequence is only there to be scored: the row before it is its last.
         asked = [Scored((*tokens, 0), len(tokens)) for tokens in sequences]
         rows: list[np.ndarray] = [np.zeros(0)] * len(asked)
         # As many rows as tokens: the head runs at none of them.

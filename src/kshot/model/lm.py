@@ -33,7 +33,7 @@ def _no_guess(i: int, answer: tuple[int, ...]) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How sequences reach this model, and why: ``tree`` packs branches behind a prefix, ``rows`` runs each one whole."""
+    """How sequences reach this model, and why: ``tree`` packs branches after a prefix, ``rows`` runs each one whole."""
 
     kind: Literal["tree", "rows"]
     reason: str
@@ -74,7 +74,7 @@ class LM:
         return config.num_hidden_layers, getattr(config, "num_key_value_heads", None) or config.num_attention_heads
 
     def prefill(self, text: Sequence[int] | Float[Tensor, "p e"], prefix: Prefix = EMPTY) -> Prefix:
-        """A longer prefix: tokens, or rows in the place of embedded tokens, read behind ``prefix``.
+        """A longer prefix: tokens, or rows in the place of embedded tokens, read after ``prefix``.
 
         Keeps the graph where gradients are enabled. ModelError where a model's keys and values cannot be kept.
         """
@@ -85,7 +85,7 @@ class LM:
         return prefix
 
     def read_on(self, tokens: Sequence[int], prefix: Prefix = EMPTY) -> tuple[Float[Tensor, "v"], Prefix]:
-        """The logits of what comes behind one token or more that are read behind ``prefix``, and the prefix with them."""
+        """The logits of what comes after one token or more that are read after ``prefix``, and the prefix with them."""
         assert len(tokens), "there is something to read"
         prefix = self.prefill(tokens[:-1], prefix)
         logits, longer = self._read_on(tokens[-1:], prefix, np.arange(1))
@@ -114,12 +114,12 @@ class LM:
         """The log-probability of every scored token, in nats, float64; the order of the sequences changes nothing.
 
         A prefix that knows its tokens is a memory of what the sequences begin with: they are given whole, and it is
-        cut to what it shares with all of them. Any other prefix stands before them, and they start behind it.
+        cut to what it shares with all of them. Any other prefix stands before them, and they start after it.
         """
         return self.score_together([(sequences, prefix)], on_progress)
 
     def score_together(self, groups: Sequence[Group], on_progress: OnProgress | None = None) -> "Scores":
-        """The same for sequences behind different prefixes, side by side in the same passes; group after group."""
+        """The same for sequences after different prefixes, side by side in the same passes; group after group."""
         count = sum(len(sequences) for sequences, _ in groups)
         with torch.no_grad():
             found: list[np.ndarray] = [_NOTHING] * count
@@ -165,9 +165,9 @@ class LM:
             if shared.tokens:
                 sequences = [Scored(s.tokens[shared.length :], s.start - shared.length) for s in sequences]
             found = plan(sequences, tokens_per_pack=self.tokens_per_pack, rows_per_pack=self.rows_per_pack, trunk=trunk)
-            behind = self.prefill(found.trunk, shared)
+            after = self.prefill(found.trunk, shared)
             done += len(found.trunk)
-            laid += [(pack, behind, first) for pack in found.packs]
+            laid += [(pack, after, first) for pack in found.packs]
             first += len(sequences)
         spent, total = done, done + sum(len(pack.tokens) for pack, _, _ in laid)
         for together in self._side_by_side(laid):
@@ -215,7 +215,7 @@ class LM:
         known: Sequence[tuple[int, ...]] = (),
         guess: Callable[[int, tuple[int, ...]], tuple[int, ...]] = _no_guess,
     ) -> "Answers":
-        """The most probable token again and again behind every prompt, until ``done(text)`` or ``limit`` tokens.
+        """The most probable token again and again after every prompt, until ``done(text)`` or ``limit`` tokens.
 
         Returns the answers as text and the number of tokens run. An end-of-text token ends an answer too. ``prefix``
         is used as in ``score``. ``known`` are the first tokens of every answer, where they have been read off already.

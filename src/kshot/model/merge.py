@@ -2,7 +2,7 @@
 
 A query's softmax over [prefix ; own] is a convex mix of the softmaxes over each part, with weights proportional to
 the sums of exponentials. So the prefix part needs no mask at all, and neither does a long path within the pack that many
-nodes stand behind; the rest is a batch of small blocks of whole branches: the work on a pack grows linearly in its
+nodes stand after; the rest is a batch of small blocks of whole branches: the work on a pack grows linearly in its
 length. CPU only: it rests on the one flash kernel that returns the log-sum-exp and takes grouped heads as they are.
 """
 
@@ -21,7 +21,7 @@ _FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 # Measured on heads of width 64: shorter blocks starve the kernel, longer ones spend their time on masked pairs.
 BLOCK = 64
-# So many nodes read what they all stand behind in a call of its own, if that is so long.
+# So many nodes read what they all stand after in a call of its own, if that is so long.
 STRETCH, PATH = 256, 64
 
 
@@ -122,7 +122,7 @@ def own_part(depth: np.ndarray, end: np.ndarray, dtype: torch.dtype) -> Own:
 
 
 def _stretches(depth: np.ndarray, end: np.ndarray) -> tuple[list[Path], list[tuple[np.ndarray, np.ndarray]]]:
-    """The long paths that stretches of the pack stand behind, and for every block its nodes and its other keys."""
+    """The long paths that stretches of the pack stand after, and for every block its nodes and its other keys."""
     paths: list[Path] = []
     blocks: list[tuple[np.ndarray, np.ndarray]] = []
     for first, last in runs(depth, length=STRETCH):

@@ -96,7 +96,7 @@ def velocities(
     before: Float[Tensor, "*b h d"] | None = None,
     times: Float[Tensor, "h"] | None = None,
 ) -> Float[Tensor, "*b h t d"]:
-    """u_t of every token of a text behind a velocity, so many ``times``, differentiable in all four.
+    """u_t of every token of a text after a velocity, so many ``times``, differentiable in all four.
 
     Blocks of tokens are summed within, and what they leave behind is a text of its own with a token a block, whose
     decay is that of a whole block.
@@ -115,7 +115,7 @@ def velocities(
 def carried(
     values: Float[Tensor, "*b h t d"], decay: Float[Tensor, "h"], before: Float[Tensor, "*b h d"] | None = None
 ) -> Float[Tensor, "*b h d"]:
-    """The velocity of the token behind a text."""
+    """The velocity of the token after a text."""
     t = values.shape[-2]
     found = torch.einsum("ht,...htd->...hd", _falling(decay, t).flip(1).to(values.dtype), values)
     return found if before is None else found + (decay**t).to(values.dtype)[:, None] * before
@@ -162,7 +162,7 @@ def summed_weights(decay: Float[Tensor, "h"], before: Int[Tensor, "t"]) -> Float
 
 
 def _longer(values: Float[Tensor, "*b t d"], more: int) -> Float[Tensor, "*b u d"]:
-    """Values with so many tokens of zeros behind them."""
+    """Values with so many tokens of zeros after them."""
     return torch.nn.functional.pad(values, (0, 0, 0, more)) if more else values
 
 
@@ -192,5 +192,5 @@ def _falling(decay: Float[Tensor, "h"], t: int) -> Float[Tensor, "h t"]:
 
 
 def _of(values: Tensor, nodes: Tensor) -> Tensor:
-    """The values of these nodes; 0 of the one behind the last."""
+    """The values of these nodes; 0 of the one after the last."""
     return _longer(values, 1).index_select(-2, nodes)

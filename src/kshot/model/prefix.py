@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prefix:
-    """Keys and values of every layer, for positions 0 to ``length`` - 1. Immutable: reading behind it leaves it as it is.
+    """Keys and values of every layer, for positions 0 to ``length`` - 1. Immutable: reading after it leaves it as it is.
 
     ``keys[l]`` and ``values[l]`` are (1, g, p, d) tensors after rotary positions, as attention layer l sees them.
     ``tokens`` are the tokens they came from; None where they came from no text (a soft prompt, free keys and values).
@@ -39,7 +39,7 @@ class Prefix:
         )
 
     def join(self, keys: list[Tensor], values: list[Tensor], tokens: tuple[int, ...] | None) -> "Prefix":
-        """A longer prefix: these keys and values behind ours."""
+        """A longer prefix: these keys and values after ours."""
         if not self.length:
             return Prefix(tuple(keys), tuple(values), tokens)
         known = None if self.tokens is None or tokens is None else self.tokens + tokens

@@ -12,7 +12,7 @@ from kshot.model.tree import Scored
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """An input behind its preamble (description and demonstrations), and the labels whose answers compete for it."""
+    """An input after its preamble (description and demonstrations), and the labels whose answers compete for it."""
 
     preamble: str
     fields: Mapping[str, Any]
@@ -22,7 +22,7 @@ class Prompt:
 def continuations(
     codec: Codec, template: Template, prompts: Sequence[Prompt], *, channel: bool = False
 ) -> Continuations:
-    """Every answer behind every prompt, or every input behind every answer for the channel.
+    """Every answer after every prompt, or every input after every answer for the channel.
 
     Prompts with one preamble are encoded together. PromptError where two labels become the same tokens.
     """

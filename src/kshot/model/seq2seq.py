@@ -40,7 +40,7 @@ class Seq2Seq:
     def says(
         self, weights: Mapping[str, Tensor], tokens: Int[Tensor, "b t"], source: Int[Tensor, "b u"]
     ) -> Float[Tensor, "b t v"]:
-        """Logits behind ``tokens`` beside a ``source``; what is said begins with the model's own token for that."""
+        """Logits after ``tokens`` beside a ``source``; what is said begins with the model's own token for that."""
         begin = getattr(self.model.config, "decoder_start_token_id", None)
         read = tokens
         if begin is not None:

@@ -241,7 +241,7 @@ def _candidates(taught: Taught, example: Example) -> tuple[str, ...]:
 
 
 def _sequences(taught: Taught, examples: Sequence[Example], preambles: Sequence[str]) -> list[tuple[Scored, ...]]:
-    """Every candidate behind every query; of an open task a few answers that are known, for the sake of the seam."""
+    """Every candidate after every query; of an open task a few answers that are known, for the sake of the seam."""
     known = (*taught.labels, *(e.label for e in taught.demonstrations if e.label))
     seams = tuple(dict.fromkeys(known))[:_SEAMS] or ("answer",)
     closed = _closed(taught)

@@ -15,7 +15,7 @@ _TAIL, _AGREED = 16, 8
 class Codec:
     """A tokenizer, the tokens the model was trained to see first, and the one to start from when there is no text.
 
-    Behind something that holds the first tokens already ``first`` is empty, and ``held`` are those.
+    After something that holds the first tokens already ``first`` is empty, and ``held`` are those.
     """
 
     tokenizer: Any
@@ -24,7 +24,7 @@ class Codec:
     held: tuple[int, ...] = ()
 
     def begun(self) -> "Codec":
-        """The codec of what stands behind the first tokens."""
+        """The codec of what stands after the first tokens."""
         return replace(self, first=(), held=self.first or self.held)
 
     def afresh(self) -> "Codec":
@@ -45,7 +45,7 @@ class Codec:
         """Back to text, nothing added and nothing cleaned up."""
         return self.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
-    def behind(self, shared: str, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    def after(self, shared: str, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """encode(shared + text) for every text, at the cost of the last few tokens of ``shared`` and of the texts."""
         base, cut = self._cut(shared)
         if cut is None:
@@ -76,13 +76,13 @@ class Codec:
         return base, (token, character)
 
     def continuations(self, shared: str, prompts: Sequence[str], answers: Sequence[Sequence[str]]) -> "Continuations":
-        """Every answer behind its prompt (``shared`` + prompt), as sequences with the answer's tokens to be scored.
+        """Every answer after its prompt (``shared`` + prompt), as sequences with the answer's tokens to be scored.
 
         Where the last tokens of a prompt change when an answer follows, all answers of that prompt are scored from the
         last token they have in common: a repaired seam. An empty prompt starts from the model's own start token.
         """
         asked = zip(prompts, answers, strict=True)
-        encoded = self.behind(shared, [prompt + answer for prompt, own in asked for answer in ("", *own)])
+        encoded = self.after(shared, [prompt + answer for prompt, own in asked for answer in ("", *own)])
         first = self.first
         if not first and any(not shared and not prompt for prompt in prompts):
             first = self._start()
@@ -98,7 +98,7 @@ class Codec:
             for answer, whole in zip(own, wholes, strict=True):
                 if len(whole) <= start:
                     raise PromptError(
-                        f"the answer {answer!r} adds no token behind its prompt; give it a visible label word"
+                        f"the answer {answer!r} adds no token after its prompt; give it a visible label word"
                     )
             found.append(tuple(Scored(first + whole, len(first) + start) for whole in wholes))
         return Continuations(tuple(found), repaired)
@@ -109,7 +109,7 @@ class Codec:
         The tokens, then those of (the rest + what follows), are those of the whole text.
         """
         tokens = self.encode([text])[0]
-        wholes = self.behind(text, followed_by)
+        wholes = self.after(text, followed_by)
         for length in range(shared_beginning([tokens, *wholes]), 0, -1):
             begun = self.decode(tokens[:length])
             if text.startswith(begun):

@@ -34,7 +34,7 @@ Said = tuple[Float[np.ndarray, "_"], Int[np.ndarray, "_"]]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trace:
-    """What one text of t tokens behind p positions of a prefix leaves behind at s positions, in every layer; float64.
+    """What one text of t tokens after p positions of a prefix leaves behind at s positions, in every layer; float64.
 
     ``queries`` are as attention uses them (after rotary positions), ``scores`` are scaled and before the softmax:
     ``to_prefix`` against the prefix, ``to_own`` against the text itself, -inf where a position does not see a token.
@@ -71,9 +71,9 @@ def traced(
     prefix: Prefix = EMPTY,
     beside: Sequence[Sequence[Scored]] | None = None,
 ) -> Iterator[Trace]:
-    """The trace of every text behind ``prefix``, in order; ``positions[i]`` counts from the start of text i (-1 its last).
+    """The trace of every text after ``prefix``, in order; ``positions[i]`` counts from the start of text i (-1 its last).
 
-    ``beside[i]`` are sequences behind the prefix that are scored in the same pass: what they share with the text is read
+    ``beside[i]`` are sequences after the prefix that are scored in the same pass: what they share with the text is read
     once. Memory is that of one pass. ModelError for a model that reads sequences whole: its attention is not ours to see.
     """
     if lm.route.kind == "rows":
@@ -180,7 +180,7 @@ def _pass(
 
 
 def _answers(pack: Pack, logits: Tensor, beside: Sequence[Sequence[Scored]]) -> list[tuple[Said, ...]]:
-    """What a pass says of the sequences beside each text, which stand behind all texts among its members."""
+    """What a pass says of the sequences beside each text, which stand after all texts among its members."""
     part = Part(logits, pack.row_of, pack.targets, pack.members, pack.bounds, len(pack.tokens))
     values, best = part.logprobs().cpu().numpy(), part.best()
     found = {

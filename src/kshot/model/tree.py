@@ -28,7 +28,7 @@ class Pack:
     """One row of branches: n nodes in depth-first order, and what is read off it.
 
     ``depth`` counts from the end of the trunk. ``rows`` are the nodes whose next token is scored. The scored tokens of
-    all sequences stand one after another: token i of them is ``targets[i]`` behind row ``row_of[i]``; those of sequence
+    all sequences stand one after another: token i of them is ``targets[i]`` after row ``row_of[i]``; those of sequence
     ``members[j]`` are ``bounds[j]`` to ``bounds[j + 1]``.
     """
 
@@ -146,7 +146,7 @@ def _pack(members: list[tuple[int, Scored]], shared: int) -> Pack:
 
 
 def paths(pack: Pack) -> list[list[int]]:
-    """For every member the nodes that it runs through, from the first behind the trunk to the last row."""
+    """For every member the nodes that it runs through, from the first after the trunk to the last row."""
     ends = pack.rows[pack.row_of[pack.bounds[1:] - 1]].tolist()
     wanted = set(ends)
     path: list[int] = []

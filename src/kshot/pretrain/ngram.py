@@ -36,7 +36,7 @@ class NGram:
     vocabulary: int
 
     def logprobs(self, tokens: Integer[np.ndarray, "t"]) -> Float[np.ndarray, "t"]:
-        """log P of every token of a text behind those before it, in nats; the first stands behind nothing."""
+        """log P of every token of a text after those before it, in nats; the first stands after nothing."""
         wide = tokens.astype(np.int64)
         found = np.full(len(wide), 1 / self.vocabulary)
         # The number of the run of m - 1 tokens before each token: 0 of none, -1 of one that was never seen.
@@ -56,7 +56,7 @@ class NGram:
         return np.log(found)
 
     def shares(self, context: Integer[np.ndarray, "t"]) -> Float[np.ndarray, "v"]:
-        """The probability of every token behind a context."""
+        """The probability of every token after a context."""
         rows = [self.logprobs(np.append(context, token))[-1] for token in range(self.vocabulary)]
         return np.exp(np.array(rows))
 
@@ -71,7 +71,7 @@ def ngram(tokens: Integer[np.ndarray, "t"], order: int, vocabulary: int) -> NGra
     runs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     numbers = np.zeros(len(wide), dtype=np.int64)
     for m in range(1, order + 1):
-        # Runs of m tokens end at m - 1 and behind it; their first m - 1 tokens end one before.
+        # Runs of m tokens end at m - 1 and after it; their first m - 1 tokens end one before.
         keys = (numbers[: len(wide) - m + 1] if m > 1 else numbers) * vocabulary + wide[m - 1 :]
         unique, first, numbers = np.unique(keys, return_index=True, return_inverse=True)
         runs.append((unique, first, numbers))

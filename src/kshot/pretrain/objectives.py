@@ -102,7 +102,7 @@ def masked(rows: Rows, marks: Marks, rng: np.random.Generator) -> Lesson:
 
 
 def spans(rows: Rows, marks: Marks, rng: np.random.Generator) -> Lesson:
-    """Hidden spans from the text around them: a sentinel for each, and behind its like what it hides.
+    """Hidden spans from the text around them: a sentinel for each, and after its like what it hides.
 
     Source: Raffel et al. 2020, section 3.1.4: 15 % of the tokens, spans of 3 on average. All rows have as many hidden
     tokens and spans. What is read begins with the token that ends a text, as T5's does with the one that pads it.
@@ -124,7 +124,7 @@ def spans(rows: Rows, marks: Marks, rng: np.random.Generator) -> Lesson:
         noise = span_mask(t, hidden, count, rng)
         first = noise & ~np.concatenate([[False], noise[:-1]])
         source[row] = np.where(first, begins[np.cumsum(first) - 1], text)[~noise | first]
-        said[row] = _behind_sentinels(text, noise, first, begins, end)
+        said[row] = _after_sentinels(text, noise, first, begins, end)
     read = np.concatenate([np.full((b, 1), marks.end), said[:, :-1]], axis=1)
     return Lesson(read=read, said=said, source=source)
 
@@ -150,14 +150,14 @@ def denoised(rows: Rows, marks: Marks, rng: np.random.Generator) -> Lesson:
     return Lesson(read=read, said=own, source=source)
 
 
-def _behind_sentinels(
+def _after_sentinels(
     text: Int[np.ndarray, "t"],
     noise: Bool[np.ndarray, "t"],
     first: Bool[np.ndarray, "t"],
     begins: Int[np.ndarray, "s"],
     end: int,
 ) -> Int[np.ndarray, "u"]:
-    """Every hidden span behind its sentinel, and the sentinel behind the last."""
+    """Every hidden span after its sentinel, and the sentinel after the last."""
     found: list[int] = []
     for token, is_hidden, is_first, which in zip(text, noise, first, np.cumsum(first) - 1, strict=True):
         if is_first:
@@ -186,7 +186,7 @@ def _parted(total: int, parts: int, rng: np.random.Generator) -> Int[np.ndarray,
 
 
 def unhidden(source: Int[np.ndarray, "u"], said: Int[np.ndarray, "v"], sentinels: tuple[int, ...]) -> list[int]:
-    """The text that was hidden in spans: what is said behind every sentinel put in its place."""
+    """The text that was hidden in spans: what is said after every sentinel put in its place."""
     marks, spans_of, at = set(sentinels), dict[int, list[int]](), -1
     for token in said.tolist():
         if token in marks:

@@ -21,14 +21,14 @@ _TOKENS, _FACTS = "tokens.bin", "facts.json"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packed:
-    """The tokens of so many documents one after another, the end-of-text token behind each; a vocabulary of this size."""
+    """The tokens of so many documents one after another, the end-of-text token after each; a vocabulary of this size."""
 
     tokens: Integer[np.ndarray, "n"]
     documents: int
     vocabulary: int
 
     def rows(self, length: int) -> int:
-        """How many rows of so many tokens, and one to be said behind the last, an epoch has."""
+        """How many rows of so many tokens, and one to be said after the last, an epoch has."""
         return max(0, (len(self.tokens) - length) // length)
 
     def batch(self, seed: int, step: int, size: int, length: int) -> Int[np.ndarray, "b t1"]:
@@ -58,7 +58,7 @@ class Packed:
 def pack(texts: Iterable[str], tokenizer: Tokenizer, end: str, folder: Path) -> Packed:
     """The texts in a folder of their own, as they are there if they have been packed before; OutputError where it cannot be.
 
-    ``end`` is the tokenizer's token behind every document; where a text spells it, it is read as letters. DataError
+    ``end`` is the tokenizer's token after every document; where a text spells it, it is read as letters. DataError
     for a tokenizer that has no such token.
     """
     if not folder.is_dir():
@@ -83,14 +83,14 @@ def opened(folder: Path) -> Packed:
 
 
 def _write(texts: Iterable[str], tokenizer: Tokenizer, end: str, folder: Path) -> None:
-    behind, vocabulary = tokenizer.token_to_id(end), tokenizer.get_vocab_size()
-    if behind is None:
+    after, vocabulary = tokenizer.token_to_id(end), tokenizer.get_vocab_size()
+    if after is None:
         raise DataError(f"the tokenizer has no token {end!r} to end documents with")
     number = np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)
     documents = tokens = 0
     with (folder / _TOKENS).open("wb") as file:
         for ids in _encoded(texts, tokenizer):
-            own = np.array([*ids, behind], dtype=number)
+            own = np.array([*ids, after], dtype=number)
             file.write(own.tobytes())
             documents, tokens = documents + 1, tokens + len(own)
     facts = {"number": number.name, "tokens": tokens, "documents": documents, "vocabulary": vocabulary}

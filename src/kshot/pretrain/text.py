@@ -71,7 +71,7 @@ def parted(path: Path) -> Parted | None:
 def split(found: Sequence[str], seed: int = 0) -> tuple[list[str], list[str]]:
     """Documents to learn from and documents held out, a twentieth by a hash of each, so that their order says nothing.
 
-    A single document is cut where a paragraph ends, else a line, so that a twentieth stands behind it. DataError where
+    A single document is cut where a paragraph ends, else a line, so that a twentieth stands after it. DataError where
     there is nothing to part.
     """
     if not found:

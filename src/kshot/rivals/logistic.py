@@ -24,7 +24,7 @@ _CHARACTERS, _WORDS = (1, 2, 3, 4), (1, 2)
 _MOST_CHARACTERS, _MOST_WORDS, _STEPS = 50_000, 10_000, 10_000
 # log P of a label that no demonstration showed.
 _NEVER = -50.0
-# The penalty is chosen on so many draws of demonstrations, and on so many other examples of the pool behind each.
+# The penalty is chosen on so many draws of demonstrations, and on so many other examples of the pool after each.
 _DRAWS, _ASKED = 8, 32
 # Where the pool holds no others.
 _DEFAULT = 1.0

@@ -13,7 +13,7 @@ _ENOUGH = 30
 def agreement(measures: Sequence[Row], tasks: Sequence[str]) -> list[Line]:
     """How well cheap attributions rank demonstrations as expensive ones do: a line a pair, those of one correlation together.
 
-    Behind the tasks stands what all their queries say together, where the record has it (``pooled``).
+    After the tasks stands what all their queries say together, where the record has it (``pooled``).
     """
     everywhere: list[str | None] = [*tasks, *([None] if pooled(measures) else [])]
     lines = by_variant(measures, everywhere, ("rank_agreement",))

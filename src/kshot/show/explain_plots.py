@@ -127,7 +127,7 @@ def growth(sizes: Sequence[Number], layers: Sequence[Sequence[Number | None]]) -
 
 
 def _ends(axes: Axes, sizes: Sequence[Number], series: Mapping[str, Sequence[Number | None]]) -> None:
-    """The names behind the last points; of names at the same height the lower one gives way."""
+    """The names after the last points; of names at the same height the lower one gives way."""
     last = {name: values[-1] for name, values in series.items() if values and values[-1] is not None}
     gap = 0.07 * max((abs(y) for y in last.values()), default=1)
     below: float | None = None

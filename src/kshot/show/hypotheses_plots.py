@@ -12,7 +12,7 @@ Point = tuple[Number, Number | None, Number | None, Number | None]
 
 
 def against(series: Mapping[str, Sequence[Point]], label: str, unit: str, top: float | None = None) -> Figure:
-    """Each series against a number, with intervals; the axis ends at ``top``, None: behind the greatest value."""
+    """Each series against a number, with intervals; the axis ends at ``top``, None: after the greatest value."""
     with styled():
         figure, (axes,) = blank(340, 300)
         for place, (name, points) in enumerate(series.items()):

@@ -18,8 +18,8 @@ from kshot.transform.responses import FACTOR
 _TABLES = (
     ("Altered tasks, demonstrations drawn anew for every query", "redrawn"),
     ("Altered tasks, the same demonstrations for all queries", "fixed"),
-    ("What of a demonstration matters: the answer scored behind the input", "direct"),
-    ("What of a demonstration matters: the input scored behind the answer", "channel"),
+    ("What of a demonstration matters: the answer scored after the input", "direct"),
+    ("What of a demonstration matters: the input scored after the answer", "channel"),
     ("As a conversation, in the model's chat template", "chat template"),
 )
 # Tables whose rows have one of several words, all of which are shown.
@@ -50,7 +50,7 @@ _FUNCTIONS = (
 # What the tasks are that verdicts rest on.
 _SAID = {
     "response-altered": "every label is answered by an arbitrary single token; the tokens are drawn by the seed, distinct, "
-    f"and none is {FACTOR:g} times as probable as another behind an empty input",
+    f"and none is {FACTOR:g} times as probable as another after an empty input",
     "response-altered-unscreened": "the same with any single tokens, as published",
     "prompt-altered": "the vocabulary is permuted in all that stands before an answer, the layout included; tokens of "
     "answers and special tokens stay",

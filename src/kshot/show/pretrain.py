@@ -72,7 +72,7 @@ def answer(kshot: Row) -> str:
 
 
 def _scored(kshot: Row) -> list[tuple[float, str]]:
-    """Networks by name behind their perplexities at the context where each is best."""
+    """Networks by name, with their perplexities at the context where each is best."""
     return [(row["best"], row["name"]) for row in lines(kshot) if row["best"] is not None and not row["floor"]]
 
 

@@ -112,7 +112,7 @@ def _short(row: Row, apart: Apart) -> str:
 
 
 def _namely(row: Row, apart: Apart) -> str:
-    """What tells a row from its namesakes, in words, behind a blank; nothing where nothing does."""
+    """What tells a row from its namesakes, in words, after a blank; nothing where nothing does."""
     own, said = telling(row, apart), []
     if "ensemble" in own:
         how = f" by {str(row['params']['rule']).replace('-', ' ')}" if "rule" in own else ""

@@ -136,7 +136,7 @@ def _from_traces(setting: Setting, count: int) -> dict[str, Table]:
     wanted = {query.id for query in setting.queries[:count]}
     kept = [i for i, query in enumerate(asked.queries) if query.id in wanted]
     found: dict[str, list[np.ndarray]] = {}
-    traces = traced(lm, [asked.behind[i] for i in kept], [asked.positions[i][:1] for i in kept], prefix)
+    traces = traced(lm, [asked.after[i] for i in kept], [asked.positions[i][:1] for i in kept], prefix)
     for i, trace in zip(kept, traces, strict=True):
         weights = trace.weights[None, :, :, 0, : prefix.length]
         own = {
@@ -164,14 +164,14 @@ def _along(trace: Trace, asked: Texts, prefix: Prefix) -> np.ndarray:
 def _effects(setting: Setting, asked: Texts, prefix: Prefix, i: int, trace: Trace) -> dict[str, np.ndarray]:
     """What each demonstration's part in what heads say at the last prompt token is worth, in nats, by either form."""
     (gold,) = gold_columns(setting.task, [asked.queries[i]])
-    at = len(asked.behind[i]) + asked.positions[i][0]
-    slopes = head_slopes(setting.lm, asked.answers_behind[i], prefix, int(gold), at)
+    at = len(asked.after[i]) + asked.positions[i][0]
+    slopes = head_slopes(setting.lm, asked.answers_after[i], prefix, int(gold), at)
     softmax, linear = [], []
     for layer, (keys, values) in enumerate(_demonstrations(prefix)):
         weights = torch.from_numpy(trace.weights[layer, :, 0, : prefix.length])
         softmax.append(attended_parts(weights, values, asked.owner, len(setting.demonstrations)))
         query, said = (torch.from_numpy(part[layer, :, 0]) for part in (trace.queries, trace.heads))
-        # Tokens behind the position are not seen from it.
+        # Tokens after the position are not seen from it.
         text = torch.from_numpy(trace.values[layer, :, : at + 1]), torch.from_numpy(trace.keys[layer, :, : at + 1])
         linear.append(linear_parts(query, said, (values, keys), text, asked.owner.tolist()))
     parts = {"attention_effect": softmax, "meta_gradient_effect": linear}

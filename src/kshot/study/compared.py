@@ -80,7 +80,7 @@ def with_shuffled_labels(setting: Setting) -> Setting:
 def answered_right(
     setting: Setting, memories: Mapping[str, Memory] | None = None, known: Mapping[str, np.ndarray] | None = None
 ) -> dict[str, np.ndarray]:
-    """Which queries are answered right without demonstrations, and behind them; ``known`` runs are not asked again.
+    """Which queries are answered right without demonstrations, and after them; ``known`` runs are not asked again.
 
     What ``memories`` hold of a run's answers is not read again either.
     """
@@ -96,7 +96,7 @@ def answered_right(
             # Demonstrations of an Adapted are in the layout of its queries; others are text before them.
             layout, shown = described(template, shown, setting.shown_in), ()
         own = Remembering.of(lm, said.get("in-context", {}))
-        # Where all is remembered nothing is read behind them.
+        # Where all is remembered nothing is read after them.
         prefix = EMPTY if own.memory else read_ahead(lm, layout, shown)
         found["in-context"] = right_answers(
             own, task, layout, queries, keep=setting.kept("in-context"), demonstrations=shown, prefix=prefix
@@ -199,7 +199,7 @@ def _by_query(row: Row, setting: Setting, asked: Texts) -> Row:
 
 
 def _learned(setting: Setting, asked: Texts, done: Descended) -> Trained:
-    """What fine-tuning left; its rows from where the demonstration begins, behind first tokens and description."""
+    """What fine-tuning left; its rows from where the demonstration begins, after first tokens and description."""
     lm, shown = setting.lm, setting.demonstrations
     task, template = setting.taught
     assert done.queries is not None

@@ -93,7 +93,7 @@ def _layer_causal(size: Size, queries: int, shots: int) -> Work:
 def _attribution(size: Size, queries: int, shots: int) -> Work:
     own = min(size.effort.queries, queries)
     subsets = 2**shots if shots <= EXACT else 2 * size.effort.pairs * shots
-    # A query behind a prefix that is there costs about half of one alone, which has its own beginning to read.
+    # A query after a prefix that is there costs about half of one alone, which has its own beginning to read.
     return 0.6 * own * (subsets + shots) + 2 * own, 2.0 * own
 
 

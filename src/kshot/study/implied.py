@@ -37,7 +37,7 @@ def implied(setting: Setting, *, named: Sequence[str] = ()) -> tuple[list[Row], 
     position = POSITIONS[0]
     shares: list[np.ndarray] = []
     held: list[Trace] = []
-    for trace in traced(lm, asked.behind, [own[:1] for own in asked.positions], prefix):
+    for trace in traced(lm, asked.after, [own[:1] for own in asked.positions], prefix):
         shares.append(trace.weights[:, :, 0, : prefix.length][..., asked.owner >= 0].sum(axis=-1))
         if len(held) < QUERIES:
             held.append(trace)
@@ -45,7 +45,7 @@ def implied(setting: Setting, *, named: Sequence[str] = ()) -> tuple[list[Row], 
     defined = np.ones(share.shape[:2], dtype=bool)
     found = PerLayer(share.mean(axis=2), defined, 0)
     # Even attention gives the demonstrations their share of all tokens that are seen.
-    seen = [prefix.length + len(own) + at[0] + 1 for own, at in zip(asked.behind, asked.positions, strict=True)]
+    seen = [prefix.length + len(own) + at[0] + 1 for own, at in zip(asked.after, asked.positions, strict=True)]
     even = (asked.owner >= 0).sum() / np.array(seen, dtype=np.float64)
     null = PerLayer(np.repeat(even[:, None], share.shape[1], axis=1), defined, 0)
     rows = layered_figures("lambda", (*named, position), found, null=null, seed=setting.seed, unit="share")
@@ -60,7 +60,7 @@ def _relaxed_forms(
     """The linear form with the query text as the in-context pass has it, and as the zero-shot pass has it.
 
     The demonstrations' keys and values are those of the in-context pass in both. Above the first layer the two W_ZSL
-    differ, since the text behind demonstrations has read them.
+    differ, since the text after demonstrations has read them.
     """
     layers = range(len(prefix.keys))
     here = [[_up_to(one, asked, i, layer) for i, one in enumerate(held)] for layer in layers]
@@ -83,7 +83,7 @@ _AGREEMENTS = ("cosine", "r2", "r2_centred")
 def _relaxed(
     setting: Setting, prefix: Prefix, held: Sequence[Trace], texts: _ByLayer, named: Sequence[str]
 ) -> list[Row]:
-    """The linear form against what heads really say behind the demonstrations, mean over heads."""
+    """The linear form against what heads really say after the demonstrations, mean over heads."""
     rows: list[Row] = []
     means: dict[str, list[float]] = {name: [] for name in _AGREEMENTS}
     nulls: dict[str, list[float]] = {name: [] for name in means}
@@ -114,22 +114,22 @@ def _relaxed(
 
 
 def _up_to(one: Trace, asked: Texts, i: int, layer: int) -> ValuesAndKeys:
-    """Values and keys of the text behind the demonstrations that are seen from the position: no token behind it."""
+    """Values and keys of the text after the demonstrations that are seen from the position: no token after it."""
     seen = one.keys.shape[2] + asked.positions[i][0] + 1
     return _tensor(one.values[layer, :, :seen]), _tensor(one.keys[layer, :, :seen])
 
 
 def read_alone(lm: LM, asked: Texts, prefix: Prefix, held: Sequence[Trace]) -> _ByLayer:
-    """The same with the query text read without demonstrations, its keys moved to where it stands behind them.
+    """The same with the query text read without demonstrations, its keys moved to where it stands after them.
 
     What stands between the demonstrations and the text, a token or two, is as the in-context pass has it. ModelError
     where the model's keys cannot be moved.
     """
     places, pieces = [], []
     alone = traced(lm, asked.alone[: len(held)], [own[:1] for own in asked.positions[: len(held)]])
-    for i, (one, behind) in enumerate(zip(alone, held, strict=True)):
+    for i, (one, after) in enumerate(zip(alone, held, strict=True)):
         last = asked.positions[i][0] + 1
-        stop, there = one.keys.shape[2] + last, behind.keys.shape[2] + last
+        stop, there = one.keys.shape[2] + last, after.keys.shape[2] + last
         begin = stop - (asked.shared[i] + last)
         pieces.append((one.keys[:, :, begin:stop], one.values[:, :, begin:stop]))
         places.append(np.full(stop - begin, prefix.length + there - stop))

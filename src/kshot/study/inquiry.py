@@ -152,8 +152,8 @@ def _forecast(
 def _longest_first(cells: Sequence[Cell], seconds: Sequence[float]) -> list[Cell]:
     """Long cells begin first, and what they need before them: none is then left alone at the end."""
     own = dict(zip(cells, seconds, strict=True))
-    behind = {cell: max((own[c] for c in cells if _needs(c, cell)), default=0.0) for cell in cells}
-    return sorted(cells, key=lambda cell: -own[cell] - behind[cell])
+    after = {cell: max((own[c] for c in cells if _needs(c, cell)), default=0.0) for cell in cells}
+    return sorted(cells, key=lambda cell: -own[cell] - after[cell])
 
 
 def _needs(cell: Cell, other: Cell) -> bool:

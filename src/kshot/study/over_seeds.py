@@ -88,7 +88,7 @@ def of_best_seed(rows: Sequence[Row]) -> list[Row]:
 
     For every (task, model) with two seeds or more: the rows over all layers at the published rate, and the accuracies
     that no rate belongs to, of the seed with the greatest accuracy in context on the scored examples (of equals the
-    least), with ``best seed`` behind their variants and no seed of their own; and ``optimism, best seed``, that accuracy
+    least), with ``best seed`` after their variants and no seed of their own; and ``optimism, best seed``, that accuracy
     less the mean over seeds. Its intervals are over test examples alone, as if no choice had been made.
     """
     found = []

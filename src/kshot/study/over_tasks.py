@@ -17,7 +17,7 @@ def over_tasks(rows: Sequence[Row]) -> list[Row]:
     """A row of task None for every (model, seed, measure, variant) that several tasks have query by query, and no others.
 
     Formula: the mean over the queries of all tasks, each query weighing the same, with a bootstrap interval over them.
-    Known problems: the interval is for queries of these tasks behind these demonstrations; it knows nothing of another task.
+    Known problems: the interval is for queries of these tasks after these demonstrations; it knows nothing of another task.
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:

@@ -85,7 +85,7 @@ class PretrainSettings:
     )
     learning_rate: float | None = option(None, "The greatest learning rate.")
     schedule: Literal["cosine", "linear", "polynomial", "constant"] | None = option(
-        None, "The learning rate behind the warm-up, by default cosine, and of the paper's size linear."
+        None, "The learning rate after the warm-up, by default cosine, and of the paper's size linear."
     )
     optimiser: Literal["adamw", "adafactor", "sgd"] = option("adamw", "What moves the weights.")
     accumulate: int = option(1, "Parts in which the rows of a step are read, one after another.")

@@ -34,7 +34,7 @@ class Remembering(LM):
         return Remembering(memory=memory, **{one.name: getattr(lm, one.name) for one in fields(LM)})
 
     def score_together(self, groups: Sequence[Group], on_progress: OnProgress | None = None) -> Scores:
-        # Behind a prefix that knows no tokens a sequence does not say what stands before it.
+        # After a prefix that knows no tokens a sequence does not say what stands before it.
         known = [[prefix.tokens is not None and _key(s) in self.memory for s in own] for own, prefix in groups]
         rest = [
             ([s for s, there in zip(own, held, strict=True) if not there], prefix)

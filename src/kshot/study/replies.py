@@ -52,7 +52,7 @@ def _of_question(name: str, measures: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _when(row: Row, rival: Rival) -> str | None:
-    """What the row's variant says behind the name of the contrast; None where it is of another."""
+    """What the row's variant says after the name of the contrast; None where it is of another."""
     variant = str(row.get("variant") or "")
     if variant == rival.contrast:
         return ""

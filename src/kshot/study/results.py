@@ -165,7 +165,7 @@ def _task_facts(task: Task, hashed: str, examples: Sequence[Example], lines: Seq
 
 
 def _prompt(task: Task, examples: Sequence[Example], lines: Sequence[Line]) -> str | None:
-    """One prompt as the model read it: the first query behind the fewest demonstrations; None for channel scoring."""
+    """One prompt as the model read it: the first query after the fewest demonstrations; None for channel scoring."""
     # What was trained has examples, too, and none of them stands in the prompt.
     prompted = [line for line in lines if not line.get("failed") and not line.get("training") and not noisy(line)]
     shown = [line for line in prompted if line["demonstrations"] and not line["dropped_demonstrations"]]

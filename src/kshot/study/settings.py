@@ -21,7 +21,7 @@ class Settings:
     model: str = option("smollm2-135m", "An embedded name, org/name on the hub, a folder or a .gguf file.")
     methods: tuple[str, ...] = option(
         ("zero-shot", "in-context"),
-        "Ways of teaching (see: kshot list methods), options behind colons: soft-prompt:length=5.",
+        "Ways of teaching (see: kshot list methods), options after colons: soft-prompt:length=5.",
     )
     num_fewshot: tuple[int, ...] = option(
         (0, 4, 16), "Numbers of demonstrations; 0 is zero-shot. By default also the number of an lm-eval YAML."

@@ -76,7 +76,7 @@ def answers(
 def _side_by_side(
     cells: Sequence[Cell], answer: Callable[[Cell, Say], Line], tell: Callable[[Cell, str], None], room: Room
 ) -> Generator[tuple[Cell, Line], None, None]:
-    """The cells begin in their order, behind what they need. What goes wrong in a process is raised here, with its class
+    """The cells begin in their order, after what they need. What goes wrong in a process is raised here, with its class
     where it is ours; a process that is killed is a KshotError. Whatever happens, no process is left.
     """
     waiting = list(cells)

@@ -2,7 +2,7 @@
 
 ``run.json`` says what the folder is for. ``samples.jsonl`` and ``records.jsonl`` only grow: the samples of a cell
 first, then its record, which names their bytes; both reach the disk before the next cell begins. Whatever a kill
-leaves behind the last whole record is cut off when the folder is opened again. Other files are written beside
+leaves after the last whole record is cut off when the folder is opened again. Other files are written beside
 themselves and then take their place.
 """
 
@@ -127,7 +127,7 @@ class Store:
         self.run = {**found, **{name: self.run[name] for name in _OF_A_START if name in self.run}}
 
     def _read(self) -> None:
-        """The whole records; behind the last of them both files are cut off."""
+        """The whole records; after the last of them both files are cut off."""
         path, samples = self.directory / RECORDS, self.directory / SAMPLES
         data = path.read_bytes() if path.exists() else b""
         held = samples.stat().st_size if samples.exists() else 0

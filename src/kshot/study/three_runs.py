@@ -1,4 +1,4 @@
-"""The same queries in three runs, traced side by side: zero-shot, fine-tuned, and behind demonstrations.
+"""The same queries in three runs, traced side by side: zero-shot, fine-tuned, and after demonstrations.
 
 Queries are walked a few at a time, so memory does not grow with their number.
 """
@@ -29,9 +29,9 @@ RUNS = ("zero-shot", "fine-tuned", "in-context")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Texts:
-    """The queries as they are read alone and behind demonstrations, each with its first candidate's answer appended.
+    """The queries as they are read alone and after demonstrations, each with its first candidate's answer appended.
 
-    ``alone`` and ``behind`` are those of each query, ``answers_alone`` and ``answers_behind`` all candidates' answers in
+    ``alone`` and ``after`` are those of each query, ``answers_alone`` and ``answers_after`` all candidates' answers in
     the same places, ``positions`` where both texts are looked at, from their ends, ``shared`` the number of tokens with
     which both end: the query text. ``tokens`` are the demonstrations, ``owner`` the place of
     the demonstration that each of them belongs to. ``left_out`` queries are tokenised differently in the two.
@@ -39,9 +39,9 @@ class Texts:
 
     queries: tuple[Example, ...]
     alone: tuple[Tokens, ...]
-    behind: tuple[Tokens, ...]
+    after: tuple[Tokens, ...]
     answers_alone: tuple[tuple[Scored, ...], ...]
-    answers_behind: tuple[tuple[Scored, ...], ...]
+    answers_after: tuple[tuple[Scored, ...], ...]
     positions: tuple[tuple[int, int], ...]
     shared: tuple[int, ...]
     tokens: Tokens
@@ -50,7 +50,7 @@ class Texts:
 
 
 def described(template: Template, shown: Sequence[Example], shown_in: Template) -> Template:
-    """The layout of queries behind demonstrations of another layout: their text begins its description."""
+    """The layout of queries after demonstrations of another layout: their text begins its description."""
     text = shown_in.preamble(shown_texts(shown_in, tuple(shown)))
     return replace(template, description=text + template.description)
 
@@ -76,9 +76,9 @@ def texts(
         tokens, layout = read_first(lm, described(template, shown, shown_in), (), queries)
         followed_by = template.description + template.render(queries[0].fields)
     alone = _candidates(lm, template, task, queries)
-    behind = _candidates(replace(lm, codec=lm.codec.begun()), layout, task, queries)
+    after = _candidates(replace(lm, codec=lm.codec.begun()), layout, task, queries)
     kept, positions, shared = [], [], []
-    for i, ((own, *_), (other, *_)) in enumerate(zip(alone, behind, strict=True)):
+    for i, ((own, *_), (other, *_)) in enumerate(zip(alone, after, strict=True)):
         same = shared_beginning([own.tokens[::-1], other.tokens[::-1]])
         answer = len(own.tokens) - own.start
         # The query's last token and its answer must be the same tokens in both.
@@ -87,14 +87,14 @@ def texts(
             positions.append((-answer - 1, -1))
             shared.append(min(same, len(own.tokens) - len(lm.codec.first)))
     if not kept:
-        raise MethodError("no query is tokenised alike alone and behind the demonstrations; try another template")
+        raise MethodError("no query is tokenised alike alone and after the demonstrations; try another template")
     owner = demonstration_of_tokens(lm.codec, shown_in or template, shown, followed_by=followed_by)
     return Texts(
         queries=tuple(queries[i] for i in kept),
         alone=tuple(alone[i][0].tokens for i in kept),
-        behind=tuple(behind[i][0].tokens for i in kept),
+        after=tuple(after[i][0].tokens for i in kept),
         answers_alone=tuple(alone[i] for i in kept),
-        answers_behind=tuple(behind[i] for i in kept),
+        answers_after=tuple(after[i] for i in kept),
         positions=tuple(positions),
         shared=tuple(shared),
         tokens=tokens,
@@ -134,7 +134,7 @@ def walked(lm: LM, asked: Texts, delta: Delta, *, few: int = 16) -> Iterator[tup
     runs = zip(
         traced(lm, asked.alone, asked.positions, beside=asked.answers_alone),
         traced(replace(lm, delta=delta), asked.alone, asked.positions, beside=asked.answers_alone),
-        traced(lm, asked.behind, asked.positions, prefix, beside=asked.answers_behind),
+        traced(lm, asked.after, asked.positions, prefix, beside=asked.answers_after),
         strict=True,
     )
     waiting: list[Waiting] = []
@@ -148,9 +148,9 @@ def walked(lm: LM, asked: Texts, delta: Delta, *, few: int = 16) -> Iterator[tup
 
 def _said(asked: Texts, run: int, waiting: Sequence[Waiting]) -> Memory:
     """What a run says of every candidate of a few queries, by all the tokens that it has read."""
-    behind = RUNS[run] == "in-context"
-    before = asked.tokens if behind else ()
-    answers = asked.answers_behind if behind else asked.answers_alone
+    after = RUNS[run] == "in-context"
+    before = asked.tokens if after else ()
+    answers = asked.answers_after if after else asked.answers_alone
     return {
         remembered_as(before + answer.tokens, len(before) + answer.start): said
         for i, three in waiting
@@ -162,7 +162,7 @@ def _seen(asked: Texts, waiting: Sequence[Waiting], s: int, said: dict[str, Memo
     outputs = {run: np.stack([three[r].outputs[:, s] for _, three in waiting]) for r, run in enumerate(RUNS)}
     maps: dict[str, list[np.ndarray]] = {run: [] for run in RUNS}
     for i, three in waiting:
-        # Tokens behind the position are not seen from it.
+        # Tokens after the position are not seen from it.
         last = asked.positions[i][s] + 1
         for run, one in zip(RUNS, three, strict=True):
             end = one.to_own.shape[-1] + last

@@ -1,4 +1,4 @@
-"""Ways of teaching as they are written: a method's name, and its options behind colons."""
+"""Ways of teaching as they are written: a method's name, and its options after colons."""
 
 import re
 from collections.abc import Mapping

@@ -47,7 +47,7 @@ class Ginc:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Examples:
-    """b prompts of n examples of k tokens, each behind the next a delimiter, then k - 1 tokens of a last one.
+    """b prompts of n examples of k tokens, a delimiter after each, then k - 1 tokens of a last one.
 
     ``tokens`` are (b, n (k + 1) + k - 1); ``answers`` the most probable next token under the prompt's ``concepts`` and
     the slot that its examples begin in, ``first``.
@@ -143,7 +143,7 @@ def examples(
 ) -> Examples:
     """Prompts of ``shots`` examples of ``length`` tokens; all of a prompt begin in one slot, each with an entity of its own.
 
-    That is so behind a share ``joined`` of the examples. Behind the others the text goes on as a document of the concept
+    That is so after a share ``joined`` of the examples. After the others the text goes on as a document of the concept
     does, for as many tokens, with or without a delimiter: at 0 a prompt is a document that begins in a slot.
     """
     if length < 2:
@@ -180,7 +180,7 @@ def best_answers(
     first: Int[np.ndarray, "b"],
     begins: Bool[np.ndarray, "b t"],
 ) -> Int[np.ndarray, "b"]:
-    """The most probable token behind texts, for who knows the concept, and where an example ``begins`` in slot ``first``.
+    """The most probable token after texts, for who knows the concept, and where an example ``begins`` in slot ``first``.
 
     Of entities nobody knows more than the text says. Every text begins with an example.
     """
@@ -202,7 +202,7 @@ def best_answers(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Inferred:
-    """What exact inference says behind every token: of the concept, (b, t, c), and of the next token, (b, t, w).
+    """What exact inference says after every token: of the concept, (b, t, c), and of the next token, (b, t, w).
 
     ``likelihood`` is the log-probability of every token given those before it, in nats, (b, t).
     """

@@ -1,7 +1,7 @@
 """Text with label tasks in it: passages of a mixture, each with a question and its answer, one kind of question a document.
 
 The question is one and the same token whatever it is about, so that a passage does not say what is asked of it: in a
-document earlier passages and their answers do, and behind training a soft prompt has to.
+document earlier passages and their answers do, and after training a soft prompt has to.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ class Labelled:
 
     @property
     def question(self) -> int:
-        """The token behind every passage."""
+        """The token after every passage."""
         return self.mixture.vocabulary
 
     @property
@@ -54,7 +54,7 @@ class Labelled:
 
     @property
     def end(self) -> int:
-        """The token behind a document, the last of all."""
+        """The token after a document, the last of all."""
         return self.spans[-1] + 1
 
     @property

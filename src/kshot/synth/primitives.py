@@ -298,7 +298,7 @@ def _of(space: Space, maps: Maps, which: Int[Tensor, "b"], inputs: Int[Tensor, "
 
 def text(space: Space, shown: Shown) -> Int[Tensor, "b t"]:
     """Prompts as tokens, x ; y | x ; y ...: symbols, then a separator and a delimiter; the last token is not written,
-    as nothing is asked behind it."""
+    as nothing is asked after it."""
     between = torch.tensor([space.symbols, space.symbols + 1]).expand(*shown.xs.shape[:2], 2)
     rows = torch.cat([shown.xs, between[..., :1], shown.ys, between[..., 1:]], dim=2)
     return rows.flatten(1)[:, :-2]

@@ -136,7 +136,7 @@ def _skewed(rng: Generator, xs: Tensor, queries: Tensor) -> tuple[Tensor, Tensor
 
 
 def _seen(rng: Generator, xs: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
-    # The query behind k pairs is one of them; the first has none to be.
+    # The query after k pairs is one of them; the first has none to be.
     places = (torch.rand(xs.shape[:2], generator=rng) * torch.arange(xs.shape[1])).long()
     again = xs.gather(1, places[..., None].expand_as(xs))
     return xs, torch.cat([queries[:, :1], again[:, 1:]], dim=1)

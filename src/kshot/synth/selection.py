@@ -1,6 +1,6 @@
 """Exact rivals of a language model on prompts of maps: what each says of every symbol of an answer.
 
-A rule gives every symbol a weight, (b, m, v), m the symbols of all answers of a prompt one behind another. It rests on the
+A rule gives every symbol a weight, (b, m, v), m the symbols of all answers of a prompt one after another. It rests on the
 demonstrations before, and on the right symbols before it in the same answer, as what a language model says does.
 """
 

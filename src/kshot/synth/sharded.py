@@ -35,7 +35,7 @@ class Held(Protocol):
         ...
 
     def added(self, total: float) -> float:
-        """The sum over all processes of what was taken, behind which gradients are summed, too."""
+        """The sum over all processes of what was taken, after which gradients are summed, too."""
         ...
 
     def like(self, name: str, moment: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from kshot.optim.state import keep, kept
 from kshot.synth.sharded import Copies, Held, Loss, Parts, Weights, parted
 
 Watch = Callable[[int, Weights, float], None]
-"""Told behind a step: how many steps are done, the weights, and the loss that the last of them began with."""
+"""Told after a step: how many steps are done, the weights, and the loss that the last of them began with."""
 Look = Callable[[int, Weights], Mapping[str, float]]
 """What is seen when so many steps are done, by name."""
 Sees = Callable[[int, Callable[[], Weights]], Mapping[str, float] | None]
@@ -97,7 +97,7 @@ class Curriculum:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trained:
-    """Weights at the end, the loss before every step, seconds, and what was seen along the way behind which steps."""
+    """Weights at the end, the loss before every step, seconds, and what was seen along the way after which steps."""
 
     weights: dict[str, Tensor]
     losses: tuple[float, ...]
@@ -149,9 +149,9 @@ def trained(
 ) -> Trained:
     """The weights after all steps from ``start``, or from the state that ``place`` holds of the same training.
 
-    ``watch`` is told behind every step that is taken here; what ``look`` sees behind steps is part of the state.
+    ``watch`` is told after every step that is taken here; what ``look`` sees after steps is part of the state.
     NumericError, with the step and its batches, where a loss, the norm of a gradient that is clipped, what was seen or a
-    weight behind the last step is no number; of that step no state is kept.
+    weight after the last step is no number; of that step no state is kept.
     """
     held, optimiser, facts = _standing(start, training, place)
     weights = held.leaves
@@ -177,7 +177,7 @@ def trained(
             seen = look(step + 1, partial(held.whole, weights))
             looks += [(step + 1, dict(seen))] if seen is not None else []
             for name, value in (seen or {}).items():
-                _number(f"{name!r} as seen behind", value, training, step)
+                _number(f"{name!r} as seen after", value, training, step)
         if last := step + 1 == training.steps:
             _numbers(held.whole(weights), training, step)
         if place is not None:
@@ -203,7 +203,7 @@ def _number(what: str, value: float, training: Training, step: int) -> None:
 def _numbers(weights: Weights, training: Training, step: int) -> None:
     """A pass over all weights: of any step but the last the next loss tells."""
     for name, own in weights.items():
-        _number(f"the greatest weight of {name!r} behind", float(own.abs().max()), training, step)
+        _number(f"the greatest weight of {name!r} after", float(own.abs().max()), training, step)
 
 
 def _offer(place: Kept, held: Held, optimiser: Optimiser, facts: Callable[[], dict[str, Any]], *, last: bool) -> None:
@@ -252,7 +252,7 @@ def _gradients(held: Held, loss: Loss, training: Training, step: int) -> float:
             value = held.taken(loss, step * training.parts + part) / training.parts
         value.backward()
         said.append(value.detach())
-    # Read behind all gradients: a GPU is waited for once, and no process leaves the others alone with theirs.
+    # Read after all gradients: a GPU is waited for once, and no process leaves the others alone with theirs.
     return held.added(sum(map(float, said), start=0.0))
 
 

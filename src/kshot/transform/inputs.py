@@ -59,7 +59,7 @@ def permutation(written: Written, seed: int, share: float, protected: Protected)
 def label_as_input() -> Transform:
     """The input becomes the word of the example's right label: what is left is the map from label words to answers.
 
-    With ``response_altered`` or ``related`` behind it this is tau_g of Li et al. 2024. There are as many different
+    With ``response_altered`` or ``related`` after it this is tau_g of Li et al. 2024. There are as many different
     inputs as labels; how often each is drawn and asked stays.
     """
 

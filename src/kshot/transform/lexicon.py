@@ -27,7 +27,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lexicon:
-    """Tokens that are one whole word behind the delimiter, their spellings, and log P of each behind an empty input, in nats."""
+    """Tokens that are one whole word after the delimiter, their spellings, and log P of each after an empty input, in nats."""
 
     tokens: Int[np.ndarray, "n"]
     words: tuple[str, ...]
@@ -71,7 +71,7 @@ NO_WORDS = Lexicon(np.zeros(0, dtype=np.int64), (), np.zeros(0))
 
 
 def lexicon(reader: Reader, codec: Codec, delimiter: str, before: Sequence[int]) -> Lexicon:
-    """The words of a tokenizer that are one token behind ``delimiter``, each with its probability behind ``before``.
+    """The words of a tokenizer that are one token after ``delimiter``, each with its probability after ``before``.
 
     A word is letters only, all small, at least three where the script parts words by blanks; it is read off the
     vocabulary and must come out as one token when it is written again.

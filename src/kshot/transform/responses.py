@@ -10,14 +10,14 @@ from kshot.transform.transform import Transform, but
 from kshot.transform.words import WORDS, Relation
 from kshot.transform.written import Written
 
-# Of two arbitrary answers none is so many times as probable as the other behind an empty input.
+# Of two arbitrary answers none is so many times as probable as the other after an empty input.
 FACTOR = 2.0
 
 
 def response_altered(*, screened: bool = True) -> Transform:
     """tau_RA: every label's answer becomes an arbitrary single token, in demonstrations and as an option.
 
-    The tokens are distinct and no label's own, and none is FACTOR times as probable as another behind an empty input;
+    The tokens are distinct and no label's own, and none is FACTOR times as probable as another after an empty input;
     without the screen they are any. Source: Li et al. 2024, whose released code neither screens nor keeps them distinct.
     """
 

@@ -17,7 +17,7 @@ from kshot.transform.lexicon import NO_WORDS, Lexicon
 
 Tokens = tuple[int, ...]
 
-# So many characters of the next input stand behind an example when it is cut: its first token depends on no more.
+# So many characters of the next input stand after an example when it is cut: its first token depends on no more.
 _AHEAD = 40
 
 
@@ -38,7 +38,7 @@ class Piece:
 class Written:
     """A classification task in the tokens of one model.
 
-    A demonstration is ``input + answers[shown]``, and ``separator`` stands behind each. A query is an input behind which
+    A demonstration is ``input + answers[shown]``, and ``separator`` stands after each. A query is an input after which
     ``options`` compete, one a label. For the channel the answer comes first, and it is the input that is scored.
     ``words`` are the spellings of the answers. ``write`` lays a text out as an input and ``say`` a word as an answer; a
     transform of how inputs are written changes ``write`` too. ``right`` is the share of demonstrations that are to show
@@ -78,13 +78,13 @@ class Written:
         return tuple(found)
 
     def asked(self, before: Tokens, query: Piece) -> tuple[Scored, ...]:
-        """Every option behind this and the query's input, or that input behind every option."""
+        """Every option after this and the query's input, or that input after every option."""
         if self.channel:
             return tuple(_scored((*before, *option), query.input) for option in self.options)
         return tuple(_scored((*before, *query.input), option) for option in self.options)
 
     def prompts(self, drawn: Int[np.ndarray, "q k"]) -> list[tuple[Scored, ...]]:
-        """The prompt of every query behind the examples of the pool that were drawn for it, in that order."""
+        """The prompt of every query after the examples of the pool that were drawn for it, in that order."""
         rows = drawn.tolist()
         known = {tuple(row): self.before([self.pool[i] for i in row]) for row in rows}
         return [self.asked(known[tuple(row)], query) for row, query in zip(rows, self.queries, strict=True)]
@@ -185,7 +185,7 @@ class _Page:
         return self.cut(text, self.answer(self.label)).input
 
     def cut(self, text: str, answer: str) -> _Cut:
-        """The tokens of an input and its answer behind a demonstration and before another."""
+        """The tokens of an input and its answer after a demonstration and before another."""
         separator, other = self.template.separator, (self.input, self.answer(self.label))
         own, other = ((answer, text), other[::-1]) if self.channel else ((text, answer), other)
         found = _apart(self.codec, (other[1], separator, *own, separator, other[0][:_AHEAD]))

@@ -133,7 +133,7 @@ def _answers(read: tuple[Told, Prefix]) -> Table:
 
 
 def _grafts(right: tuple[Told, Prefix], wrong: tuple[Told, Prefix]) -> tuple[dict[str, Table], str]:
-    """Answers behind either text with the other's label tokens; none, and why, where the two do not lie over each other."""
+    """Answers after either text with the other's label tokens; none, and why, where the two do not lie over each other."""
     (one, prefix), (other, donor) = right, wrong
     # Demonstration by demonstration: texts of one length may still lie askew.
     if not np.array_equal(one.owner, other.owner):
@@ -162,7 +162,7 @@ LABELS = Question(
             contrast=_HERE,
         ),
         Rival(
-            mechanism="Labels are read by the tokens behind them, and there by the query",
+            mechanism="Labels are read by the tokens after them, and there by the query",
             intervention="keys and values of all but the label tokens are taken from the text with wrong labels; more than half of the cost comes with them",
             contrast=_SPREAD,
         ),

@@ -133,7 +133,7 @@ ORDER = Question(
             contrast=_PLACE,
         ),
         Rival(
-            mechanism="Reading: a demonstration becomes something else behind others",
+            mechanism="Reading: a demonstration becomes something else after others",
             intervention="demonstrations are read in each order, then all stand in the same; more than half of the variance is left",
             contrast=_READ,
         ),

@@ -19,7 +19,7 @@ Table = Float[np.ndarray, "*m q c"]
 """Log-probabilities of every candidate of every query, in nats."""
 
 
-# Behind the name of a condition or a contrast: of answers from which ``levelled`` has taken what is said of all queries.
+# After the name of a condition or a contrast: of answers from which ``levelled`` has taken what is said of all queries.
 LEVELLED = "tilt taken out"
 
 

@@ -1,4 +1,4 @@
-"""Demonstrations as tokens that no query changes, and what is answered behind whatever was made of them."""
+"""Demonstrations as tokens that no query changes, and what is answered after whatever was made of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,9 +29,9 @@ class Told:
     layout: Template
 
     def answers(self, prefix: Prefix, more: Sequence[Example] = ()) -> Float[np.ndarray, "q c"]:
-        """log P of every candidate of every query behind ``prefix``, in nats; ``more`` inputs are rows behind the queries.
+        """log P of every candidate of every query after ``prefix``, in nats; ``more`` inputs are rows after the queries.
 
-        PromptError where a query does not fit behind it.
+        PromptError where a query does not fit after it.
         """
         begun = replace(self.lm, codec=self.lm.codec.begun())
         return _answers(begun, self.task, self.layout, (*self.queries, *more), prefix)

@@ -71,7 +71,7 @@ class Asked:
         return transform(self.written, self.seed)
 
     def table(self, written: Written, drawn: Int[np.ndarray, "q k"]) -> Table:
-        """log P of every option of every query behind the demonstrations drawn for it, in nats.
+        """log P of every option of every query after the demonstrations drawn for it, in nats.
 
         PromptError where a prompt is longer than the model reads: nothing is cut.
         """

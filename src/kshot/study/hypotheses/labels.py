@@ -22,7 +22,7 @@ _FIXED: Protocol = "fixed"
 
 
 def ablated(asked: Asked, say: Say) -> list[Row]:
-    """Every ablation, the answer scored behind the input (direct) and the input behind the answer (channel)."""
+    """Every ablation, the answer scored after the input (direct) and the input after the answer (channel)."""
     rows = []
     for way, written in (("direct", asked.written), ("channel", asked.channel)):
         say(f"labels and inputs taken away, {way}")

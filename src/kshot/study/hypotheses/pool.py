@@ -18,7 +18,7 @@ from kshot.transform.draw import draw
 from kshot.transform.written import Piece, Tokens, Written
 
 BEYOND = "response-altered is answered better in context than by any known task"
-# How many examples stand for a task of the pool, and how many queries are asked behind each.
+# How many examples stand for a task of the pool, and how many queries are asked after each.
 _EXAMPLES, _QUERIES = 8, 32
 
 

@@ -147,7 +147,7 @@ def _of_hub(name: str) -> Corpus:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Tokens:
-    """A corpus in tokens: its vocabulary, the token ``end`` behind every document, and its rows on disk."""
+    """A corpus in tokens: its vocabulary, the token ``end`` after every document, and its rows on disk."""
 
     corpus: Corpus
     tokenizer: Tokenizer
@@ -177,7 +177,7 @@ class Tokens:
 def in_tokens(
     corpus: Corpus, vocabulary: int, taken: tuple[Tokenizer, str] | None, *, hides: bool, at_most: bool = False
 ) -> Tokens:
-    """A corpus in the tokens of a vocabulary that is learned from it, or ``taken`` with its token behind a document.
+    """A corpus in the tokens of a vocabulary that is learned from it, or ``taken`` with its token after a document.
 
     Both are kept in the cache, as they were. ``at_most``: of so many tokens, or as many as the text has pairs for.
     DataError as ``learned_vocabulary`` and ``pack``.

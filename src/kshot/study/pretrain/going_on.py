@@ -64,7 +64,7 @@ def repeated(texts: Int[np.ndarray, "b t"]) -> Float[np.ndarray, "b"]:
 def _continued(
     language: Language, weights: Weights, begin: Int[np.ndarray, "b t"], length: int, sampling: Sampling, seed: int
 ) -> Int[np.ndarray, "b u"]:
-    """What comes behind each beginning, up to so many tokens in all; a small network reads its text again for each."""
+    """What comes after each beginning, up to so many tokens in all; a small network reads its text again for each."""
     place, rng = next(iter(weights.values())).device, stream(seed, "going on")
     rows = begin
     while rows.shape[1] < length:

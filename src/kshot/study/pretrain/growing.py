@@ -233,7 +233,7 @@ def said_of(language: Language, weights: Weights, asked: Sequence[Scored]) -> li
         some, order = order[-max(1, _AT_ONCE // longest) :], order[: -max(1, _AT_ONCE // longest)]
         rows = np.zeros((len(some), longest), dtype=np.int64)
         for row, i in enumerate(some):
-            # What is put behind a text changes nothing of it.
+            # What is put after a text changes nothing of it.
             rows[row, : len(asked[i].tokens)] = asked[i].tokens
         with torch.no_grad():
             known = language.reads(weights, torch.from_numpy(rows).to(place), None)

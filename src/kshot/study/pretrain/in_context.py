@@ -105,7 +105,7 @@ def _most_probable(language: Language, weights: Weights, asked: Sequence[Scored]
 def _found_again(
     language: Language, weights: Weights, tokens: Tokens, ids: Int[np.ndarray, "w"], plan: Plan, distance: int
 ) -> Float[np.ndarray, "b"]:
-    """log P of b behind a, where a and b stood so many tokens before, and neither since."""
+    """log P of b after a, where a and b stood so many tokens before, and neither since."""
     rng = stream(0, "found again", distance)
     asked = []
     for _ in range(plan.pairs):
@@ -155,7 +155,7 @@ def _examples(shots: int) -> str:
 def _answers(
     language: Language, weights: Weights, tokens: Tokens, ids: Int[np.ndarray, "w"], prompts: Int[np.ndarray, "b t"]
 ) -> Int[np.ndarray, "b"]:
-    """The most probable word behind each prompt, by its number in the mixture; ``ids`` are their tokens, -1 of one that is none."""
+    """The most probable word after each prompt, by its number in the mixture; ``ids`` are their tokens, -1 of one that is none."""
     place, known = next(iter(weights.values())).device, np.flatnonzero(ids >= 0)
     begin = np.full((len(prompts), 1), tokens.marks.end)
     rows = torch.from_numpy(np.concatenate([begin, ids[prompts]], axis=1)).to(place)

@@ -72,7 +72,7 @@ TRAINED: Mapping[Size, Much] = {
         fresh=256,
     ),
     # As published, but for fewer steps of more layers, and a block whose rate falls: at a constant one its loss was still
-    # falling behind the published steps. Layers with momentum are ours: at the published rate and with its clipping those
+    # falling after the published steps. Layers with momentum are ours: at the published rate and with its clipping those
     # begun at a decay of a half stay far from where a greater rate brings them in a tenth of the steps.
     "full": Much(
         training={
@@ -200,9 +200,9 @@ def watching(network: Network, rival: Predictor, asked: Prompts) -> Look:
     return look
 
 
-def along_pictures(done: Trained, word: str, behind: str = "along training") -> list[dict[str, Any]]:
+def along_pictures(done: Trained, word: str, when: str = "along training") -> list[dict[str, Any]]:
     """What ``watching`` has seen, as pictures with a line called ``word``."""
     return [
-        picture(f"{said}, {behind}", x="steps of training", y=said, lines={word: done.along(name)}, log_x=True)
+        picture(f"{said}, {when}", x="steps of training", y=said, lines={word: done.along(name)}, log_x=True)
         for name, said in _ALONG.items()
     ]

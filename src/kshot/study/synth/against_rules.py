@@ -53,7 +53,7 @@ RULES: Mapping[str, Predictor] = {
 
 
 def _implied(says: Predictor, asked: Prompts, queries: Float[Tensor, "b q d"]) -> Float[Tensor, "b d"]:
-    """The w of least squares on what is said of further inputs behind all pairs of a prompt but the last."""
+    """The w of least squares on what is said of further inputs after all pairs of a prompt but the last."""
     (b, q, d), n = queries.shape, asked.xs.shape[1]
     xs = torch.cat([asked.xs[:, None, :-1].expand(b, q, n - 1, d), queries[:, :, None]], dim=2).flatten(0, 1)
     said = says(xs, asked.ys.repeat_interleave(q, dim=0))[:, -1].double().view(b, q, 1)
@@ -95,5 +95,5 @@ def _cosines(given: Given, says: Predictor, word: str, asked: Prompts) -> list[R
 
 
 def _said(says: Predictor, asked: Prompts) -> Float[np.ndarray, "b n"]:
-    """Of every answer behind one pair or more."""
+    """Of every answer after one pair or more."""
     return says(asked.xs, asked.ys)[:, 1:].double().numpy()

@@ -134,7 +134,7 @@ def _beyond(given: Given) -> dict[str, Any]:
 def _beyond_rows(
     name: str, own: Values, ideal: Float[np.ndarray, "b m"], n: int, seed: int, reason: str | None
 ) -> list[Row]:
-    """Errors behind n pairs and behind 2 n to 3 n, and the second over the first; ridge's own beside, as the null."""
+    """Errors after n pairs and after 2 n to 3 n, and the second over the first; ridge's own beside, as the null."""
     near, far = ideal[:, n].mean(), ideal[:, 2 * n :].mean()
     at_n = mean_rows("error", ("beyond", name, "n pairs"), own[:, n], seed, null=float(near))
     words = ("beyond", name, "2 n to 3 n pairs"), ("beyond", name, "2 n to 3 n pairs over n")

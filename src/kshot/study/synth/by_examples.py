@@ -15,7 +15,7 @@ from kshot.synth.prompts import Source
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """Squared errors behind 0, 1, 2 ... examples, by name, prompt by prompt, in the unit of the class of functions.
+    """Squared errors after 0, 1, 2 ... examples, by name, prompt by prompt, in the unit of the class of functions.
 
     ``beyond`` are those against answers without their noise. ``word`` says what was asked, ``places`` name the numbers of
     examples that are told. A rival that was asked fewer prompts was asked the first of them.

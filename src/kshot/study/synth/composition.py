@@ -46,7 +46,7 @@ _PRIMITIVES, _SEEN, _HELD_OUT = "primitives seen", "compositions seen", "composi
 _DEEPER, _ANY = "compositions of three", "any map of symbols"
 # Where the network's accuracy less that of a rule says most.
 _AGAINST: Mapping[str, str] = {_HELD_OUT: "selection", _DEEPER: "composition", _ANY: "look-up"}
-# A map counts as mastered when so many of its prompts are answered right behind all demonstrations.
+# A map counts as mastered when so many of its prompts are answered right after all demonstrations.
 _MASTERED = 0.9
 # Of every map. One that is right four times in five counts as mastered once in eleven times.
 _PROMPTS = 32
@@ -213,7 +213,7 @@ def _judged(
 
 
 def _rows(judged: Mapping[str, Float[np.ndarray, "b n"]], word: str, name: str, given: Given) -> list[Row]:
-    """How right answers are behind all demonstrations, and how often the network's are a rule's."""
+    """How right answers are after all demonstrations, and how often the network's are a rule's."""
     space, rows = _MUCH[given.size].space, []
     for who, values in judged.items():
         measure = "agreement" if who.startswith("as ") else "accuracy"

@@ -187,7 +187,7 @@ FUNCTION_CLASSES = Experiment(
     },
     claims=(
         Claim(
-            text="behind twice as many examples as coordinates a linear function is known (published: 0.0006 of 20)",
+            text="after twice as many examples as coordinates a linear function is known (published: 0.0006 of 20)",
             source=_OF,
             measure="error",
             variant="linear, transformer, k = 2d",

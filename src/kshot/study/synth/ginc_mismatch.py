@@ -1,7 +1,7 @@
 """GINC without a network: when does exact inference find the concept of a prompt that no document could be?
 
-Behind a share of the examples the next begins as published, by a delimiter and an entity of its own in the slot that all
-begin in; behind the others the text goes on as a document of the concept would. What the tokens of an example but its
+After a share of the examples the next begins as published, by a delimiter and an entity of its own in the slot that all
+begin in; after the others the text goes on as a document of the concept would. What the tokens of an example but its
 first say for the right concept is the signal; what the delimiter and the next first token say against it is the error.
 Both are differences of log-probabilities to one other concept, in nats an example, and their sum over a prompt is all
 that the posterior depends on.
@@ -49,7 +49,7 @@ INFERRED: Mapping[Size, _Much] = {
 class Evidence:
     """What prompts say for their concept against each other one, in nats: (b, c), 0 against itself.
 
-    ``signal`` is the mean over examples of what their tokens but the first say; ``error`` that of what the joints behind
+    ``signal`` is the mean over examples of what their tokens but the first say; ``error`` that of what the joints after
     them say, its sign turned; ``posterior`` the right concept's at the end, (b,).
     """
 
@@ -59,7 +59,7 @@ class Evidence:
 
 
 def evidence(posteriors: Float[np.ndarray, "b t c"], concepts: Int[np.ndarray, "b"], length: int) -> Evidence:
-    """The evidence of prompts of one example or more of ``length`` tokens, from the posterior behind every token."""
+    """The evidence of prompts of one example or more of ``length`` tokens, from the posterior after every token."""
     rows, (b, t, c) = np.arange(len(concepts)), posteriors.shape
     logs = np.log(np.maximum(posteriors, _FLOOR))
     said = np.diff(logs[rows, :, concepts][..., None] - logs, axis=1, prepend=0.0)

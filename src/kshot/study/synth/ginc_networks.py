@@ -2,7 +2,7 @@
 
 The mixture is that of the published code, in which a third of the ways from slot to slot are impossible: what joins the
 examples of a prompt may then rule out the right concept for exact inference, and ``ruled_out`` says how often it does.
-A network is asked for the most probable token behind a prompt. A prompt of n examples is the end of one with the most
+A network is asked for the most probable token after a prompt. A prompt of n examples is the end of one with the most
 examples, so that prompts of all n have the same last example and the same answer.
 """
 
@@ -115,8 +115,8 @@ class Speaker:
     language: Language
     weights: Weights
 
-    def behind(self, tokens: Int[np.ndarray, "b t"]) -> Float[np.ndarray, "b t w"]:
-        """Probabilities of the token behind each of texts, on the CPU."""
+    def after(self, tokens: Int[np.ndarray, "b t"]) -> Float[np.ndarray, "b t w"]:
+        """Probabilities of the token after each of texts, on the CPU."""
         place = self.weights["embedding"].device
         with torch.no_grad():
             parts = [
@@ -126,9 +126,9 @@ class Speaker:
         return torch.cat(parts).double().numpy()
 
     def last(self, tokens: Int[np.ndarray, "b t"]) -> Float[np.ndarray, "b w"]:
-        """The same behind the last token alone."""
+        """The same after the last token alone."""
         return np.concatenate(
-            [self.behind(part)[:, -1] for part in np.split(tokens, range(_AT_ONCE, len(tokens), _AT_ONCE))]
+            [self.after(part)[:, -1] for part in np.split(tokens, range(_AT_ONCE, len(tokens), _AT_ONCE))]
         )
 
 
@@ -253,7 +253,7 @@ def held(
     tokens, _ = documents(mixture, unseen(given, "held"), much.documents, much.length)
     exact = inferred(mixture, tokens).following
     surprise, rows = {}, []
-    for name, said in [("exact inference", exact), *((own.name, own.behind(tokens)) for own in speakers)]:
+    for name, said in [("exact inference", exact), *((own.name, own.after(tokens)) for own in speakers)]:
         right = np.take_along_axis(said[:, :-1], tokens[:, 1:, None], axis=2)[..., 0]
         surprise[name] = -np.log(np.maximum(right, _FLOOR)).mean(axis=1)
         variant = (*word, name, "documents") if name == "exact inference" else (name, "documents")
@@ -294,7 +294,7 @@ class Sets:
     answers: Int[np.ndarray, "s q"]
 
     def prompts(self, order: tuple[int, ...]) -> Int[np.ndarray, "b t"]:
-        """Every query behind the examples of its set in an order, set after set."""
+        """Every query after the examples of its set in an order, set after set."""
         s, q, _ = self.queries.shape
         before = np.repeat(self.shown[:, list(order)].reshape(s, 1, -1), q, axis=1)
         return np.concatenate([before, self.queries], axis=2).reshape(s * q, -1)

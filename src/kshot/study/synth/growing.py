@@ -48,7 +48,7 @@ def grown(
 ) -> Trained:
     """The network after training from a start of the seed; ``word`` names it among those of a part.
 
-    ``look`` is shown the weights behind the first step, the last, and as many more as make ``looks``, ever farther
+    ``look`` is shown the weights after the first step, the last, and as many more as make ``looks``, ever farther
     apart. Training that was stopped goes on from its last state, and one that was done is done. Raises NumericError.
     """
     at = {round(training.steps ** (i / looks)) for i in range(looks + 1)}
@@ -165,7 +165,7 @@ def predictor(network: Network, weights: Weights) -> Callable[[Tensor, Tensor], 
 
 
 def errors(said: Float[Tensor, "b n"], truth: Float[Tensor, "b n"], unit: float = 1.0) -> Float[np.ndarray, "b n"]:
-    """Squared errors behind 0, 1, 2 ... pairs, in units of ``unit``; float64."""
+    """Squared errors after 0, 1, 2 ... pairs, in units of ``unit``; float64."""
     return ((said.double() - truth.double()).square() / unit).numpy()
 
 

@@ -17,7 +17,7 @@ _RESAMPLES = 1000
 
 
 def distances(one: Predictor, other: Predictor, asked: Prompts) -> Float[np.ndarray, "b"]:
-    """SPD: the mean squared difference of predictions behind a pair or more, prompt by prompt (Akyürek et al. 2023)."""
+    """SPD: the mean squared difference of predictions after a pair or more, prompt by prompt (Akyürek et al. 2023)."""
     said, against = (own(asked.xs, asked.ys).double()[:, 1:] for own in (one, other))
     return errors(said, against).mean(axis=1)
 

@@ -102,7 +102,7 @@ NOISY_CLAIMS = tuple(
     for variant, text, source in (
         (
             "noisy, transformer over ridge",
-            "with noise it is nearly as good as the mean of the posterior, behind any number of examples",
+            "with noise it is nearly as good as the mean of the posterior, after any number of examples",
             "Akyürek et al. 2023",
         ),
         (

@@ -93,7 +93,7 @@ _MUCH: Mapping[Size, _Much] = {
 
 def _text(given: Given) -> Labelled:
     much = _MUCH[given.size]
-    # As many sentinels as spans are hidden, and one behind the last.
+    # As many sentinels as spans are hidden, and one after the last.
     return labelled(
         given.seed, length=much.length, passages=much.passages, sentinels=3 + much.passages * much.length // 16
     )

@@ -32,7 +32,7 @@ CHANGES: Mapping[str, Change] = {
 
 
 def changed(source: Source, change: Change, rng: Generator, size: int) -> tuple[Prompts, Prompts]:
-    """Pairs of ``size`` prompts, and as many queries of the same functions: that at k is asked behind k pairs.
+    """Pairs of ``size`` prompts, and as many queries of the same functions: that at k is asked after k pairs.
 
     From generators alike all changes have the same functions and inputs to begin with.
     """
@@ -44,8 +44,8 @@ def changed(source: Source, change: Change, rng: Generator, size: int) -> tuple[
     return source.answered(rng, steeper, xs), source.answered(rng, steeper, queries)
 
 
-def behind(says: Predictor, pairs: Prompts, queries: Prompts, k: int) -> Float[Tensor, "b"]:
-    """What is said of the query behind the first k pairs; its answer is not shown."""
+def after(says: Predictor, pairs: Prompts, queries: Prompts, k: int) -> Float[Tensor, "b"]:
+    """What is said of the query after the first k pairs; its answer is not shown."""
     xs = torch.cat([pairs.xs[:, :k], queries.xs[:, k : k + 1]], dim=1)
     return says(xs, torch.cat([pairs.ys[:, :k], torch.zeros_like(queries.ys[:, :1])], dim=1))[:, -1]
 
@@ -59,6 +59,6 @@ def shifted_errors(
         pairs, queries = changed(source, own, torch_stream(unseen(given, "shifted"), "prompts"), size)
         for rival, says in rivals.items():
             for place, k in at.items():
-                said = behind(says, pairs, queries, k)[:, None]
+                said = after(says, pairs, queries, k)[:, None]
                 found[change, rival, place] = errors(said, queries.ys[:, [k]], unit)[:, 0]
     return found

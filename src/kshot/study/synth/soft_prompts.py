@@ -1,6 +1,6 @@
 """A frozen encoder-decoder is taught a label task by rows before its input, or by all of its weights, and what it then says.
 
-The input is a passage and the question behind it, with no word of the task; the target is the label alone, or behind a
+The input is a passage and the question after it, with no word of the task; the target is the label alone, or after a
 sentinel, as a model that has seen nothing but hidden spans would say it. Emitted is the most probable token of all.
 
 Source: Lester et al. 2021, sections 2 and 3.
@@ -34,7 +34,7 @@ _SPREAD = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Frozen:
-    """A model of the text with its weights; ``sentinel``: every target stands behind the first of them."""
+    """A model of the text with its weights; ``sentinel``: every target stands after the first of them."""
 
     text: Labelled
     shape: Shape
@@ -46,7 +46,7 @@ class Frozen:
         return self.text.spans[:1] if self.sentinel else ()
 
     def known(self, weights: Weights, passages: Int[Tensor, "b t"], said: Int[Tensor, "b n"]) -> Float[Tensor, "b n v"]:
-        """Logits behind what was said of passages; ``weights`` are the model's, and a prompt where there is one."""
+        """Logits after what was said of passages; ``weights`` are the model's, and a prompt where there is one."""
         asked = nn.functional.pad(passages, (0, 1), value=self.text.question)
         source = nn.functional.embedding(asked, weights["embedding"])
         if PROMPT in weights:

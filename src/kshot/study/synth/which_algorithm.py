@@ -190,7 +190,7 @@ def _between(
 
 
 def _by_pairs(says: Predictor, rules: Mapping[str, Predictor], asked: Prompts) -> list[tuple[int, float]]:
-    """The same behind every number of pairs from one on."""
+    """The same after every number of pairs from one on."""
     own, little, much = (one(asked.xs, asked.ys).double()[:, 1:] for one in (says, *rules.values()))
     squares = ((own - little).square() - (own - much).square()).mean(dim=0) / (little - much).square().mean(dim=0)
     return [(k, float(one)) for k, one in enumerate((1 + squares) / 2, start=1)]

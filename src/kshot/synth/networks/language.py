@@ -36,7 +36,7 @@ class Language:
     head: Callable[[Weights, Float[Tensor, "*b e"]], Float[Tensor, "*b v"]]
 
     def says(self, weights: Weights, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
-        """The logits of what stands behind each token, or in its place where there is no mask."""
+        """The logits of what stands after each token, or in its place where there is no mask."""
         return self.head(weights, self.reads(weights, tokens, None))
 
 

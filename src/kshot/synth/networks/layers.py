@@ -1,6 +1,6 @@
 """Layers over tokens: what is mixed among them and within each, where they stand, and how layers are put together.
 
-Layers are pre-norm residual blocks as GPT-2's: h + mixing(norm h), then h + MLP(norm h), and a norm behind the last.
+Layers are pre-norm residual blocks as GPT-2's: h + mixing(norm h), then h + MLP(norm h), and a norm after the last.
 """
 
 from collections.abc import Mapping
@@ -130,7 +130,7 @@ def layers_start(plan: Layers, places: int, rng: Generator) -> dict[str, Tensor]
 def passed(
     plan: Layers, weights: Weights, hidden: Hidden, asked: slice = _ALL, heard: Int[Tensor, "b"] | None = None
 ) -> Float[Tensor, "b a e"]:
-    """The ``asked`` tokens behind all layers, before the last norm (``normed``); all tokens of a text hear its first ``heard``.
+    """The ``asked`` tokens after all layers, before the last norm (``normed``); all tokens of a text hear its first ``heard``.
 
     KshotError for more tokens than there are places, and for layers that cannot be told what they hear.
     """
@@ -214,7 +214,7 @@ def _placed(plan: Layers, weights: Weights, hidden: Hidden) -> Hidden:
 
 
 def normed(plan: Layers, own: Own, hidden: Hidden, name: str = "norm") -> Hidden:
-    """Tokens behind a norm: the last one, where ``own`` are the weights of all."""
+    """Tokens after a norm: the last one, where ``own`` are the weights of all."""
     weight, width = own[f"{name}.weight"], hidden.shape[-1:]
     if plan.design.norm == "rms":
         return nn.functional.rms_norm(hidden, width, weight, eps=NORM_FLOOR)

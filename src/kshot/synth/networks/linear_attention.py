@@ -42,7 +42,7 @@ def linear_attention(
 ) -> Network:
     """``layers`` of linear self-attention over tokens of ``width`` + 1 coordinates; with ``shared`` weights one for all.
 
-    ``bound`` holds every coordinate within plus and minus so much behind each layer (10 where many layers were published).
+    ``bound`` holds every coordinate within plus and minus so much after each layer (10 where many layers were published).
     The decay of ``momentum`` is the logistic function of a weight, a half in the beginning; over tokens one for each head.
     """
     own, decays = 1 if shared else layers, {None: 0, "tokens": heads, "passes": 1}[momentum]

@@ -76,7 +76,7 @@ def cells_start(rng: Generator, shape: Shape, gates: int) -> dict[str, Tensor]:
 
 
 def states(weights: Weights, hidden: Cells, shape: Shape, run: Run) -> Cells:
-    """The state of the last layer behind every token."""
+    """The state of the last layer after every token."""
     return run(hidden, [weights[f"{i}.{name}"] for i in range(shape.layers) for name in _CELL], shape.layers)
 
 

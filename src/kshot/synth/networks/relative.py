@@ -20,14 +20,14 @@ def relative_bias(table: Float[Tensor, "r h"], t: int, *, causal: bool) -> Float
 
 
 def buckets(apart: Int[Tensor, "t u"], *, causal: bool) -> Int[Tensor, "t u"]:
-    """The bucket of how far a token stands behind the one that hears it (negative: before).
+    """The bucket of how far a token stands after the one that hears it (negative: before).
 
     >>> buckets(torch.tensor([[-200, -20, -3, 0, 3, 20]]), causal=False).tolist()
     [[15, 10, 3, 0, 19, 26]]
     """
     count = BUCKETS if causal else BUCKETS // 2
-    behind = torch.zeros_like(apart) if causal else (apart > 0).long() * count
+    after = torch.zeros_like(apart) if causal else (apart > 0).long() * count
     far = -apart.clamp(max=0) if causal else apart.abs()
     exact = count // 2
     large = exact + (torch.log(far.clamp(min=1) / exact) / log(FARTHEST / exact) * (count - exact)).long()
-    return behind + torch.where(far < exact, far, large.clamp(max=count - 1))
+    return after + torch.where(far < exact, far, large.clamp(max=count - 1))

@@ -47,7 +47,7 @@ def scan(decay: Float[Tensor, "b t *s"], added: Float[Tensor, "b t *s"]) -> Floa
         return _doubled(decay, added)[1]
     short = -t % _STRETCH
     if short:
-        # What is padded behind the end is cut off again.
+        # What is padded after the end is cut off again.
         decay, added = (torch.cat([one, one.new_zeros(b, short, *one.shape[2:])], dim=1) for one in (decay, added))
     cut = (b * (t + short) // _STRETCH, _STRETCH, *decay.shape[2:])
     through, within = (one.view(b, -1, *cut[1:]) for one in _doubled(decay.reshape(cut), added.reshape(cut)))
@@ -74,7 +74,7 @@ def _doubled(decay: Float[Tensor, "b t *s"], added: Float[Tensor, "b t *s"]) -> 
 
 @torch.library.custom_op("kshot::selective", mutates_args=())
 def _read(step: Tensor, rate: Tensor, inner: Tensor, writes: Tensor, reads: Tensor) -> tuple[Tensor, Tensor]:
-    """What is read, (b, t, m), and the states behind every token, (t, b, s, m)."""
+    """What is read, (b, t, m), and the states after every token, (t, b, s, m)."""
     (b, t, m), s = step.shape, rate.shape[1]
     rates, fed = rate.T.contiguous(), step * inner
     states, said = step.new_empty(t, b, s, m), step.new_empty(t, b, 1, m)

@@ -82,7 +82,7 @@ def _s4d_start(rng: Generator, shape: Shape) -> dict[str, Tensor]:
 
 
 def kernel(own: Own, t: int) -> Float[Tensor, "e t"]:
-    """What a token says to those behind it, by their distance: 2 Re sum_n c_n b_n exp(rate_n step k), held for a step."""
+    """What a token says to those after it, by their distance: 2 Re sum_n c_n b_n exp(rate_n step k), held for a step."""
     step = own["step"].exp()[:, None]
     rate = torch.complex(-own["rate"].exp(), own["turn"])
     # The integral of a held input over a step (zero-order hold), with inputs written as 1.

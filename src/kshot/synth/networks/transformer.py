@@ -58,7 +58,7 @@ def _says(plan: Layers, weights: Weights, xs: Float[Tensor, "b n d"], ys: Float[
 
 
 def _two_a_pair(xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"]) -> Float[Tensor, "b t d"]:
-    """x, y, x, y ... x: nothing is asked behind the last answer."""
+    """x, y, x, y ... x: nothing is asked after the last answer."""
     wide = torch.cat([ys[..., None], torch.zeros_like(xs[..., 1:])], dim=-1)
     return torch.stack([xs, wide], dim=2).flatten(1, 2)[:, :-1]
 
