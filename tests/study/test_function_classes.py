@@ -15,7 +15,7 @@ from kshot.study.synth.contenders import equal_network
 from kshot.study.synth.experiment import Given, judged
 from kshot.study.synth.function_classes import FUNCTION_CLASSES
 from kshot.study.synth.growing import asked_prompts, on_prompts
-from kshot.study.synth.learners import AROUND, BEFORE, BEYOND, MANY, counts_at
+from kshot.study.synth.learners import AROUND, BEYOND, MANY, SPARSE, counts_at
 from kshot.study.synth.shifted import CHANGES, after, changed, shifted_errors
 from kshot.synth.functions import FEATURES, FUNCTIONS
 from kshot.synth.networks import NETWORKS
@@ -101,11 +101,11 @@ def test_all_sizes_can_be_asked(size: str) -> None:
     networks = {name: equal_network(name, own.source, own.shape) for name in names}
     assert all(network.causal for network in networks.values()), "each is asked after any number of examples"
     for part, own in much.learners.items():
-        told = {"network": BEYOND, "tree": BEYOND, "logistic": MANY}.get(part, AROUND)
+        told = {"network": BEYOND, "tree": BEYOND, "logistic": MANY, "sparse": SPARSE}.get(part, AROUND)
         places = counts_at(own.source, told)
         farthest = 2 * FEATURES if part == "features" else max(places.values())
         assert farthest == own.source.pairs - 1, "the last query is after the greatest number of examples"
-        assert min(counts_at(own.source, BEFORE).values()) >= 0
+        assert min(places.values()) > 0, "every place is after an example or more"
     if size == "full":
         assert (much.learners["linear"].source, much.asked) == (Source(width=5, pairs=11), 1280)
 

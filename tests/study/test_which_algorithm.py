@@ -12,7 +12,7 @@ from kshot.study.synth import which_algorithm as module
 from kshot.study.synth.against_rules import RULES
 from kshot.study.synth.experiment import Given, judged
 from kshot.study.synth.growing import cosine_row, mean_rows, way_row
-from kshot.study.synth.nearest_ridge import PENALTIES, best_penalty, distances, nearest_ridge
+from kshot.study.synth.nearest_ridge import PENALTIES, best_penalty, distances, nearest_ridge, penalties_apart
 from kshot.study.synth.which_algorithm import WHICH_ALGORITHM
 from kshot.synth.networks.mixing import Shape
 from kshot.synth.oracles import descended, least_squares, nothing, ridge, ridge_of_unknown_noise
@@ -138,6 +138,20 @@ def test_knowing_the_noise_is_being_the_ridge_of_its_level_and_bayes_lies_near_i
         assert [one for _, one in way] == pytest.approx([place] * 6, abs=1e-9)
         wrong = rules["much" if name == "little" else "little"]
         assert module._missed(bayes, asked).mean() < module._missed(wrong, asked).mean()
+
+
+def test_one_penalty_for_all_prompts_does_not_choose_though_it_lies_on_both_right_sides() -> None:
+    """What lies between the rules of two levels of noise is not halfway between them on prompts of either."""
+    levels = (0.01, 1.0)
+    rules = {"little": ridge(0.01), "much": ridge(1.0)}
+    little, much = (prompts(level) for level in levels)
+    between = [module._between(ridge(0.15), rules, own, (), 0)["value"] for own in (little, much)]
+    assert between[0] < 0.5 < between[1]
+    fixed = penalties_apart(given(), ridge(0.15), little, much, ("it",))
+    assert fixed["value"] == pytest.approx(1.0, abs=0.1)
+    assert fixed["high"] < 1.2
+    chosen = penalties_apart(given(), ridge_of_unknown_noise(levels), little, much, ("it",))
+    assert 4 < chosen["low"] <= chosen["value"] <= chosen["high"] < 100
 
 
 def test_a_cosine_is_the_same_at_any_scale_and_a_distance_is_not() -> None:

@@ -15,6 +15,9 @@ from kshot.synth.prompts import Prompts
 
 # Of Adam where each step has a rate and a gamma of its own: its own rate, and the greatest slope that it follows.
 _RATE, _CLIP = 0.05, 0.1
+# Logarithms of the first and the last rate over the one they begin from. What descent leaves is symmetric in its rates:
+# from equal ones all slopes are equal, and they would stay so.
+_SPREAD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ def tuned(prompts: Prompts, steps: int, begin: float, *, momentum: bool = False,
 
 
 def each_tuned(best: Tuned, fresh: Callable[[int], Prompts], rounds: int) -> Tuned:
-    """Steps with a rate and a gamma each, from steps that are alike, by Adam on prompts that are new in every round.
+    """Steps with a rate and a gamma each, from steps that are nearly alike, by Adam on prompts that are new in every round.
 
     As von Oswald et al. 2023 train them. On prompts that are the same in all rounds steps are found that leave a thousand
     times the usual error on one prompt in some thousands (docs/LOG.md). Rates and gammas are moved by factors, which
@@ -91,7 +94,9 @@ def each_tuned(best: Tuned, fresh: Callable[[int], Prompts], rounds: int) -> Tun
     """
     steps = len(best.rates)
     begin = torch.tensor([*best.rates, *best.shrinks], dtype=torch.float64)
-    factors = torch.zeros(2 * steps, dtype=torch.float64, requires_grad=True)
+    factors = torch.zeros(2 * steps, dtype=torch.float64)
+    factors[:steps] = torch.linspace(-_SPREAD, _SPREAD, steps, dtype=torch.float64)
+    factors.requires_grad_()
     optimiser = torch.optim.Adam([factors], lr=_RATE)
     # Constant for the first half, then to zero.
     falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda done: min(1.0, 2 * (1 - done / rounds)))

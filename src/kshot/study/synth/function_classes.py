@@ -17,7 +17,7 @@ from kshot.study.synth.by_examples import compared, exact
 from kshot.study.synth.contenders import equal_network
 from kshot.study.synth.experiment import Claim, Experiment, Given, Part
 from kshot.study.synth.growing import mean_rows, picture, ratio_row
-from kshot.study.synth.learners import AROUND, BEFORE, BEYOND, MUCH, counts_at, learned, trained_to_say
+from kshot.study.synth.learners import AROUND, SPARSE, BEYOND, MUCH, counts_at, learned, trained_to_say
 from kshot.study.synth.noisy_classes import NOISY_CLAIMS, NOISY_PARTS
 from kshot.study.synth.shifted import shifted_errors
 from kshot.synth.networks.network import parameters
@@ -71,7 +71,7 @@ def _sparse(given: Given) -> dict[str, Any]:
     """Linear functions of three coordinates, against what knows that they are few."""
     much = MUCH[given.size]
     own = much.learners["sparse"]
-    places = counts_at(own.source, BEFORE)
+    places = counts_at(own.source, SPARSE)
     rivals = {
         "transformer": (learned(given, "sparse"), much.asked),
         "least squares": (_LEAST_SQUARES, much.asked),

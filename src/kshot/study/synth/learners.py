@@ -20,7 +20,7 @@ NOISE = 0.25
 NOISE_OF_FEATURES = 1.0
 # Numbers of examples at which errors are told, in coordinates.
 AROUND = {"k = d/2": 0.5, "k = d": 1.0, "k = 2d": 2.0}
-BEFORE = {"k = d/4": 0.25, "k = d/2": 0.5, "k = d": 1.0}
+SPARSE = {"k = d/4": 0.25, "k = d/2": 0.5, "k = d": 1.0, "k = 2d": 2.0}
 MANY = {"k = d": 1.0, "k = 2d": 2.0, "k = 4d": 4.0}
 BEYOND = {"k = d": 1.0, "k = 5d/2": 2.5, "k = 5d": 5.0}
 

@@ -167,17 +167,21 @@ LINEAR_ATTENTION = Experiment(
         *(
             Claim(
                 text=f"attention with the weights of the construction is gradient descent, {word}",
-                source=f"{VON_OSWALD}, proposition 1",
+                source=source,
                 measure="greatest_difference",
                 variant=f"attention against descent, {word}",
                 most=1e-10,
                 at=("smoke", "full", "paper"),
             )
-            for word in ("1 step", "5 steps", "3 steps of GD++")
+            for word, source in (
+                ("1 step", f"{VON_OSWALD}, proposition 1"),
+                ("5 steps", VON_OSWALD),
+                ("3 steps of GD++", VON_OSWALD),
+            )
         ),
         Claim(
-            text="descent with momentum is attention and a decayed sum of values",
-            source="Dai et al. 2023, section 5",
+            text="descent with momentum is attention and a decayed sum, over its steps, of values weighed by their keys",
+            source="this project, after Dai et al. 2023, section 5",
             measure="greatest_difference",
             variant="attention with a decayed sum against momentum",
             most=1e-10,

@@ -30,14 +30,9 @@ def nearest_ridge(
     ``best_penalty`` and, where there is noise, ``penalty_ratio`` over its variance, with percentile intervals over
     resampled prompts; ``spd`` from the nearest ridge regression of the grid, and from that of the noise.
     """
-    said = says(asked.xs, asked.ys)[:, 1:]
-    xs, ys = asked.xs.double(), asked.ys.double()
-    by_penalty = np.stack([errors(said, ridge(one)(xs, ys)[:, 1:]).mean(axis=1) for one in PENALTIES])
-    best = best_penalty(by_penalty)
-    rng = stream(unseen(given, "resamples"), "resamples")
-    count = by_penalty.shape[1]
-    again = [best_penalty(by_penalty[:, rng.integers(0, count, count)]) for _ in range(_RESAMPLES)]
-    low, high = (float(one) for one in np.quantile(again, (0.025, 0.975)))
+    by_penalty = _distances_by_penalty(says, asked)
+    best, count = best_penalty(by_penalty), by_penalty.shape[1]
+    low, high = _interval(_resampled(by_penalty, stream(unseen(given, "resamples"), "resamples")))
     rows = [
         figure("best_penalty", (word,), value=best, low=low, high=high, null=noise, n=count),
         mean_rows("spd", (word, "nearest ridge"), by_penalty[by_penalty.mean(axis=1).argmin()], given.seed),
@@ -49,8 +44,7 @@ def nearest_ridge(
         rows.append(
             figure("penalty_ratio", (word, "over the noise"), value=own, low=least, high=most, null=1.0, n=count)
         )
-    own_penalty = errors(said, fitting(xs, ys)[:, 1:]).mean(axis=1)
-    rows.append(mean_rows("spd", (word, "ridge of the noise"), own_penalty, given.seed))
+    rows.append(mean_rows("spd", (word, "ridge of the noise"), distances(says, fitting, asked), given.seed))
     lines = {word: [(one, float(own.mean())) for one, own in zip(PENALTIES, by_penalty, strict=True)]}
     drawn = [
         picture("distance from ridge, by its penalty", x="penalty", y="SPD", lines=lines, log_x=True, log_y=True),
@@ -62,6 +56,36 @@ def nearest_ridge(
         ),
     ]
     return rows, drawn
+
+
+def penalties_apart(given: Given, says: Predictor, little: Prompts, much: Prompts, variant: tuple[str, ...]) -> Row:
+    """``penalty_ratio``: the penalty of the ridge nearest on one kind of prompts over that on another.
+
+    1 of whatever has one penalty for both; the percentile interval is over resampled prompts of both kinds.
+    """
+    rng = stream(unseen(given, "resamples"), "resamples")
+    first, second = (_distances_by_penalty(says, own) for own in (little, much))
+    low, high = _interval(_resampled(second, rng) / _resampled(first, rng))
+    value = best_penalty(second) / best_penalty(first)
+    return figure("penalty_ratio", variant, value=value, low=low, high=high, null=1.0, n=first.shape[1])
+
+
+def _distances_by_penalty(says: Predictor, asked: Prompts) -> Float[np.ndarray, "p b"]:
+    """SPD from ridge regression with each of PENALTIES, in float64, prompt by prompt."""
+    said = says(asked.xs, asked.ys)[:, 1:]
+    xs, ys = asked.xs.double(), asked.ys.double()
+    return np.stack([errors(said, ridge(one)(xs, ys)[:, 1:]).mean(axis=1) for one in PENALTIES])
+
+
+def _resampled(by_penalty: Float[np.ndarray, "p b"], rng: np.random.Generator) -> Float[np.ndarray, "r"]:
+    """The best penalty over prompts that are drawn again, with replacement."""
+    count = by_penalty.shape[1]
+    return np.array([best_penalty(by_penalty[:, rng.integers(0, count, count)]) for _ in range(_RESAMPLES)])
+
+
+def _interval(found: Float[np.ndarray, "r"]) -> tuple[float, float]:
+    low, high = np.quantile(found, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def best_penalty(by_penalty: Float[np.ndarray, "p b"]) -> float:

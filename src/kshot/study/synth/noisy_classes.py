@@ -91,34 +91,36 @@ NOISY_PARTS: Mapping[str, Part] = {
     )
 }
 
-NOISY_CLAIMS = tuple(
-    Claim(
-        text=text,
-        source=source,
-        measure="error_ratio",
-        variant=f"{variant}, where it is greatest",
-        most=1.25,
-    )
-    for variant, text, source in (
-        (
-            "noisy, transformer over ridge",
-            "with noise it is nearly as good as the mean of the posterior, after any number of examples",
-            "Akyürek et al. 2023",
-        ),
-        (
-            "logistic, transformer over posterior",
-            "a network of linear and logistic functions is nearly the best rule for logistic ones",
-            "Bai et al. 2023",
-        ),
-        (
-            "logistic asked linear, transformer over ridge",
-            "a network of linear and logistic functions is nearly the best rule for linear ones",
-            "Bai et al. 2023",
-        ),
-        (
-            "features, transformer over ridge on features",
-            "of functions of hidden features it is nearly ridge regression on these",
-            "Guo et al. 2024",
-        ),
-    )
+
+def _nearly_best(variant: str, text: str, source: str, *, beyond_noise: bool = False) -> Claim:
+    """Of errors, or of what of them is not the noise of answers, which all have."""
+    measure, place = "error_ratio", "where it is greatest"
+    if beyond_noise:
+        measure, place = "excess_ratio", "where it is greatest, without noise"
+    return Claim(text=text, source=source, measure=measure, variant=f"{variant}, {place}", most=1.25)
+
+
+NOISY_CLAIMS = (
+    _nearly_best(
+        "noisy, transformer over ridge",
+        "with noise it is nearly as good as the mean of the posterior, after any number of examples",
+        "Akyürek et al. 2023",
+    ),
+    # Answers of -1 and 1 are so noisy that a third of the right answer errs but a fifth more.
+    _nearly_best(
+        "logistic, transformer over posterior",
+        "a network of linear and logistic functions is nearly the best rule for logistic ones, noise of answers aside",
+        "Bai et al. 2023",
+        beyond_noise=True,
+    ),
+    _nearly_best(
+        "logistic asked linear, transformer over ridge",
+        "a network of linear and logistic functions is nearly the best rule for linear ones",
+        "Bai et al. 2023",
+    ),
+    _nearly_best(
+        "features, transformer over ridge on features",
+        "of functions of hidden features it is nearly ridge regression on these",
+        "this project, after Guo et al. 2024",
+    ),
 )

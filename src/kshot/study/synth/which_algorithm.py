@@ -30,7 +30,7 @@ from kshot.study.synth.growing import (
     ratio_row,
     way_row,
 )
-from kshot.study.synth.nearest_ridge import PENALTIES, distances, nearest_ridge
+from kshot.study.synth.nearest_ridge import PENALTIES, distances, nearest_ridge, penalties_apart
 from kshot.synth.networks.mixing import Shape
 from kshot.synth.networks.transformer import transformer
 from kshot.synth.oracles import (
@@ -168,6 +168,8 @@ def _unknown_noise(given: Given) -> dict[str, Any]:
         rows += [_between(says, rules, own, (name, "the network"), given.seed)]
         rows.append(mean_rows("spd", (name, "Bayes"), distances(says, bayes, own), given.seed))
         points[name] = _by_pairs(says, rules, own)
+    for one, word in ((says, "the network"), (bayes, "Bayes")):
+        rows.append(penalties_apart(given, one, *asked.values(), ("much over little noise", word)))
     missed = [_missed(says, own) for own in asked.values()]
     # It is chosen on the very prompts that are asked, which is in its favour.
     fixed = min(
@@ -231,8 +233,9 @@ WHICH_ALGORITHM = Experiment(
         "unknown-noise": Part(asks="the penalty where noise is not known", answer=_unknown_noise, minutes=_MINUTES),
     },
     claims=(
+        # Who says nothing is nearer to a step, too: asked together with the next.
         _nearer("depth 1", "one layer is nearer to a step of descent than to least squares",
-                "best step over least squares", at=_ALL),
+                "best step over least squares", at=("full", "paper")),
         _nearer("depth 1", "and nearer to it than to saying nothing", "best step over nothing", at=("full", "paper")),
         _nearer("depth 2", "two layers are nearer to ridge regression than to a step of descent",
                 "ridge 0.1 over best step", at=("full", "paper")),
@@ -256,12 +259,17 @@ WHICH_ALGORITHM = Experiment(
             text="without noise its penalty is below half of the least level of noise",
             source=_OF, measure="best_penalty", variant="noise 0", most=1 / 32,
         ),
+        # One penalty for all prompts is on the right side of both halves; its ratio is 1.
         Claim(
-            text="of noise that is not told, prompts of little are answered with the lesser penalty",
+            text="of noise that is not told, prompts of much are answered with four times the penalty of others, or more",
+            source=_ALSO, measure="penalty_ratio", variant="much over little noise, the network", least=4.0,
+        ),
+        Claim(
+            text="prompts of little noise are answered as its own penalty would, more than as that of much",
             source=_ALSO, measure="way_to_much_noise", variant="little noise, the network", most=0.5,
         ),
         Claim(
-            text="of noise that is not told, prompts of much are answered with the greater penalty",
+            text="prompts of much noise are answered as its own penalty would, more than as that of little",
             source=_ALSO, measure="way_to_much_noise", variant="much noise, the network", least=0.5,
         ),
         Claim(
