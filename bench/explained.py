@@ -41,7 +41,7 @@ def summary(run: Mapping[str, Any], seconds: float) -> list[str]:
     lines += ["", "## Controls", "", *_table(controls(measures, tasks), tasks)]
     lines += [
         "",
-        "## Cheap and dear attributions",
+        "## Cheap and expensive attributions",
         "",
         *_table(by_variant(measures, tasks, ("rank_agreement",)), tasks),
     ]

@@ -78,7 +78,7 @@ def _spread(cells: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _costs(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    rows = [["way", "examples", "seconds to learn", "ms a query", "numbers learned", "bytes"]]
+    rows = [["way", "examples", "seconds to learn", "ms a query", "trainable parameters", "bytes"]]
     most = max((cell["shots"] for cell in cells if not cell["params"].get("noise")), default=0)
     for way in dict.fromkeys(name(cell) for cell in cells):
         own = [c for c in cells if name(c) == way and not c["params"].get("noise") and c["failed"] is None]

@@ -43,7 +43,7 @@ def main() -> None:
             _picture(lines, asked.folder / f"why-{name}.svg")
             unit = f", {lines[0]['unit']}" if lines[0]["unit"] else ""
             number = f"{sum(line['low'] is not None for line in lines)} contrasts{unit}, judged together."
-            number += " In the picture the tilt is taken out." if name in WITHOUT_TILT else ""
+            number += " The picture shows batch-calibrated contrasts." if name in WITHOUT_TILT else ""
             print(f"\n## {question.asks}\n\n![{question.asks}](why-{name}.svg)\n\n{number}\n")
             print("\n".join([*_contrasts(lines), "", *_conditions(measures)]))
 

@@ -35,7 +35,7 @@ def main(model: str) -> None:
     training = adapted.training
     assert training is not None, "a prefix is trained"
     print(f"{training.validation}; learning rate {training.chosen['learning_rate']:g}, {training.steps} steps")
-    print(f"loss before the first step: {training.start:.3f} nats a token")
+    print(f"loss before the first step: {training.start:.3f} nats per token")
     with tempfile.TemporaryDirectory() as folder:
         adapted.save(f"{folder}/sentences", compiled=True)
         served = kshot.load_adapted(lm, f"{folder}/sentences")

@@ -95,7 +95,7 @@ def test_order_sensitivity(said: str) -> None:
 @pytest.mark.parametrize("said", ["teach_and_serve"], indirect=True)
 def test_teach_and_serve(said: str) -> None:
     assert said.startswith("3 of the 12 examples held out")
-    start = re.search(r"^loss before the first step: (\d+\.\d+) nats a token$", said, flags=re.M)
+    start = re.search(r"^loss before the first step: (\d+\.\d+) nats per token$", said, flags=re.M)
     assert start is not None
     answers = re.findall(r"^(?:What|That) is .+ (question|statement) \(([01]\.\d\d)\)$", said, flags=re.M)
     assert len(answers) == 2

@@ -114,7 +114,7 @@ def application() -> App:
 
 
 def run(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
-    """Compare ways of teaching on tasks, and write a report. Without any TASK: something real.
+    """Compare ways of teaching on tasks, and write a report. Without any TASK: plurals, country-continent and bbc-headlines.
 
     The records go to --output-path; a run that was stopped goes on from there with the same command. Lists are written
     with commas.
@@ -136,7 +136,7 @@ def run(*tasks: str, config: str | None = None, json: bool = False, **options: A
 
 
 def explain(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
-    """Ask what demonstrations do to a model: is it gradient descent, and what did each of them do? Writes a report.
+    """Measure what demonstrations do to a model: is it gradient descent, and what did each of them do? Writes a report.
 
     The records go to --output-path; an explanation that was stopped goes on from there with the same command.
     """
@@ -149,7 +149,7 @@ def explain(*tasks: str, config: str | None = None, json: bool = False, **option
 
 
 def hypotheses(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
-    """Ask which account of in-context learning fits: task selection, meta-learning or composition. Writes a report.
+    """Test which account of in-context learning fits: task selection, meta-learning or composition. Writes a report.
 
     The records go to --output-path; a battery that was stopped goes on from there with the same command.
     """
@@ -162,7 +162,7 @@ def hypotheses(*tasks: str, config: str | None = None, json: bool = False, **opt
 
 
 def synth(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
-    """Grow small models whose whole training is known, and check what was published of them. Writes a report.
+    """Train small models on data that is fully known, and test published claims about in-context learning. Writes a report.
 
     EXPERIMENT is a name, or list, which shows them; list and names show their parts and claims. The records go to
     --output-path; an experiment that was stopped goes on from there with the same command.
@@ -179,7 +179,7 @@ def synth(*tasks: str, config: str | None = None, json: bool = False, **options:
 
 
 def evaluate_lm(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
-    """Ask how surprised a model is by texts: perplexity and bits a byte, at several lengths of context. Writes a report.
+    """Measure a model's perplexity and bits per byte on texts, at several lengths of context. Writes a report.
 
     The records go to --output-path; what was stopped goes on from there with the same command.
     """
@@ -192,7 +192,7 @@ def evaluate_lm(*tasks: str, config: str | None = None, json: bool = False, **op
 
 
 def pretrain(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
-    """Grow language models from texts, one for each kind of attention and seed, and compare them. Writes a report.
+    """Train language models from scratch on texts, one for each kind of attention and seed, and compare them. Writes a report.
 
     The records and the models go to --output-path; training that was stopped goes on from there with the same command.
     """

@@ -21,11 +21,12 @@ class GoingOn:
 
     prompt: Annotated[
         str,
-        Parameter(help="What the text begins with; nothing: as the model's texts begin.", allow_leading_hyphen=True),
+        Parameter(help="The prompt; without one the model begins a text.", allow_leading_hyphen=True),
     ] = ""
     tokens: Annotated[int, Parameter(help="How many tokens at most.", **_WHOLE)] = 100
     temperature: Annotated[
-        float, Parameter(help="Of the draws; 0: always the most probable token.", allow_leading_hyphen=True)
+        float,
+        Parameter(help="Sampling temperature; 0: always the most probable token (greedy).", allow_leading_hyphen=True),
     ] = 1.0
     top_k: Annotated[int | None, Parameter(help="Draw from so many of the most probable tokens alone.", **_WHOLE)] = (
         None

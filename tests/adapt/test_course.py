@@ -316,7 +316,7 @@ def test_few_examples_and_missing_classes(tiny_lm: LM) -> None:
     found = soft(tiny_lm, one)
     assert found.training.chosen == {"learning_rate": 0.01, "steps": 12}, "the middle of the grid and the whole budget"
     assert "1 examples are too few to hold any out" in found.training.validation
-    assert found.notes == ("no example of 'good': only the model itself speaks for it",)
+    assert found.notes == ("no example of 'good': only what the model already knows supports it",)
     assert found.training.losses[-1] < found.training.losses[0]
     assert unseen(films(), films().train) == ()
 

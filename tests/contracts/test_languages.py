@@ -33,7 +33,7 @@ def test_what_comes_later_changes_nothing_and_what_was_is_heard(name: str) -> No
     later = tokens.clone()
     later[:, 5:] = (later[:, 5:] + 1) % 7
     assert torch.allclose(language.says(weights, later)[:, :5], said[:, :5], atol=1e-12)
-    assert torch.allclose(language.says(weights, tokens[1:2]), said[1:2], atol=1e-12), "texts do not hear one another"
+    assert torch.allclose(language.says(weights, tokens[1:2]), said[1:2], atol=1e-12), "texts do not see one another"
     earlier, reach = tokens.clone(), WINDOW - 1 if name == "neural-ngram" else 8
     earlier[:, 0] = (earlier[:, 0] + 1) % 7
     apart = (language.says(weights, earlier) - said).abs().amax(dim=2)

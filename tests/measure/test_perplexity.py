@@ -89,7 +89,7 @@ def test_a_long_document_counts_as_blocks() -> None:
 def test_a_perplexity_that_is_no_number_is_said() -> None:
     found = of([800.0, 800.0])
     assert perplexity(found) == (None, None, None)
-    assert undefined(found) == "a mean surprise of 800 nats a token, whose exponential is no number"
+    assert undefined(found) == "a mean surprise of 800 nats per token, whose exponential is no number"
     assert bits_per_byte(found) == pytest.approx(1_600 / np.log(2) / 10)
     for number in (np.inf, np.nan):
         assert perplexity(of([number])) == (None, None, None)

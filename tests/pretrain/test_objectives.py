@@ -53,7 +53,7 @@ def test_a_prefix_is_heard_whole_and_the_rest_is_said(seed: int) -> None:
     found = prefix(given_rows, MARKS, stream(seed, "prefix"))
     assert found.heard is not None
     for own, heard, read, said in zip(given_rows, found.heard, found.read, found.said, strict=True):
-        assert 1 <= heard <= 8, "a token that all hear, and one that is said and can be heard of"
+        assert 1 <= heard <= 8, "a token that all see, and one that is said and can be heard of"
         assert read.tolist() == own[:-1].tolist()
         assert said[: heard - 1].tolist() == [IGNORED] * (heard - 1)
         assert said[heard - 1 :].tolist() == own[heard:].tolist()

@@ -73,7 +73,7 @@ def _of(task: str, protocols: Sequence[str]) -> list[Row]:
     found = []
     for protocol in protocols:
         for name in ALTERED:
-            for what in ("", ", one label for all", ", regression"):
+            for what in ("", ", always one label", ", regression"):
                 value = float(rng.uniform(0.1, 0.9))
                 found.append(row(task, "macro_f1", f"{name}, {protocol}{what}", value, null=0.31))
                 found += [row(task, "macro_f1", f"{name}, {protocol}{what}", value + s / 100, s) for s in (0, 1)]

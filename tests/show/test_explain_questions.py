@@ -56,8 +56,8 @@ def test_a_sentence_names_tasks_where_they_disagree() -> None:
 
 
 def test_a_sentence_of_one_task_does_not_name_it() -> None:
-    lines = [line(READ, "not shown"), line(READ, "shown", when="tilt taken out")]
-    assert sentence(lines) == f"Shown: {READ} (tilt taken out). Not shown: {READ} (as answered)."
+    lines = [line(READ, "not shown"), line(READ, "shown", when="batch-calibrated")]
+    assert sentence(lines) == f"Shown: {READ} (batch-calibrated). Not shown: {READ} (as answered)."
 
 
 def test_the_sentence_stands_once_on_a_page() -> None:

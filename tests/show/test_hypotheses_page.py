@@ -82,10 +82,10 @@ def test_a_table_puts_every_row_where_it_belongs() -> None:
         for table in view["tables"]
         if "drawn anew for every query" in table["heading"][:70] and table["columns"][0] == "in context"
     ]
-    assert redrawn["columns"] == ["in context", "one label for all", "regression on tokens"]
+    assert redrawn["columns"] == ["in context", "always one label", "regression on tokens"]
     known = {one["variant"]: one for one in RECORD["measures"] if one["task"] == "films" and one["seed"] is None}
     for line in redrawn["lines"]:
-        variants = (f"{line['name']}, redrawn{what}" for what in ("", ", one label for all", ", regression"))
+        variants = (f"{line['name']}, redrawn{what}" for what in ("", ", always one label", ", regression"))
         assert [cell["text"] for cell in line["cells"]] == [f"{known[variant]['value']:.3f}" for variant in variants]
     assert [line["name"] for line in redrawn["lines"]] == [
         "original",
@@ -157,7 +157,7 @@ def test_a_series_without_a_figure_is_no_empty_drawing() -> None:
 
 def test_a_series_is_read_from_the_numbers_of_its_rows() -> None:
     rows = [row("t", "macro_f1", f"original, {share}% right", share / 100) for share in (0, 50)]
-    rows.append(row("t", "macro_f1", "original, 50% right, one label for all", 0.3))
+    rows.append(row("t", "macro_f1", "original, 50% right, always one label", 0.3))
     found = series(rows, "% right")
     assert {what: [(at, value) for at, value, *_ in points] for what, points in found.items()} == {
         "original": [(0.0, 0.0), (50.0, 0.5)]

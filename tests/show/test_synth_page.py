@@ -67,7 +67,7 @@ def test_the_page_is_sound_and_answers_on_its_first_screen() -> None:
     check_sound(html)
     assert undefined(html) == []
     first = html[: html.index('<nav aria-label="Contents"')]
-    assert f"{NAME}: 1 of 3 claims hold. Not shown, where it has to be: two are better." in seen(html)
+    assert f"{NAME}: 1 of 3 claims hold. Not shown, though it has to hold at this size: two are better." in seen(html)
     assert answer(record())[:40] in first
     assert page(record()) == html, "the same for the same record"
 

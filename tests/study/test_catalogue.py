@@ -151,8 +151,8 @@ def test_with_one_layer_labels_act_where_they_stand_alone(one_layer: LM) -> None
     cost = said["right labels"] - said["wrong labels"]
     assert abs(cost) > 1e-3
     assert contrast["wrong labels cost"] == pytest.approx(cost, abs=1e-8)
-    assert contrast["most acts where the labels stand"] == pytest.approx(cost / 2, abs=1e-8)
-    assert contrast["most acts through what later tokens read of them"] == pytest.approx(-cost / 2, abs=1e-8)
+    assert contrast["most is in the label tokens themselves"] == pytest.approx(cost / 2, abs=1e-8)
+    assert contrast["most is in what later tokens read of them"] == pytest.approx(-cost / 2, abs=1e-8)
 
 
 def test_with_two_layers_a_part_is_read_by_later_tokens(tiny_lm: LM) -> None:
@@ -163,7 +163,7 @@ def test_with_two_layers_a_part_is_read_by_later_tokens(tiny_lm: LM) -> None:
 def test_labels_of_unequal_length_cannot_be_grafted_and_it_is_said(tiny_lm: LM) -> None:
     rows = labels._answer(setting(tiny_lm, words=("no", "yes")), quiet)
     missing = {row["variant"]: row["reason"] for row in rows if row["value"] is None}
-    assert set(missing) == {"most acts where the labels stand", "most acts through what later tokens read of them"}
+    assert set(missing) == {"most is in the label tokens themselves", "most is in what later tokens read of them"}
     assert all("different numbers of tokens" in why for why in missing.values())
 
 
@@ -193,7 +193,7 @@ def test_variances_are_those_of_prompts_in_these_orders(tiny_lm: LM) -> None:
     assert contrast["most is where they stand"] == pytest.approx(
         spread["read apart"] - expected / 2, rel=1e-3, abs=1e-4
     )
-    assert contrast["most is a tilt towards labels"] == pytest.approx(
+    assert contrast["most is a bias towards labels"] == pytest.approx(
         expected / 2 - spread["calibrated"], rel=1e-3, abs=1e-4
     )
 

@@ -107,7 +107,7 @@ def test_a_perplexity_that_is_no_number_has_a_reason(tiny_lm: LM, file: Path, mo
     ours = evaluate(asked(file, context=(8,)), model=tiny_lm).results["kshot"]
     value, bits = ours["measures"]
     assert (value["value"], bits["reason"]) == (None, None)
-    assert value["reason"] == "a mean surprise of 1e+04 nats a token, whose exponential is no number"
+    assert value["reason"] == "a mean surprise of 1e+04 nats per token, whose exponential is no number"
     assert bits["value"] == pytest.approx(1e4 / np.log(2))
     assert "exponential is no number" in " ".join(shown.text(ours).split())
     assert shown.answer(ours).startswith(

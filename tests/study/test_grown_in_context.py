@@ -111,7 +111,7 @@ def test_who_infers_answers_prompts_as_exact_inference_does(tokens: Tokens) -> N
     (drawn,) = [own for own in pictures if own["name"] == "prompts of the mixture answered"]
     assert drawn["lines"]["it"] == drawn["lines"]["exact inference"]
     (flips,) = [row for row in rows if row["measure"] == "order_flips"]
-    assert 0 < flips["value"] < 0.5, "exact inference hears an order, too"
+    assert 0 < flips["value"] < 0.5, "exact inference sees an order, too"
 
 
 def test_who_copies_repeats_itself_and_who_draws_evenly_does_not(tokens: Tokens) -> None:

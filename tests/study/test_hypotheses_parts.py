@@ -46,7 +46,7 @@ def test_rows_are_the_metrics_with_intervals_that_hold_them() -> None:
     assert accuracy["value"] == np.mean(said == gold)
     assert f1["value"] == pytest.approx(macro_f1(np.eye(3)[said], gold))
     assert all(row["low"] < row["value"] < row["high"] for row in (accuracy, f1))
-    assert (accuracy["variant"], majority["variant"]) == ("a, b", "a, b, one label for all")
+    assert (accuracy["variant"], majority["variant"]) == ("a, b", "a, b, always one label")
     assert abs(f1["null"] - f1["value"]) < 0.15
     assert (rows := answer_rows(("a",), found, 0)) == answer_rows(("a",), found, 0)
     assert rows[1]["null"] == found.guessed(0).macro_f1

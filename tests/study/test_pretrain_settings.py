@@ -31,7 +31,7 @@ from kshot.study.pretraining import pretrain
         ({"network": "llama", "objective": "span"}, KshotError, "what works is --network t5"),
         ({"network": "lstm", "objective": "prefix"}, KshotError, "what works is --network llama or transformer"),
         ({"attention": ("linear",), "objective": "prefix"}, KshotError, "needs softmax attention"),
-        ({"attention": ("momentum",), "objective": "mlm"}, KshotError, "an encoder hears all"),
+        ({"attention": ("momentum",), "objective": "mlm"}, KshotError, "an encoder sees all"),
         ({"vocabulary": 300, "tokenizer": "smollm2-135m"}, KshotError, "give one of the two"),
         ({"learning_rate": 0.0}, KshotError, "above 0"),
         ({"tokens": 0}, KshotError, "--tokens 0"),

@@ -155,11 +155,11 @@ def test_the_command(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert cli.status(["pretrain", str(file), *words]) == 0
     said = capsys.readouterr().out
     assert said.startswith("After ")
-    assert "nats a token" in said
+    assert "nats per token" in said
     saved = re.search(r"kshot generate (\S+)", said)
     assert saved is not None
     assert Path(saved[1]).is_dir()
-    assert all(len(line) <= 100 for line in said.splitlines() if not line.startswith(("Report", "Hear")))
+    assert all(len(line) <= 100 for line in said.splitlines() if not line.startswith(("Report", "Try")))
     page = (out / "report.html").read_bytes()
     assert cli.status(["report", str(out)]) == 0
     assert (out / "report.html").read_bytes() == page

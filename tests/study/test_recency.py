@@ -1,4 +1,4 @@
-"""What hangs on a token: against differences by hand, and a network that hears five tokens hears no sixth."""
+"""What hangs on a token: against differences by hand, and a network that sees five tokens sees no sixth."""
 
 from dataclasses import replace
 

@@ -120,7 +120,7 @@ def test_the_answer_counts_seeds_and_knows_one_row() -> None:
     lines[1]["right"], lines[1]["accuracy"] = "1" * 3 + "0" * 9, 0.25
     text = _said(lines)
     assert "right on average over 2 seeds" in text
-    assert "It is clearly better in 1 of 2 seeds only than zero-shot (p from under 0.001 to 0.25)." in text
+    assert "It is clearly better in only 1 of 2 seeds than zero-shot (p from under 0.001 to 0.25)." in text
     assert (
         _said([_line("1100", "zero-shot", 0)])
         == "Without demonstrations the model answers 50 % of 4 queries right (15 to 85 %)."

@@ -43,7 +43,7 @@ def test_the_better_half_goes_on_to_twice_as_many_tokens() -> None:
     ]
     assert all(own.seed == (4,) for own in rounds), "no seed of the question chooses"
     assert notes[0] == (
-        "decays thinned on 250 tokens with seed 4, nats a token of documents cut off the training text: "
+        "decays thinned on 250 tokens with seed 4, nats per token of documents cut off the training text: "
         "momentum learned 2.4000, momentum 0.6 2.5000, momentum 0.3 3.0000, momentum 0.9 4.0000"
     )
 

@@ -1,4 +1,4 @@
-"""Whether a network keeps to what it may hear, asked by changing what it may not."""
+"""Whether a network keeps to what it may see, asked by changing what it may not."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The encoder-decoder is transformers' T5: the same buckets and logits; its decoder is causal, its encoder hears all."""
+"""The encoder-decoder is transformers' T5: the same buckets and logits; its decoder is causal, its encoder sees all."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Momentum attention among the kinds of mixing, by its double sum; and beginnings that all tokens of a text hear."""
+"""Momentum attention among the kinds of mixing, by its double sum; and beginnings that all tokens of a text see."""
 
 import math
 
@@ -93,7 +93,7 @@ def test_a_beginning_is_heard_by_all_and_the_rest_by_what_comes_after(kind: str,
         other[:, place] = (other[:, place] + 1) % 7
         changed = ((reads(other) - said).abs().amax(dim=2) > 1e-9).tolist()
         for row, own in enumerate(heard.tolist()):
-            # A beginning hears all of itself, the rest what stands before it.
+            # A beginning sees all of itself, the rest what stands before it.
             assert changed[row] == [place <= t or place < own for t in range(10)]
     alone = language.reads(weights, tokens[1:2], None)
     assert torch.allclose(said[1:2], alone, atol=1e-12), "with one token heard it is causal"
@@ -104,7 +104,7 @@ def test_what_cannot_be_told_what_it_hears_is_refused() -> None:
     for name in ("linear-transformer", "mamba", "mambaformer", "lstm"):
         language = LANGUAGES[name](7, 12, SHAPE)
         weights = language.start(torch_stream(0, "start"))
-        with pytest.raises(KshotError, match="a beginning that all tokens hear"):
+        with pytest.raises(KshotError, match="a beginning that all tokens see"):
             language.reads(weights, tokens, heard)
 
 

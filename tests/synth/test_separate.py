@@ -1,4 +1,4 @@
-"""Inputs and answers as tokens of their own: by loops, what each token hears, and the weights that are descent."""
+"""Inputs and answers as tokens of their own: by loops, what each token sees, and the weights that are descent."""
 
 import numpy as np
 import pytest

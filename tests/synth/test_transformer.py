@@ -1,4 +1,4 @@
-"""Transformers of pairs: against GPT-2 and naive sums in float64, and each keeps to what it hears."""
+"""Transformers of pairs: against GPT-2 and naive sums in float64, and each keeps to what it sees."""
 
 import sys
 from dataclasses import replace
@@ -230,7 +230,7 @@ def test_wrong_options_are_refused_by_name() -> None:
         transformer(3, 6, SHAPE, Design(mixing="linear", positions="relative"))
     with pytest.raises(KshotError, match="with positions 'rotary': what works is a multiple of 4"):
         transformer(3, 6, replace(SHAPE, width=10), Design(positions="rotary"))
-    with pytest.raises(KshotError, match="mamba hears what came before alone"):
+    with pytest.raises(KshotError, match="mamba sees what came before alone"):
         transformer(3, 6, SHAPE, Design(mixing="mamba", positions="none", causal=False))
     with pytest.raises(KshotError, match="3 kinds of mixing for 2 layers"):
         transformer(3, 6, SHAPE, Design(mixing=("softmax",) * 3))

@@ -68,4 +68,4 @@ def unseen(task: Task, examples: Sequence[Example]) -> tuple[str, ...]:
     missing = [label for label in task.labels if all(example.label != label for example in examples)]
     if task.kind != "classification" or not missing:
         return ()
-    return (f"no example of {', '.join(map(repr, missing))}: only the model itself speaks for it",)
+    return (f"no example of {', '.join(map(repr, missing))}: only what the model already knows supports it",)

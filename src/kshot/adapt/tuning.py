@@ -33,7 +33,7 @@ _THIN = Course(grid=(1e-4, 3e-4, 1e-3))
 _WHOLE = Course(grid=(1e-5, 3e-5, 1e-4))
 
 # The loss of such rows says little: their answers can be read off. What was held out stood nowhere.
-_SEEN = ("the examples it is trained on stand in its start, so its training loss begins low",)
+_SEEN = ("it is initialised from its own training examples, so its training loss begins low",)
 
 PREFIX_INITS = ("demonstrations", "random", "text")
 

@@ -27,9 +27,7 @@ def dataset(name: str, config: str | None, kwargs: dict[str, Any], asked: str) -
         # an optional package, and seconds to import
         library = importlib.import_module("datasets")
     except ImportError as error:
-        raise DataError(
-            f"{asked} needs the package datasets; install it with: pip install 'kshot[datasets]'"
-        ) from error
+        raise DataError(f"{asked} needs the package datasets; install it with: pip install datasets") from error
     log.info("looking for the data set %s on the hub (fetched once)", name)
     library.disable_progress_bars()
     try:

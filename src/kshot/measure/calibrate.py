@@ -32,7 +32,7 @@ def sum_score(predictions: Predictions) -> Scores | None:
 
 
 def token_length_normalized(predictions: Predictions) -> Scores | None:
-    """The mean log-probability of the answer's tokens, in nats a token.
+    """The mean log-probability of the answer's tokens, in nats per token.
 
     Claim: answers of different length compete fairly token by token.
     Formula: log P(answer | prompt) / number of its tokens (Brown et al. 2020, section 2.4; SGLang's rule of this name).

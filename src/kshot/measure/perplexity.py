@@ -173,7 +173,7 @@ def undefined(found: Surprise) -> str | None:
         return "no token of the text has one before it"
     mean = sum(float(part.sum()) for part in found.by_document) / found.tokens
     if not mean <= _GREATEST:
-        return f"a mean surprise of {mean:.4g} nats a token, whose exponential is no number"
+        return f"a mean surprise of {mean:.4g} nats per token, whose exponential is no number"
     return None
 
 

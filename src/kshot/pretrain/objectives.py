@@ -39,7 +39,7 @@ class Marks:
 class Lesson:
     """What is read, and the token to be said at each place of it.
 
-    ``heard`` tokens at the beginning of each row are heard by all of its tokens (prefix-LM), else none; ``source`` is what
+    ``heard`` tokens at the beginning of each row are seen by all of its tokens (prefix-LM), else none; ``source`` is what
     an encoder reads, where there is one.
     """
 
@@ -58,14 +58,14 @@ def causal(rows: Rows, marks: Marks, rng: np.random.Generator) -> Lesson:
 
 
 def prefix(rows: Rows, marks: Marks, rng: np.random.Generator) -> Lesson:
-    """The rest of a text from its beginning, whose tokens all hear one another.
+    """The rest of a text from its beginning, whose tokens all see one another.
 
     Source: Raffel et al. 2020, section 3.2.3, and Lester et al. 2021 ("LM adaptation"): the beginning ends at a place
     drawn evenly, so that each part has a token at least.
     """
     b, t = rows[:, :-1].shape
     heard = np.asarray(rng.integers(1, max(t, 2), size=b))
-    # The last of the tokens that all hear says the first of the rest.
+    # The last of the tokens that all see says the first of the rest.
     said = np.where(np.arange(t) >= heard[:, None] - 1, rows[:, 1:], IGNORED)
     return Lesson(read=rows[:, :-1], said=said, heard=heard)
 

@@ -1,4 +1,4 @@
-"""What guessing gives: the same answers dealt out anew, and one label for all."""
+"""What guessing gives: the same answers dealt out anew, and one label always."""
 
 from dataclasses import dataclass
 

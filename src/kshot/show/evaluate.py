@@ -18,14 +18,14 @@ def page(kshot: Mapping[str, Any]) -> str:
 
 
 def text(kshot: Mapping[str, Any]) -> str:
-    """Perplexity and bits a byte of every text and context, in lines of at most 100 columns."""
+    """Perplexity and bits per byte of every text and context, in lines of at most 100 columns."""
     ours = finite(words.clean(kshot))
     console, printed = plain_lines()
     console.print(answer(ours), markup=False)
     table = Table(box=None, pad_edge=False)
     for name in ("text", "context", "stride"):
         table.add_column(name)
-    for name in ("perplexity", "bits a byte", "tokens", "tokens/s"):
+    for name in ("perplexity", "bits per byte", "tokens", "tokens/s"):
         table.add_column(name, justify="right")
     for row in lines(ours):
         table.add_row(*row.values())

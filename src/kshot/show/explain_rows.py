@@ -43,7 +43,7 @@ NAMES = {
     "why_learning_accuracy": "accuracy",
     "why_learning_logprob": "log P of the gold label",
     "rec2ftp": "Rec2FTP",
-    "repeatability": "fine-tuned alike from a rounding away",
+    "repeatability": "same answers when fine-tuned again from weights a rounding error away",
     "sim_aou": "SimAOU",
     "sim_am": "SimAM",
     "sim_am_delta": "SimAM-Δ",
@@ -259,7 +259,10 @@ _CORRECTIONS: tuple[tuple[dict[str, str], str], ...] = (
     ({"rate": "corrected", "form": "raw", "position": "last prompt token"}, "all three"),
     ({"descent": "layer-causal", "rate": "corrected"}, "layer-causal gradient descent, corrected rate"),
     ({"descent": "layer-causal", "rate": "corrected", "form": "raw"}, "layer-causal, corrected rate, raw"),
-    ({"demonstrations": "the first few", "rate": "corrected"}, "gradient descent on the few of the layer-causal one"),
+    (
+        {"demonstrations": "the first few", "rate": "corrected"},
+        "gradient descent on the demonstrations of the layer-causal one",
+    ),
 )
 _CONTROLS: tuple[tuple[dict[str, str], str], ...] = (
     ({"model": "untrained"}, "untrained model of the same shape"),

@@ -61,7 +61,7 @@ _SAID = {
         for relation, an in (("synonym", "a synonym"), ("antonym", "an antonym"), ("keyword", "a keyword"))
     },
 }
-GUESS = "one label for all"
+GUESS = "always one label"
 _APART = "Macro-F1 with demonstrations drawn anew for every query, less that with the same for all"
 _BESIDE = "Differences of macro-F1 that no claim is about"
 _UNITS = {"macro_f1": "macro-F1", "entropy": "entropy over known tasks, nats"}
@@ -96,7 +96,7 @@ def task_view(kshot: Row, name: str, anchor: str) -> dict[str, Any]:
 
 
 def _table(heading: str, word: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """A line for every task with this word: the model, one label for all, and the regression, where there is one."""
+    """A line for every task with this word: the model, always answering one label, and the regression, where there is one."""
     found: dict[str, dict[str, Row]] = {}
     for row in rows:
         own, *rest = _words(row)

@@ -18,7 +18,7 @@ _BY_CONTEXT = ("perplexity", "bits_per_byte")
 _OF_TRAINING = ("parameters", "tokens_per_second", "mfu", "validation_loss")
 _IN_CONTEXT = {
     "copy_accuracy": "random tokens copied: accuracy",
-    "copy_nats": "random tokens copied: nats a token",
+    "copy_nats": "random tokens copied: nats per token",
     "nats_by_distance": "a pair seen once before: nats",
     "prompt_accuracy": "prompts of the mixture: accuracy",
     "influence": "share of what is known at the end of a text",
@@ -51,7 +51,7 @@ def text(kshot: Mapping[str, Any], folder: Path) -> str:
     for note in ours.get("notes") or ():
         console.print(Text(f"Note: {note}"))
     if ours["plan"]["objective"] == "causal" and (saved := _best_saved(ours)):
-        console.print(Text(f"Hear it: kshot generate {folder / saved}"), soft_wrap=True)
+        console.print(Text(f"Try it: kshot generate {folder / saved}"), soft_wrap=True)
     return printed()
 
 
@@ -111,7 +111,7 @@ def gains(kshot: Row) -> list[dict[str, str]]:
         way, sign = ("better", 1) if row["value"] >= 0 else ("worse", -1)
         bounds = sorted(sign * row[name] for name in ("low", "high")) if row["low"] is not None else []
         interval = f" (95 %: {bounds[0]:.4f} to {bounds[1]:.4f})".replace("-", "−") if bounds else ""
-        said = f"{abs(row['value']):.4f} nats a token {way} than {base.removeprefix('over ')}{interval}"
+        said = f"{abs(row['value']):.4f} nats per token {way} than {base.removeprefix('over ')}{interval}"
         if bounds and bounds[0] <= 0:
             said += ", which may be nothing"
         if (least := seen.get(row["variant"])) is not None:
@@ -153,7 +153,7 @@ def _columns(kshot: Row) -> dict[str, str]:
     """Columns of the table, and what stands in them."""
     contexts = _contexts(kshot)
     by_context = {f"perplexity, {own}": f"perplexity, {own}" for own in contexts}
-    bits = {"bits a byte": f"bits_per_byte, {contexts[-1]}"} if contexts else {"held-out loss": "validation_loss"}
+    bits = {"bits per byte": f"bits_per_byte, {contexts[-1]}"} if contexts else {"held-out loss": "validation_loss"}
     return {"parameters": "parameters", **by_context, **bits, "tokens/s": "tokens_per_second", "MFU": "mfu"}
 
 
@@ -162,7 +162,7 @@ def _value(column: str, value: words.Number) -> str:
         return f"{value:,.0f}"
     if column == "MFU":
         return f"{100 * value:.0f} %"
-    return f"{value:.3f}" if column == "bits a byte" else _short(value)
+    return f"{value:.3f}" if column == "bits per byte" else _short(value)
 
 
 def _short(value: words.Number) -> str:

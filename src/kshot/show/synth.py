@@ -59,7 +59,7 @@ def answer(kshot: Row) -> str:
         kept = [row for row in own if row["verdict"] == "holds"]
         said.append(f"{name}: {len(kept)} of {len(own)} claims hold.")
         if broken := [row["claim"] for row in own if row["must"] and row["verdict"] != "holds"]:
-            said.append(f"Not shown, where it has to be: {words.listed(broken)}.")
+            said.append(f"Not shown, though it has to hold at this size: {words.listed(broken)}.")
         later = sum(not row["must"] and not row.get("open") for row in own)
         if later:
             said.append(f"{later} {'has' if later == 1 else 'have'} to hold at larger sizes only.")

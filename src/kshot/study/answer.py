@@ -159,7 +159,7 @@ def _against(best: Row, others: Sequence[Row], comparisons: Sequence[Row], apart
         elif below == 0:
             verdict = "It is not distinguishable from"
         else:
-            verdict = f"It is clearly better in {below} of {len(ps)} seeds only than"
+            verdict = f"It is clearly better in only {below} of {len(ps)} seeds than"
         verdicts.setdefault(verdict, []).append((_short(other, apart), ps))
     return [f"{verdict} {_named(names)}." for verdict, names in verdicts.items()]
 

@@ -20,8 +20,7 @@ class EvaluateSettings:
     )
     context: tuple[int, ...] = option(
         CONTEXTS,
-        "Tokens that are read at once, the model's own first among them; of the default those that it reads, else as many as "
-        "it reads.",
+        "Context lengths in tokens, the model's start token among them; default lengths that exceed the model's are left out.",
     )
     stride: int | None = option(None, "How far a window moves on; by default half of the context.")
     limit: int | Literal["all"] = option(20_000, "Tokens of each text, from its beginning.")

@@ -74,7 +74,7 @@ def evaluate(
     beneath: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> Finished:
-    """Perplexity and bits a byte of a model on texts, or what is still missing of them, on record.
+    """Perplexity and bits per byte of a model on texts, or what is still missing of them, on record.
 
     The records go to ``asked.output_path``, else to a folder of their own ``beneath`` the one given, else nowhere.
     ``model`` stands in for its name in the settings. Raises KshotError before anything is written where a text or the

@@ -220,8 +220,8 @@ def _runs(study: Study, setting: Setting, before: Mapping[str, Any], say: Say) -
 
 def _astray(row: Row, rate: float) -> str:
     return (
-        f"fine-tuning at learning rate {rate:g} does not repeat: begun a rounding of its weights away, it answers "
-        f"{row['value'] * row['n']:.0f} of {row['n']} queries alike, so its figures are of one path among many"
+        f"fine-tuning at learning rate {rate:g} does not repeat: from weights a rounding error away it gives "
+        f"{row['value'] * row['n']:.0f} of {row['n']} queries the same answer, so its figures are one outcome of several"
     )
 
 
@@ -288,7 +288,7 @@ def _why(
 PARTS: Mapping[str, Part] = {
     "rates": Part(name="the learning rate of fine-tuning", answer=_rates),
     "runs": Part(name="in-context learning against fine-tuning", answer=_runs, needs="rates"),
-    "controls": Part(name="the same without training, and taught something else", answer=_controls, needs="rates"),
+    "controls": Part(name="controls: untrained model, shuffled labels, another task", answer=_controls, needs="rates"),
     "layer-causal": Part(name="layer-causal gradient descent", answer=_layer_causal, needs="rates"),
     "implied": Part(name="demonstrations as a change of weights", answer=_implied),
     "attribution": Part(name="what each demonstration did", answer=_attribution),

@@ -30,11 +30,11 @@ class ExplainSettings:
     seed: tuple[int, ...] = option((0,), "Seeds; each draws demonstrations of its own.")
     parts: tuple[str, ...] = option(
         MEASURED,
-        "What is answered (see: kshot list parts); the questions why are answered by interventions, over seeds.",
+        "What is answered (see: kshot list parts); the questions why are answered by interventions, and need several seeds.",
     )
     learning_rate: float | None = option(
         None,
-        "Of the fine-tuning that is compared; by default chosen from 36 as published and on validation (smoke: 0.005).",
+        "Of the fine-tuning baseline; by default chosen from 36 as published and on validation (smoke: 0.005).",
     )
     template: tuple[str, ...] = option(
         (),

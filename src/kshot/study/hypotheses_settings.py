@@ -19,7 +19,7 @@ class HypothesesSettings:
     tasks: tuple[str, ...] = option(("bbc-headlines",), "Built-in names, files, folders or hf:org/name, with labels.")
     model: str = option("smollm2-135m", "An embedded name, org/name on the hub, a folder or a .gguf file.")
     size: Literal["smoke", "medium", "full"] = option(
-        "smoke", "How much is asked: a look, twenty seeds of 32 queries, or as much as was published."
+        "smoke", "How much is asked: a quick trial, twenty seeds of 32 queries, or as much as was published."
     )
     num_fewshot: int | None = option(None, "Demonstrations; by default 8, 16 or 32, by size.")
     limit: int | Literal["all"] | None = option(None, "Queries drawn for each seed; by default 10, 32 or 256, by size.")

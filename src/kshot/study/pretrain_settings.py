@@ -50,32 +50,32 @@ class PretrainSettings:
         "llama, transformer, attention-only, rnn, gru, lstm, mamba, mambaformer, neural-ngram or t5; by default llama, an encoder for mlm, a t5 for span and denoise.",
     )
     attention: tuple[str, ...] = option(
-        ("softmax",), "softmax, momentum, momentum-normalised, momentum-keys or linear; of several each is grown."
+        ("softmax",), "softmax, momentum, momentum-normalised, momentum-keys or linear; each of several is trained."
     )
     eta: tuple[str, ...] = option(
-        (LEARNED,), "Decays of momentum between 0 and 1, or learned; of several each is grown."
+        (LEARNED,), "Decays of momentum between 0 and 1, or learned; each of several is trained."
     )
     halving: bool = option(
         False,
-        "Thin several decays first, on fewer tokens and by documents cut off the training text: the better half goes on to twice as many, and the best is grown.",
+        "Choose among several decays by successive halving: on fewer tokens and documents cut off the training text, the better half goes on to twice as many.",
     )
     objective: Literal["causal", "prefix", "mlm", "span", "denoise"] = option(
         "causal",
-        "What is said: the next token, the rest of a text from its beginning, hidden tokens, hidden spans, or a text whole of which spans are hidden.",
+        "causal: the next token; prefix: the rest of a text from its beginning (prefix-LM); mlm: masked tokens; span: T5's span corruption; denoise: the whole of a text with masked spans.",
     )
     size: Literal["smoke", "full", "paper"] = option(
         "smoke",
-        "How large, and how much is read: a look, a million parameters, or as published (with --network transformer).",
+        "How large, and how much is read: a quick trial, a million parameters, or as published (with --network transformer).",
     )
     seed: tuple[int, ...] = option((0,), "Seeds; each begins with its own weights and reads in its own order.")
     tokens: int | None = option(None, "Tokens that training reads, by default as many as the size says.")
-    context: int | None = option(None, "Tokens of a row.")
+    context: int | None = option(None, "Context length in tokens.")
     vocabulary: int | None = option(None, "Tokens of a vocabulary learned from the texts.")
     tokenizer: str | None = option(None, "A model whose vocabulary is taken instead.")
-    batch: int | None = option(None, "Rows of a step.")
+    batch: int | None = option(None, "Sequences of a step.")
     layers: int | None = option(None, "Layers of the network.")
-    heads: int | None = option(None, "Heads of a layer.")
-    width: int | None = option(None, "Width of a token.")
+    heads: int | None = option(None, "Attention heads of a layer.")
+    width: int | None = option(None, "Hidden size.")
     positions: Literal["learned", "sinusoidal", "rotary", "relative", "none"] | None = option(
         None, "What tells attention where a token stands, by default what the network has."
     )
@@ -83,19 +83,19 @@ class PretrainSettings:
     mlp: Literal["gelu", "swiglu"] | None = option(
         None, "What layers have besides attention, by default the network's."
     )
-    learning_rate: float | None = option(None, "The greatest learning rate.")
+    learning_rate: float | None = option(None, "Peak learning rate.")
     schedule: Literal["cosine", "linear", "polynomial", "constant"] | None = option(
         None, "The learning rate after the warm-up, by default cosine, and of the paper's size linear."
     )
-    optimiser: Literal["adamw", "adafactor", "sgd"] = option("adamw", "What moves the weights.")
-    accumulate: int = option(1, "Parts in which the rows of a step are read, one after another.")
+    optimiser: Literal["adamw", "adafactor", "sgd"] = option("adamw", "Optimiser of the weights.")
+    accumulate: int = option(1, "Parts of a step's sequences that are read one after another (gradient accumulation).")
     sharded: bool = option(
-        False, "Each process of torchrun holds a part of every weight and its moments (FSDP; no GPU has tried it)."
+        False, "Weights and optimiser state are sharded over the processes of torchrun (FSDP; untested on GPUs)."
     )
     precision: Literal["float32", "bfloat16"] = option(
-        "float32", "Of the products in training; weights and sums stay in float32."
+        "float32", "Number format of matrix products in training; weights and sums stay in float32."
     )
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "Where networks are grown.")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "Where networks are trained.")
     tensorboard: bool = option(False, "Losses of every network for TensorBoard, in the folder of the run.")
     output_path: str | None = option(
         None, "Folder of the records and models; the same command goes on where it stopped."
@@ -176,9 +176,7 @@ def _check_attention(asked: dict[str, Any]) -> None:
             f"{' or '.join(fitting)}"
         )
     if objective == "mlm" and any(name != "linear" for name in others):
-        raise KshotError(
-            f"--attention {others[0]} hears what came before alone, and an encoder hears all; give softmax"
-        )
+        raise KshotError(f"--attention {others[0]} sees only what came before, and an encoder sees all; give softmax")
     if objective == "prefix" and "linear" in others:
         raise KshotError("--objective prefix needs softmax attention, with momentum or without")
 

@@ -252,7 +252,7 @@ def _saved(
     name = f"{MODELS}/{_own_name(arm, cell)}"
     folder = study.directory / name
     cpu = {key: tensor.cpu() for key, tensor in weights.items()}
-    # Read as transformers reads it, a network that hears the beginning of a text as a whole is another one.
+    # Read as transformers reads it, a network that sees the beginning of a text as a whole is another one.
     fitting = study.objective == "causal" or arm.network == "t5"
     if study.start is not None:
         saved_further(arm, study.start, weights, folder)

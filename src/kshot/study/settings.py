@@ -29,18 +29,21 @@ class Settings:
     seed: tuple[int, ...] = option((0, 1, 2), "Seeds; each draws demonstrations of its own.")
     limit: int | Literal["all"] = option(80, "Test examples of each task, the same for every method.")
     orders: int = option(4, "Orders in which the first seed's demonstrations are tried.")
-    budget: str = option("60steps", "Of one run of training: so many steps, passes over the examples, or seconds.")
+    budget: str = option(
+        "60steps", "What one training may take: 60steps, 30passes (epochs over the examples) or 60seconds."
+    )
     validation: Literal["split", "task", "none"] = option(
         "split",
         "What learning rate and steps are chosen on: a quarter of the examples, the task's own set, or nothing.",
     )
     noise: float = option(
-        0.25, "Share of wrong labels among four times the examples, beside anything trained; 0 leaves that out."
+        0.25, "Beside anything trained: the share of wrong labels among four times as many examples; 0 leaves that out."
     )
     ensemble: Literal["none", "orders", "templates", "draws"] = option(
-        "none", "What is combined into answers of its own: orders of a set, templates, or draws of what is trained."
+        "none",
+        "What is combined into one more answer: orders of the demonstrations, templates, or trainings from other starts (draws).",
     )
-    draws: int = option(5, "Trainings from other starts that --ensemble draws combines.")
+    draws: int = option(5, "How many trainings --ensemble draws combines.")
     transfer_to: tuple[str, ...] = option((), "Tasks with the same labels on which each task's teaching is tested too.")
     save: bool = option(True, "Fit what is recommended for each task once more and keep it as an artefact.")
     pick: Literal["auto", "random", "balanced", "first_n", "bm25", "hidden", "fixed"] = option(

@@ -28,11 +28,11 @@ class SynthSettings:
         NAMES[:1], "Experiments by name; list shows them and does nothing else.", word="EXPERIMENT"
     )
     size: Literal["smoke", "full", "paper"] = option(
-        "smoke", "How much is trained: a look, as much as claims need on two cores, or as published."
+        "smoke", "How much is trained: a quick trial, as much as claims need on two cores, or as published."
     )
     seed: tuple[int, ...] = option((0,), "Seeds; each draws its own functions, weights and prompts.")
     parts: tuple[str, ...] = option((), "What is asked of each experiment, by default all of it.")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "Where networks are grown; prompts are drawn on the CPU.")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "Where networks are trained; prompts are drawn on the CPU.")
     output_path: str | None = option(None, "Folder of the records; the same command goes on where it stopped.")
 
 

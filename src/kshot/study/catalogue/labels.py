@@ -33,12 +33,12 @@ _WORDS = ("lamp", "river", "stone", "chair", "bread", "glass", "horse", "paper",
           "mirror")  # fmt: skip
 _SHARES = (0.25, 0.5, 0.75)
 _NAME = "why_labels"
-_HERE, _SPREAD = "most acts where the labels stand", "most acts through what later tokens read of them"
-_WORDS_TELL, _HELPS = "label words that say nothing make it dearer", "demonstrations with wrong labels still help"
+_HERE, _SPREAD = "most is in the label tokens themselves", "most is in what later tokens read of them"
+_WORDS_TELL, _HELPS = "arbitrary label words make it costlier", "demonstrations with wrong labels still help"
 _COST, _FIRST, _MORE = (
     "wrong labels cost",
-    "the first quarter costs less than its part",
-    "more demonstrations make it dearer",
+    "the first quarter costs less than its share",
+    "more demonstrations make it costlier",
 )
 
 

@@ -20,7 +20,7 @@ SHOTS = (4, 16, 64)
 _NAME = "why_learning"
 _BUDGET = "20steps"
 _RATES = (1e-5, 3e-5, 1e-4)
-_AHEAD, _TILT = "in-context is ahead of fine-tuned", "tilt costs in-context more than fine-tuned"
+_AHEAD, _TILT = "in-context is ahead of fine-tuned", "bias costs in-context more than fine-tuned"
 _CHOICE, _FORM = "fine-tuned at its best rate is ahead of in-context", "a trained prefix is ahead of fine-tuned"
 _START, _MORE = (
     "a prefix begun as demonstrations is ahead of one begun at random",
@@ -101,7 +101,7 @@ LEARNING = Question(
             contrast=_CHOICE,
         ),
         Rival(
-            mechanism="In-context learning is held back by a tilt towards labels",
+            mechanism="In-context learning is held back by a bias towards labels",
             intervention="both are calibrated by the queries; what in-context learning gains by it is more",
             contrast=_TILT,
         ),

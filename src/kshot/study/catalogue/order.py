@@ -31,7 +31,7 @@ Tables = Float[np.ndarray, "m q c"]
 _SHOWN, _ORDERS = 8, 6
 _NAME = "why_order"
 _PLACE, _READ = "most is where they stand", "most is what they read of one another"
-_TILT, _LABELS = "most is a tilt towards labels", "most is the order of the labels"
+_TILT, _LABELS = "most is a bias towards labels", "most is the order of the labels"
 
 
 def _answer(setting: Setting, say: Say) -> list[Row]:
@@ -125,7 +125,7 @@ ORDER = Question(
     asks="Why does the order of demonstrations matter?",
     prediction="A sum of updates has no order: in the account only positions are left to make one, so most of what "
     "order does should be there when demonstrations do not see one another. The rivals: what later demonstrations read "
-    "of earlier ones; a tilt towards labels that calibration takes out; and the order of the labels alone.",
+    "of earlier ones; a bias towards labels that calibration takes out; and the order of the labels alone.",
     rivals=(
         Rival(
             mechanism="Distance: what stands nearer to the query weighs more",

@@ -20,7 +20,7 @@ Table = Float[np.ndarray, "*m q c"]
 
 
 # After the name of a condition or a contrast: of answers from which ``levelled`` has taken what is said of all queries.
-LEVELLED = "tilt taken out"
+LEVELLED = "batch-calibrated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class Question:
 
 
 def answered_part(part: Callable[[Setting, Say], list[Row]], setting: Setting, say: Say) -> list[Row]:
-    """The rows of a part; MethodError where there is no tilt to speak of, since queries have no labels in common."""
+    """The rows of a part; MethodError where there is no label bias to speak of, since queries have no labels in common."""
     task, queries = setting.task, setting.queries
     if len({task.candidates(query) for query in queries}) > 1 or len(queries) < 2:
         raise MethodError(
@@ -72,7 +72,7 @@ def condition_rows(question: str, tables: Mapping[str, Table], gold: Int[np.ndar
 
 
 def with_levelled(tables: Mapping[str, Table]) -> dict[str, Table]:
-    """The same tables, and each once more without its tilt under its name and LEVELLED."""
+    """The same tables, and each once more without its label bias under its name and LEVELLED."""
     return {**tables, **{f"{name}, {LEVELLED}": levelled(table) for name, table in tables.items()}}
 
 

@@ -20,7 +20,7 @@ def board_library() -> Any:
         return importlib.import_module("torch.utils.tensorboard")
     except ImportError as error:
         raise KshotError(
-            "--tensorboard needs the package tensorboard; install it with: pip install 'kshot[tensorboard]'"
+            "--tensorboard needs the package tensorboard; install it with: pip install tensorboard"
         ) from error
 
 

@@ -152,7 +152,7 @@ def _pictures(done: Trained, plan: Plan, name: str) -> list[dict[str, Any]]:
     points = done.along("validation")
     read = [(step * plan.batch * plan.context, value) for step, value in points]
     spent = [(step * done.seconds / max(1, len(done.losses)), value) for step, value in points]
-    y = "nats a token"
+    y = "nats per token"
     return [
         picture("validation loss by tokens", x="tokens read", y=y, lines={name: read}, log_x=True),
         picture("validation loss by seconds", x="seconds of training", y=y, lines={name: spent}, log_x=True),
@@ -166,7 +166,7 @@ def lesson(tokens: Tokens, packed: Packed, objective: str, drawn: tuple[int, int
 
 
 def as_tensors(own: Lesson) -> tuple[Tensor, ...]:
-    """What is read, what is to be said, and what all hear or an encoder reads, where there is such."""
+    """What is read, what is to be said, and what all see or an encoder reads, where there is such."""
     parts = (own.read, own.said, own.heard if own.heard is not None else own.source)
     return tuple(torch.from_numpy(part) for part in parts if part is not None)
 
@@ -189,7 +189,7 @@ def loss_of(
 def judged(
     language: Language, weights: Weights, asked: Sequence[Reading], variant: str, *, say: Callable[[str], None]
 ) -> tuple[list[dict[str, Any]], list[Surprise]]:
-    """Perplexity and bits a byte of held-out text at every length of context, and what they are made of.
+    """Perplexity and bits per byte of held-out text at every length of context, and what they are made of.
 
     NumericError where a token's probability is no number, or none at all.
     """

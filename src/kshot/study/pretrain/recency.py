@@ -1,4 +1,4 @@
-"""How far back a network hears: how much of what it knows at the end of a text hangs on each token before, by distance."""
+"""How far back a network sees: how much of what it knows at the end of a text hangs on each token before, by distance."""
 
 from itertools import pairwise
 from typing import Any

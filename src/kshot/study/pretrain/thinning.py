@@ -41,7 +41,7 @@ def thinned(asked: PretrainSettings, grow: Grow) -> tuple[PretrainSettings, list
         known.sort(key=lambda arm: losses[arm.name])
         told = ", ".join(f"{arm.name} {losses[arm.name]:.4f}" for arm in known)
         notes.append(
-            f"decays thinned on {tokens:,} tokens with seed {seed}, nats a token of documents cut off the training text: {told}"
+            f"decays thinned on {tokens:,} tokens with seed {seed}, nats per token of documents cut off the training text: {told}"
         )
         left = known[: ceil(len(left) / 2)]
     return replace(asked, eta=tuple(map(_word, left)), halving=False), notes

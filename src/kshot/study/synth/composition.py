@@ -290,7 +290,7 @@ COMPOSITION = Experiment(
         ),
         *(
             _claim(
-                f"{word}: held-out compositions are answered better than by who selects among tasks of training",
+                f"{word}: held-out compositions are answered better than by exact selection among the tasks of training",
                 "accuracy_over",
                 f"{word}, {_HELD_OUT}, selection",
                 least=0.0,
@@ -313,14 +313,14 @@ COMPOSITION = Experiment(
             for word in (_word(12, 0.5), _word(24, 0.5))
         ),
         _claim(
-            "maps of symbols that no training had are learned less well than by looking symbols up",
+            "maps of symbols that no training had are learned less well than by a look-up of symbols",
             "accuracy_over",
             f"{_word(8, 0.5)}, {_ANY}, look-up",
             most=0.0,
         ),
         *(
             _claim(
-                f"{_word(count, share)}: where demonstrations say nothing of one another, nothing is answered",
+                f"{_word(count, share)}: where demonstrations are inconsistent with one another, accuracy is at chance",
                 "accuracy",
                 f"{_word(count, share)}, no rule, the network",
                 most=0.1,

@@ -17,7 +17,7 @@ from kshot.study.synth.by_examples import compared, exact
 from kshot.study.synth.contenders import equal_network
 from kshot.study.synth.experiment import Claim, Experiment, Given, Part
 from kshot.study.synth.growing import mean_rows, picture, ratio_row
-from kshot.study.synth.learners import AROUND, SPARSE, BEYOND, MUCH, counts_at, learned, trained_to_say
+from kshot.study.synth.learners import AROUND, BEYOND, MUCH, SPARSE, counts_at, learned, trained_to_say
 from kshot.study.synth.noisy_classes import NOISY_CLAIMS, NOISY_PARTS
 from kshot.study.synth.shifted import shifted_errors
 from kshot.synth.networks.network import parameters

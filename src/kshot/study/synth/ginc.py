@@ -153,8 +153,8 @@ def asked_both_ways(own: Speaker, heads: int, sets: Sets, vocabulary: int) -> li
 _ALL: tuple[Size, ...] = ("smoke", "full", "paper")
 _INFERENCE = (
     Claim(
-        text="the concept of a prompt is found where its examples' signal is greater than the error of its joints: oftener "
-        "than who says of every case what most are",
+        text="whether the concept of a prompt is found follows from signal against error more often than from always "
+        "guessing the commoner outcome",
         source=_OF,
         measure="foreseen_gain",
         variant="over saying what most are",
@@ -162,7 +162,7 @@ _INFERENCE = (
         at=_ALL,
     ),
     Claim(
-        text="where a prompt goes on as a document does, what joins examples does not speak against the concept",
+        text="where a prompt goes on as a document does, the transitions between examples are no evidence against the concept",
         source=_OF,
         measure="error",
         variant="k=5, 0 joined",
@@ -269,7 +269,7 @@ _WITHOUT = (
         most=0.05,
     ),
     Claim(
-        text="by one of entities that do not stay nothing is learned in context (published, 10 tokens: 30.7 to 28.1 %)",
+        text="by a network of documents without persistent entities nothing is learned in context (published, 10 tokens: 30.7 to 28.1 %)",
         source=_OF,
         measure="accuracy_gain",
         variant=_NO_ENTITY,
@@ -321,7 +321,7 @@ GINC = Experiment(
             ),
             (
                 "ablations",
-                "documents of one concept, of random transitions, of entities that do not stay",
+                "documents of one concept, of random transitions, without persistent entities",
                 _ablations,
                 0.3,
                 85.0,

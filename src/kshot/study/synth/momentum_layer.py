@@ -173,7 +173,7 @@ MOMENTUM_CLAIMS = (
         at=(),
     ),
     Claim(
-        text="a sum over tokens makes two passes say more nearly what descent with momentum says than they do without (our "
+        text="momentum over tokens brings two passes nearer to descent with momentum (our "
         "question, and nothing has to hold)",
         source=_DAI,
         measure="distance_ratio",

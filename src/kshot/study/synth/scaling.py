@@ -210,7 +210,7 @@ def _pictures(runs: list[_Run], largest: _Run, law: Law, exact: float, much: _Mu
     by_size = {f"{n:,} parameters": [(float(r.tokens), r.loss) for r in runs if r.parameters == n] for n in sizes}
     numbers = (float(much.tokens[0]), float(much.tokens[-1]))
     drawn = picture(
-        "loss by tokens", x="tokens", y="nats a token",
+        "loss by tokens", x="tokens", y="nats per token",
         lines={**by_size, "exact inference": [(at, exact) for at in numbers], "foreseen": [(float(largest.tokens), largest.loss)]},
         log_x=True,
     )  # fmt: skip
@@ -222,9 +222,9 @@ def _pictures(runs: list[_Run], largest: _Run, law: Law, exact: float, much: _Mu
         at = np.logspace(np.log10(sizes[0]), np.log10(sizes[-1]), 9)
         losses = law.loss(at, budget / 6 / at)
         lines[f"{budget:.1e} operations"] = [(float(n), float(own)) for n, own in zip(at, losses, strict=True)]
-    budgets = picture("the law at equal compute", x="parameters", y="nats a token", lines=lines, log_x=True)
+    budgets = picture("the law at equal compute", x="parameters", y="nats per token", lines=lines, log_x=True)
     both = picture(
-        "in-context accuracy by loss", x="nats a token", y="accuracy on prompts",
+        "in-context accuracy by loss", x="nats per token", y="accuracy on prompts",
         lines={f"{n:,} parameters": sorted((r.loss, r.accuracy) for r in runs if r.parameters == n) for n in sizes},
     )  # fmt: skip
     return [drawn, budgets, both]

@@ -1,9 +1,9 @@
 """Does a first layer learn to put every answer beside its input? Inputs and answers as tokens of their own.
 
 Two layers, softmax and linear, over x_1, y_1, x_2 ... and the query, against the one step of descent that the second can
-take where the first has copied. Copying has two ways: answers hear their inputs, or inputs their answers. A layer
-that copies x alone loses nothing by hearing answers, whose x is 0, so beside what a token hears of its partner
-stands the partner's share in what it hears of all tokens of the other kind.
+take where the first has copied. Copying has two ways: answers see their inputs, or inputs their answers. A layer
+that copies x alone loses nothing by seeing answers, whose x is 0, so beside what a token sees of its partner
+stands the partner's share in what it sees of all tokens of the other kind.
 """
 
 from functools import partial
@@ -40,7 +40,7 @@ _HEARD = 500
 
 
 def _separate(given: Given) -> dict[str, Any]:
-    """Two layers against one step, and what the first hears, along training and at its end."""
+    """Two layers against one step, and what the first sees, along training and at its end."""
     network, asked = separate_tokens(10), asked_of(given)
     rival = descended(one_step(10, 10, 0.5).rate, 1, last=True)
     few = Prompts(asked.xs[:_HEARD], asked.ys[:_HEARD], asked.means[:_HEARD], {})
@@ -82,7 +82,7 @@ def _identity(given: Given) -> Row:
 
 
 def _of_partners(weights: Weights, asked: Prompts) -> dict[str, tuple[Float[Tensor, "b n1"], Float[Tensor, "b n1"]]]:
-    """By the way of copying, for every pair of a prompt: what a token hears of its partner, and of this among its kind."""
+    """By the way of copying, for every pair of a prompt: what a token sees of its partner, and of this among its kind."""
     with torch.no_grad():
         heard = attention(weights, asked.xs, asked.ys)
     found = {}

@@ -57,7 +57,7 @@ NETWORKS: Mapping[str, Kind] = {
         about="softmax(X X') X and MLPs: no queries, keys or values", make=partial(_designed, mixing="itself")
     ),
     "attention-only": Kind(about="softmax attention without MLPs", make=partial(_designed, mlp=None)),
-    "mlp-only": Kind(about="MLPs without attention: hears nothing", make=partial(_designed, mixing=None)),
+    "mlp-only": Kind(about="MLPs without attention: sees nothing", make=partial(_designed, mixing=None)),
     "encoder": Kind(
         about="softmax attention without a mask, a pair a token",
         make=partial(_designed, positions="none", causal=False),

@@ -80,7 +80,7 @@ def _layer_start(rng: Generator, shape: Shape, *, crosses: bool) -> dict[str, Te
 
 
 def _side(weights: Weights, side: str, shape: Shape, hidden: Hidden, source: Float[Tensor, "b u e"] | None) -> Hidden:
-    """All layers of a side; the decoder's hear the ``source``, too, and of their own tokens those up to each."""
+    """All layers of a side; the decoder's see the ``source``, too, and of their own tokens those up to each."""
     causal = source is not None
     t = hidden.shape[1]
     bias = relative_bias(weights[f"{side}.positions"], t, causal=causal)

@@ -27,7 +27,7 @@ class Language:
 
     ``reads(weights, tokens, beside)`` maps texts (b, t) to what is known at each of their tokens, (b, t, e), and
     ``head(weights, known)`` that to logits, (..., v). It is causal, what comes later changes nothing, but where the
-    design has no mask. ``beside`` is how many tokens at the beginning of each text all others hear, (b,), or what an
+    design has no mask. ``beside`` is how many tokens at the beginning of each text all others see, (b,), or what an
     encoder reads, (b, u).
     """
 
@@ -90,9 +90,7 @@ def _with_cells(vocabulary: int, length: int, shape: Shape, *, cell: str) -> Lan
 
     def reads(weights: Weights, tokens: Texts, heard: Beside) -> Float[Tensor, "b t e"]:
         if heard is not None:
-            raise KshotError(
-                f"a beginning that all tokens hear needs attention, and a network of {cell} cells has none"
-            )
+            raise KshotError(f"a beginning that all tokens see needs attention, and a network of {cell} cells has none")
         return states(weights, nn.functional.embedding(tokens, weights["embedding"]), shape, run)
 
     def head(weights: Weights, known: Float[Tensor, "*b e"]) -> Float[Tensor, "*b v"]:
@@ -118,7 +116,7 @@ def _windowed(vocabulary: int, length: int, shape: Shape) -> Language:
 
     def reads(weights: Weights, tokens: Texts, heard: Beside) -> Float[Tensor, "b t e"]:
         if heard is not None:
-            raise KshotError("a beginning that all tokens hear needs attention, and a neural n-gram has none")
+            raise KshotError("a beginning that all tokens see needs attention, and a neural n-gram has none")
         embedded = nn.functional.embedding(tokens, weights["embedding"])
         # Before the first token stands nothing.
         wide = nn.functional.pad(embedded, (0, 0, WINDOW - 1, 0)).unfold(1, WINDOW, 1).flatten(2)

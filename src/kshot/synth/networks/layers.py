@@ -52,7 +52,7 @@ class Design:
     """What layers are made of: ``mixing`` is one of MIXINGS for all of them, one for each, or None.
 
     ``mlp`` is GPT-2's, four times as wide as a token, or SwiGLU (Shazeer 2020), two thirds of that and with a gate; None:
-    none. Without ``biases`` attention and MLPs have matrices alone. Without a mask (``causal`` False) all tokens hear all.
+    none. Without ``biases`` attention and MLPs have matrices alone. Without a mask (``causal`` False) all tokens see all.
     ``eta`` in (0, 1) is the decay of momentum in all heads; None: each learns its own.
     """
 
@@ -93,7 +93,7 @@ def layers(shape: Shape, design: Design) -> Layers:
     ordered = [kind for kind, own in zip(kinds, mixings, strict=True) if own is not None and own.ordered]
     if not design.causal and ordered:
         raise KshotError(
-            f"{ordered[0]} hears what came before alone; without a mask what works is attention without decay"
+            f"{ordered[0]} sees what came before alone; without a mask what works is attention without decay"
         )
     if positions == "relative" and not all(own is not None and own.masks for own in mixings):
         raise KshotError("positions 'relative' need softmax attention in every layer, with momentum or without")
@@ -130,9 +130,9 @@ def layers_start(plan: Layers, places: int, rng: Generator) -> dict[str, Tensor]
 def passed(
     plan: Layers, weights: Weights, hidden: Hidden, asked: slice = _ALL, heard: Int[Tensor, "b"] | None = None
 ) -> Float[Tensor, "b a e"]:
-    """The ``asked`` tokens after all layers, before the last norm (``normed``); all tokens of a text hear its first ``heard``.
+    """The ``asked`` tokens after all layers, before the last norm (``normed``); all tokens of a text see its first ``heard``.
 
-    KshotError for more tokens than there are places, and for layers that cannot be told what they hear.
+    KshotError for more tokens than there are places, and for layers that cannot be told what they see.
     """
     hidden, hearing = _placed(plan, weights, hidden), _heard(plan, hidden, heard)
     if plan.design.positions == "relative":
@@ -155,7 +155,7 @@ def _heard(plan: Layers, hidden: Hidden, heard: Int[Tensor, "b"] | None) -> Hear
         return plan.hearing
     if not all(mixing is not None and mixing.masks for mixing in plan.mixings):
         raise KshotError(
-            "a beginning that all tokens hear needs softmax attention in every layer, with momentum or without"
+            "a beginning that all tokens see needs softmax attention in every layer, with momentum or without"
         )
     places = torch.arange(hidden.shape[1], device=hidden.device)
     mask = (places[:, None] >= places) | (places < heard[:, None, None])
@@ -220,7 +220,7 @@ def normed(plan: Layers, own: Own, hidden: Hidden, name: str = "norm") -> Hidden
         return nn.functional.rms_norm(hidden, width, weight, eps=NORM_FLOOR)
     bias = own[f"{name}.bias"]
     if plan.design.norm == "batch":
-        # Over the prompts of a batch, at every token by itself: what comes later in a prompt is not heard through it.
+        # Over the prompts of a batch, at every token by itself: what comes later in a prompt is not seen through it.
         mean, variance = hidden.mean(dim=0), hidden.var(dim=0, correction=0)
         return (hidden - mean) * torch.rsqrt(variance + NORM_FLOOR) * weight + bias
     return nn.functional.layer_norm(hidden, width, weight, bias, eps=NORM_FLOOR)

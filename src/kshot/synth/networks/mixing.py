@@ -1,4 +1,4 @@
-"""How tokens hear one another: kinds of mixing with one signature, each with the weights that are its own.
+"""How tokens see one another: kinds of mixing with one signature, each with the weights that are its own.
 
 A kind maps the tokens of a layer, (b, t, e), to what is added to them. Attention has queries, keys and values of every
 head, (b, h, t, d); state spaces are in ``state_space.py``.
@@ -30,7 +30,7 @@ class Shape:
     """Layers, heads and width of a network, and the standard deviation of its matrices at the start.
 
     That is GPT-2's, or 1 / sqrt(width) where ``spread`` is None: GPT-2 is wide, and in narrow layers begun as its are
-    products vanish, and training stays for thousands of steps where nothing is heard (docs/LOG.md).
+    products vanish, and training stays for thousands of steps where nothing is attended to (docs/LOG.md).
     """
 
     layers: int
@@ -46,7 +46,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hearing:
-    """Which tokens a layer hears: those up to each (``causal``), else all; ``rotary`` turns queries and keys.
+    """Which tokens a layer sees: those up to each (``causal``), else all; ``rotary`` turns queries and keys.
 
     ``mask`` says it text by text where that is not enough. ``bias`` is added to the scores of all texts: positions
     relative to one another. ``eta`` is a decay of momentum that is not learned.
@@ -63,8 +63,8 @@ class Hearing:
 class Mixing:
     """A kind of mixing: how its weights begin in a network of this shape, and what it adds to tokens with them.
 
-    ``ordered`` kinds know where a token stands without positions, and hear what came before alone; ``masks`` those whose
-    attention can be told text by text what it hears, and how far from it.
+    ``ordered`` kinds know where a token stands without positions, and see what came before alone; ``masks`` those whose
+    attention can be told text by text what it sees, and how far from it.
     """
 
     about: str
@@ -203,7 +203,7 @@ def turned(vectors: Heads) -> Heads:
 
 ATTENTIONS: Mapping[str, Mixing] = {
     "softmax": _attention("softmax(Q K') V (Vaswani et al. 2017)", _softmax, masks=True),
-    "linear": _attention("Q K' V, a mean over what is heard", _linear),
+    "linear": _attention("Q K' V, a mean over what is seen", _linear),
     "momentum": _attention(
         "softmax attention and a decayed sum of values, the decay learned for each head (Dai et al. 2023)",
         _momentum,

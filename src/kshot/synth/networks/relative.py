@@ -20,7 +20,7 @@ def relative_bias(table: Float[Tensor, "r h"], t: int, *, causal: bool) -> Float
 
 
 def buckets(apart: Int[Tensor, "t u"], *, causal: bool) -> Int[Tensor, "t u"]:
-    """The bucket of how far a token stands after the one that hears it (negative: before).
+    """The bucket of how far a token stands after the one that sees it (negative: before).
 
     >>> buckets(torch.tensor([[-200, -20, -3, 0, 3, 20]]), causal=False).tolist()
     [[15, 10, 3, 0, 19, 26]]

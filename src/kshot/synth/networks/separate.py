@@ -53,7 +53,7 @@ def _says(
 def attention(
     weights: Weights, xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"], *, place: int = 10
 ) -> Float[Tensor, "b t s"]:
-    """What every token of the first layer hears: its shares of the s = 2 n - 2 tokens of the pairs; t is s and the query."""
+    """What every token of the first layer sees: its shares of the s = 2 n - 2 tokens of the pairs; t is s and the query."""
     tokens = _tokens(xs, ys, place)
     asks, hears = tokens @ weights["queries"][0].T, tokens[:, :-1] @ weights["keys"][0].T
     return (asks @ hears.transpose(1, 2)).softmax(dim=-1)
@@ -80,8 +80,8 @@ def as_copy_and_descent(
 ) -> dict[str, Tensor]:
     """The weights with which the first layer copies every x to its y, and the second is a step of descent. In float64.
 
-    Answers hear the token before them: products of places are greatest there, ``sharp`` times as large as 5 sines are,
-    and an input hears an answer, of which nothing is copied. The step is that on half the mean square over ``pairs``.
+    Answers see the token before them: products of places are greatest there, ``sharp`` times as large as 5 sines are,
+    and an input sees an answer, of which nothing is copied. The step is that on half the mean square over ``pairs``.
     Keys have ``width`` and ``place`` coordinates or more.
     """
     e = width + 1 + place

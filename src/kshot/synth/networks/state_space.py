@@ -1,4 +1,4 @@
-"""State spaces: what a token hears of those before it has gone through a state that forgets at learned rates.
+"""State spaces: what a token sees of those before it has gone through a state that forgets at learned rates.
 
 Both have n states for each of m channels, h_t = a_t h_(t-1) + b_t, and differ in whether a and b depend on the token:
 S4D's do not, so that all tokens are a convolution (by FFT); S6's do (Mamba: ``selective.py``).
