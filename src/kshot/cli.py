@@ -129,10 +129,7 @@ def run(*tasks: str, config: str | None = None, json: bool = False, **options: A
     def tell(results: dict[str, Any], page: Path) -> None:
         print_summary(results, Console(), report=page)
 
-    results = _reported(measure, asked, tell, json)
-    cells = results["kshot"]["cells"] if results else []
-    if cells and all(cell["failed"] for cell in cells):
-        raise MethodError(f"nothing came to a result: {cells[0]['method']}@{cells[0]['shots']}: {cells[0]['failed']}")
+    _reported(measure, asked, tell, json)
 
 
 def explain(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
@@ -199,9 +196,10 @@ def pretrain(*tasks: str, config: str | None = None, json: bool = False, **optio
     asked = make_pretrain_settings(**({"tasks": tasks} if tasks else {}), **options)
     # as above
     from kshot.show.pretrain import text
+    from kshot.study.pretrain.study import FLOOR
     from kshot.study.pretraining import pretrain as grow
 
-    _reported(grow, asked, lambda results, page: _say(text(results["kshot"], page.parent), page), json)
+    _reported(grow, asked, lambda results, page: _say(text(results["kshot"], page.parent), page), json, beside=FLOOR)
 
 
 def _in_words(text: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any], Path], None]:
@@ -214,11 +212,15 @@ def _say(said: str, page: Path) -> None:
 
 
 def _reported(
-    measure: Callable[..., Any], asked: Any, tell: Callable[[dict[str, Any], Path], None], json: bool
-) -> dict[str, Any] | None:
+    measure: Callable[..., Any],
+    asked: Any,
+    tell: Callable[[dict[str, Any], Path], None],
+    json: bool,
+    beside: str | None = None,
+) -> None:
     """Measure what is asked, write the report, and tell what came: in words, or as results.json and nothing else.
 
-    Returns the results; None beside the first of several processes, which keeps what came.
+    Of several processes the first does. MethodError in the end where all failed but the part that stands ``beside``.
     """
     # as above
     from kshot.show.report import write_report
@@ -227,14 +229,18 @@ def _reported(
     with progress(show=not json) as on_progress, spoken():
         done = measure(asked, beneath=Path(RESULTS_FOLDER), on_progress=on_progress)
         if done.directory is None:
-            return None
+            return
         on_progress(0, None, "writing the report")
         page = write_report(done.directory)
     if json:
         sys.stdout.write((done.directory / "results.json").read_text(encoding="utf-8"))
     else:
         tell(done.results, page)
-    return dict(done.results)
+    asked_for = [cell for cell in done.results["kshot"]["cells"] if beside is None or cell.get("part") != beside]
+    if asked_for and all(cell["failed"] for cell in asked_for):
+        first = asked_for[0]
+        what = first["part"] if "part" in first else f"{first['method']}@{first['shots']}"
+        raise MethodError(f"nothing came to a result: {what}: {first['failed']}")
 
 
 def _asked_by(argv: Sequence[str]) -> type:

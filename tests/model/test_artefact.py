@@ -333,6 +333,18 @@ def test_a_save_that_fails_leaves_everything_as_it_was(saved, tiny_lm, tmp_path,
     assert {p.name for p in tmp_path.iterdir()} == {"a"}
 
 
+def test_what_a_kill_left_half_made_is_swept_when_it_is_old(tiny_lm, tmp_path):
+    old, young, other = (tmp_path / name for name in (".a.partial-1", ".a.partial-2", ".b.partial-1"))
+    for folder in (old, young, other):
+        folder.mkdir()
+    for folder in (old, other):
+        os.utime(folder, (1.0, 1.0))
+    KINDS["zero-shot"](tiny_lm).save(tmp_path / "a")
+    assert not old.exists()
+    assert young.exists()
+    assert other.exists(), "what is not of the same folder is left"
+
+
 def test_a_field_that_json_cannot_hold_is_named(tiny_lm, tmp_path):
     odd = replace(POOL[0], fields={"text": "a", "when": {1, 2}})
     with pytest.raises(DataError, match="an artefact holds text, numbers and lists"):

@@ -203,6 +203,25 @@ def test_the_vocabulary_of_a_model_is_taken_with_its_end(tiny_model_dir: Path, t
         kept_tokenizer(str(_without_tokenizer(tiny_model_dir, tmp_path)))
 
 
+def test_texts_end_by_the_token_for_that_where_a_model_of_conversations_has_both(tmp_path: Path) -> None:
+    tokenizer = learned_vocabulary(["a word and another"] * 9, 270, at_most=True)
+    tokenizer.add_special_tokens(["<|im_end|>"])
+    chat = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", additional_special_tokens=[END])
+    chat.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert kept_tokenizer(str(tmp_path))[1] == END
+
+
+def test_a_text_that_spells_the_end_of_one_is_read_as_letters() -> None:
+    tokenizer = learned_vocabulary(["a word and another"] * 9, 270, at_most=True)
+    codec = as_codec(tokenizer, END)
+    (ids,) = codec.encode([f"a {END} b"])
+    assert tokenizer.token_to_id(END) not in ids
+    assert codec.decode(ids) == f"a {END} b"
+    assert codec.first == (tokenizer.token_to_id(END),)
+
+
 def _without_tokenizer(folder: Path, into: Path) -> Path:
     for path in folder.iterdir():
         if not path.name.startswith(("tokenizer", "special")):

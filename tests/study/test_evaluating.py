@@ -101,6 +101,23 @@ def test_contexts_that_are_all_too_long_are_refused(tiny_lm: LM, file: Path, tmp
     assert shown.answer(ours).endswith("(context 100, stride 50).")
 
 
+def test_a_stride_that_leaves_tokens_out_is_refused_before_anything_is_read(
+    tiny_lm: LM, file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(PromptError, match="a context of 16 tokens and a stride of 100: what works is a stride of 1 to"):
+        evaluate(asked(file, context=(16,), stride=100, output_path=str(out)), model=tiny_lm)
+    assert not out.exists()
+
+
+def test_where_nothing_is_measured_the_command_says_so_and_fails(
+    tiny_model_dir: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(tiny_model_dir), str(file), "--context", "99999", "--output-path", str(tmp_path / "out")]
+    assert cli.status(["evaluate-lm", *words, "--dtype", "float32", "--device", "cpu"]) == 2
+    assert "99999" in capsys.readouterr().err
+
+
 def test_a_perplexity_that_is_no_number_has_a_reason(tiny_lm: LM, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     far = Surprise(by_document=(np.full(9, 1e4),), bytes=9, context=8, stride=4)
     monkeypatch.setattr("kshot.study.evaluating.surprise", lambda *given, **more: far)

@@ -103,5 +103,5 @@ def test_losses_are_kept_for_tensorboard(file: Path, tmp_path: Path) -> None:
 
 def test_without_the_package_nothing_is_begun(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(KshotError, match=r"pip install 'kshot\[tensorboard\]'"):
+    with pytest.raises(KshotError, match="pip install tensorboard"):
         pretrain(asked(file, tensorboard=True))

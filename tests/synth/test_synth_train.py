@@ -1,5 +1,6 @@
 """Training of small networks: a pure function of its configuration, the same to the bit whether it was stopped or not."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +93,16 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bits(at: int, tmp_path: Path, m
     assert seen == list(range(at, 13))
     assert same(again.weights, whole.weights)
     assert (again.losses, again.looks) == (whole.losses, whole.looks)
+
+
+def test_seconds_are_those_of_the_steps_alone(tmp_path: Path) -> None:
+    def slow(step: int, weights: Callable[[], train.Weights]) -> dict[str, float]:
+        time.sleep(0.05)
+        return {"norm": 0.0}
+
+    began = time.perf_counter()
+    done = trained(start(), loss, TRAINING, look=slow)
+    assert done.seconds < time.perf_counter() - began - 0.05 * TRAINING.steps
 
 
 def test_the_state_of_another_training_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import minimize
+from scipy.optimize import least_squares, minimize
 
 from kshot.errors import MethodError
 from kshot.seeds import stream
@@ -15,6 +15,10 @@ from kshot.seeds import stream
 _HUBER = 1e-3
 # Where the search begins; of all the best end is kept.
 _FLOORS, _RATES, _SIZES = (-1.0, 0.0, 1.0), (0.2, 0.5, 1.0), (0.0, 5.0, 10.0)
+# So many of the best ends are searched on from, by a method that ends later.
+_POLISHED = 3
+# It ends where a step changes so small a share of the sum, or of where it is.
+_END = 1e-9
 _LEAST = 6
 _TINY = 1e-300
 
@@ -56,8 +60,9 @@ def scaling_law(
         (Hoffmann et al. 2022, section 3.3 and appendix D.3).
     Null: with losses that do not depend on N the scale of N is 0, or its power is; in the latter case A is a part of what
         the floor would be, and neither is known.
-    Departures: the beginnings are 3^5 and not 4,500; on planted laws both end in the same place (tests). Powers are not
-        below 0: with more of either no loss grows.
+    Departures: the beginnings are 3^5 and not 4,500; on planted laws both end in the same place (tests). The best ends are
+        searched on from by a trust region, since L-BFGS stops early where a sum is as small as this. Powers are not below
+        0: with more of either no loss grows.
     Known problems: E and a power trade off where runs span less than a factor of ten in either; noise of a run is not that
         of a loss, so intervals come from ``bootstrapped`` runs.
     """
@@ -66,34 +71,69 @@ def scaling_law(
             f"a law of {len(losses)} runs of {len(set(parameters))} sizes and {len(set(tokens))} numbers of tokens: what works "
             f"is {_LEAST} or more of two or more of each"
         )
-    return _fitted(parameters, tokens, losses, product(_FLOORS, _SIZES, _RATES, _SIZES, _RATES))
+    errors = _errors(parameters, tokens, losses)
+    return _law(errors, _searched(errors, product(_FLOORS, _SIZES, _RATES, _SIZES, _RATES))[:_POLISHED])
 
 
-def _fitted(
-    parameters: Float[np.ndarray, "n"],
-    tokens: Float[np.ndarray, "n"],
-    losses: Float[np.ndarray, "n"],
-    begins: Iterable[Sequence[float]],
-) -> Law:
-    """The best of all ends of a search."""
-    n, d, target = np.log(parameters), np.log(tokens), np.log(losses)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Errors:
+    """Of log losses of runs, at log E, log A, alpha, log B and beta."""
 
-    def missed(at: Float[np.ndarray, "p"]) -> tuple[float, Float[np.ndarray, "p"]]:
+    parameters: Float[np.ndarray, "n"]
+    tokens: Float[np.ndarray, "n"]
+    target: Float[np.ndarray, "n"]
+
+    def of(self, at: Float[np.ndarray, "p"]) -> Float[np.ndarray, "n"]:
+        return np.logaddexp.reduce(self._terms(at)) - self.target
+
+    def slopes(self, at: Float[np.ndarray, "p"]) -> Float[np.ndarray, "n p"]:
+        terms = self._terms(at)
+        floor, size, text = np.exp(terms - np.logaddexp.reduce(terms))
+        return np.stack([floor, size, -size * self.parameters, text, -text * self.tokens], axis=1)
+
+    def huber(self, at: Float[np.ndarray, "p"]) -> tuple[float, Float[np.ndarray, "p"]]:
+        """Their sum and its slope."""
+        error = self.of(at)
+        far = np.abs(error)
+        value = np.where(far <= _HUBER, error**2 / 2, _HUBER * (far - _HUBER / 2)).sum()
+        return float(value), np.clip(error, -_HUBER, _HUBER) @ self.slopes(at)
+
+    def _terms(self, at: Float[np.ndarray, "p"]) -> Float[np.ndarray, "3 n"]:
         floor, a, alpha, b, beta = at
-        terms = np.stack([np.full_like(n, floor), a - alpha * n, b - beta * d])
-        foreseen = np.logaddexp.reduce(terms)
-        error = foreseen - target
-        small = np.abs(error) <= _HUBER
-        value = np.where(small, error**2 / 2, _HUBER * (np.abs(error) - _HUBER / 2)).sum()
-        slope = np.where(small, error, _HUBER * np.sign(error))
-        shares = np.exp(terms - foreseen) * slope
-        return float(value), np.array(
-            [shares[0].sum(), shares[1].sum(), -(shares[1] * n).sum(), shares[2].sum(), -(shares[2] * d).sum()]
-        )
+        return np.stack([np.full_like(self.target, floor), a - alpha * self.parameters, b - beta * self.tokens])
 
+
+def _errors(
+    parameters: Float[np.ndarray, "n"], tokens: Float[np.ndarray, "n"], losses: Float[np.ndarray, "n"]
+) -> _Errors:
+    return _Errors(parameters=np.log(parameters), tokens=np.log(tokens), target=np.log(losses))
+
+
+def _searched(errors: _Errors, begins: Iterable[Sequence[float]]) -> list[Float[np.ndarray, "p"]]:
+    """Where searches by L-BFGS end, the best first. The sum is so small that they end a little early."""
     bounds = [(None, None), (None, None), (0.0, None), (None, None), (0.0, None)]
-    ends = [minimize(missed, begin, jac=True, method="L-BFGS-B", bounds=bounds) for begin in begins]
-    floor, a, alpha, b, beta = min(ends, key=lambda end: float(end.fun)).x
+    ends = [minimize(errors.huber, begin, jac=True, method="L-BFGS-B", bounds=bounds) for begin in begins]
+    return [end.x for end in sorted(ends, key=lambda end: float(end.fun))]
+
+
+def _law(errors: _Errors, begins: Iterable[Sequence[float] | Float[np.ndarray, "p"]]) -> Law:
+    """The best of all ends of searches that end where nothing is left to gain."""
+    ends = [
+        least_squares(
+            errors.of,
+            np.asarray(begin),
+            errors.slopes,
+            bounds=([-np.inf, -np.inf, 0.0, -np.inf, 0.0], np.inf),
+            x_scale="jac",
+            loss="huber",
+            f_scale=_HUBER,
+            ftol=_END,
+            xtol=_END,
+            gtol=1e-12,
+        )
+        for begin in begins
+    ]
+    floor, a, alpha, b, beta = min(ends, key=lambda end: float(end.cost)).x
     return Law(
         floor=float(np.exp(floor)),
         parameters_scale=float(np.exp(a)),
@@ -120,5 +160,5 @@ def bootstrapped(
     for _ in range(draws):
         own = rng.integers(len(losses), size=len(losses))
         if len(set(parameters[own])) > 1 and len(set(tokens[own])) > 1:
-            found.append(_fitted(parameters[own], tokens[own], losses[own], begins))
+            found.append(_law(_errors(parameters[own], tokens[own], losses[own]), begins))
     return found

@@ -194,6 +194,9 @@ MODEL_FILES = (
     MOMENTUM,
 )  # fmt: skip
 """What the folder of a saved model may hold: with anything else in it, it is not written over."""
+
+# What texts end with in training, by the name most vocabularies have for it.
+_END_OF_TEXT = "<|endoftext|>"
 _SUMS = ("momentum", "momentum-normalised")
 
 
@@ -243,6 +246,8 @@ def save_grown(
 def as_codec(tokenizer: Tokenizer, end: str) -> Codec:
     """A vocabulary whose texts begin after the token that ends another."""
     begins = _begun_after(tokenizer, end)
+    # A text that spells the token that ends one is read as letters, as in training.
+    begins.backend_tokenizer.encode_special_tokens = True
     return Codec(begins, (begins.bos_token_id,), begins.bos_token_id)
 
 
@@ -256,6 +261,9 @@ def kept_tokenizer(model: str) -> tuple[Tokenizer, str]:
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"the tokenizer of {model!r} cannot be read: {first}") from error
+    # A model of conversations ends a turn by a token of its own, and has the other from when it read texts.
+    if _END_OF_TEXT in found.all_special_tokens:
+        return backend, _END_OF_TEXT
     if found.eos_token is None:
         raise ModelError(f"the tokenizer of {model!r} has no token that ends a text; learn a vocabulary instead")
     return backend, str(found.eos_token)

@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from kshot.errors import DataError, OutputError
+from kshot.packages import sweep
 
 # Larger files are known by their size, and by what safetensors looks at: hashing them would take longer than loading.
 _HASHED = 64 << 20
@@ -46,13 +47,18 @@ def replaced(directory: Path, ours: Collection[str], mark: str) -> Iterator[Path
     fresh: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target.parent, f".{target.name}")
         fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
         yield fresh
         for path in fresh.rglob("*"):
             # safetensors writes files for their owner alone
             path.chmod(0o755 if path.is_dir() else 0o644)
+            # A loss of power must not find the new name on files that are not there.
+            sync(path)
         fresh.chmod(0o755)
+        sync(fresh)
         _take_place(fresh, target)
+        sync(target.parent)
     except Exception as error:
         # tokenizers tells of a full disk with a plain Exception
         if not isinstance(error, OSError | SafetensorError) and type(error) is not Exception:
@@ -62,6 +68,17 @@ def replaced(directory: Path, ours: Collection[str], mark: str) -> Iterator[Path
     finally:
         if fresh is not None:
             shutil.rmtree(fresh, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """What a file or a folder holds survives a loss of power from here on; folders where the system has such a thing."""
+    if path.is_dir() and os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _take_place(fresh: Path, target: Path) -> None:

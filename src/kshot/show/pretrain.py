@@ -114,6 +114,8 @@ def gains(kshot: Row) -> list[dict[str, str]]:
         said = f"{abs(row['value']):.4f} nats per token {way} than {base.removeprefix('over ')}{interval}"
         if bounds and bounds[0] <= 0:
             said += ", which may be nothing"
+        if row.get("seed") is not None:
+            said += "; one seed: with another it may differ by more than that"
         if (least := seen.get(row["variant"])) is not None:
             said += f"; {least['n']} seeds tell a true gain of {_short(least['value'])} from none four times in five"
         found.append({"name": name, "said": said})
@@ -121,7 +123,7 @@ def gains(kshot: Row) -> list[dict[str, str]]:
 
 
 def in_context(kshot: Row) -> tuple[list[str], list[dict[str, Any]]]:
-    """Networks by name, and what each came to in what is asked of all of them in context."""
+    """Networks by name, what each came to in what is asked of all of them in context, and what they differ by in pairs."""
     names: dict[str, None] = {}
     found: dict[str, dict[str, str]] = {}
     for row in _rows(kshot):
@@ -133,6 +135,13 @@ def in_context(kshot: Row) -> tuple[list[str], list[dict[str, Any]]]:
             own = found.setdefault(what, {"null": null})
             interval = "" if row["low"] is None else f" ({row['low']:.3g} to {row['high']:.3g})"
             own[name] = f"{row['value']:.3f}{interval}"
+    for row in _rows(kshot):
+        if row["measure"] == "difference" and row["value"] is not None:
+            name, measure, *part, base = str(row["variant"]).split(", ")
+            if measure in _IN_CONTEXT:
+                names[f"{name} {base}"] = None
+                interval = "" if row["low"] is None else f" ({row['low']:.3g} to {row['high']:.3g})"
+                found[", ".join([_IN_CONTEXT[measure], *part])][f"{name} {base}"] = f"{row['value']:+.3f}{interval}"
     return list(names), [{"what": what, "values": own} for what, own in found.items()]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kshot.errors import DataError, NumericError, PromptError
-from kshot.measure.perplexity import Surprise, bits_per_byte, perplexity, surprise, undefined
+from kshot.measure.perplexity import Surprise, bits_per_byte, perplexity, reading, surprise, undefined
 from kshot.model.lm import LM
 from kshot.model.load import load_model
 from kshot.pretrain.text import documents
@@ -91,6 +91,9 @@ def evaluate(
     lm = model or load_model(asked.model, dtype=asked.dtype, device=asked.device)
     limit = None if asked.limit == "all" else asked.limit
     study = Evaluation(lm=lm, tasks=texts, contexts=_contexts(asked, lm), stride=asked.stride, limit=limit)
+    for context in study.contexts:
+        # A stride that leaves tokens out is told before anything is read.
+        reading(lm.codec, [[""]], context, asked.stride)
     return on_record(_INQUIRY, asked, study, [], repeatable=model is None, beneath=beneath, say=say)
 
 

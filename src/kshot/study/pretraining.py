@@ -32,6 +32,7 @@ from kshot.study.pretrain.corpus import corpus_of, in_tokens
 from kshot.study.pretrain.going_on import going_on
 from kshot.study.pretrain.growing import Grown, figures, grow, judged
 from kshot.study.pretrain.in_context import in_context
+from kshot.study.pretrain.items import apart
 from kshot.study.pretrain.plan import WEIGHTS, Arm, arms, planned, saved_further, saved_plain
 from kshot.study.pretrain.recency import recency
 from kshot.study.pretrain.results import results_of
@@ -190,6 +191,7 @@ def _network(study: Pretraining, cell: Cell, say: Say) -> Line:
     told([own.id for own in study.cells()].index(cell.id), study.device)
     grown = _grown(study, cell, say)
     rows, pictures, sums = grown.rows, grown.pictures, {}
+    items: dict[str, list[float]] = {}
     if study.objective == "causal":
         own, found = judged(grown.language, grown.done.weights, study.readings(), arm.name, say=say)
         sums = {str(one.context): _sums(one) for one in found}
@@ -197,7 +199,8 @@ def _network(study: Pretraining, cell: Cell, say: Say) -> Line:
         rows = [*rows, *own]
         for ask in (in_context, going_on, recency):
             more, drawn = ask(grown.language, grown.done.weights, study.tokens, study.plan, (arm.name, cell.seed))
-            rows, pictures = [*rows, *more], [*pictures, *drawn]
+            more, own_items = apart(more)
+            rows, pictures, items = [*rows, *more], [*pictures, *drawn], items | own_items
     _all_numbers(rows, pictures, study.plan.learning_rate)
     saved, plain = _saved(study, arm, cell, grown.done.weights)
     notes = grown.notes
@@ -209,7 +212,7 @@ def _network(study: Pretraining, cell: Cell, say: Say) -> Line:
     if study.board and study.directory is not None:
         keep_board(study.directory / BOARD / _own_name(arm, cell), grown.done, study.plan)
     kept = {"saved": saved, "weights": plain, "notes": notes}
-    return {"rows": rows, "pictures": pictures, "by_document": sums, **kept}
+    return {"rows": rows, "pictures": pictures, "by_document": sums, "by_item": items, **kept}
 
 
 def _all_numbers(rows: Sequence[Mapping[str, Any]], pictures: Sequence[Mapping[str, Any]], rate: float) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kshot.errors import OutputError
+from kshot.model.sealed import sync
 
 try:
     import fcntl
@@ -162,7 +163,8 @@ class Store:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-        _sync_folder(self.directory)
+        # A new name survives a loss of power only when its folder has reached the disk too.
+        sync(self.directory)
 
 
 class Memory:
@@ -276,16 +278,6 @@ def _write(handle: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(handle, view) :]
-
-
-def _sync_folder(directory: Path) -> None:
-    """A new name survives a loss of power only when its folder has reached the disk too."""
-    if os.name == "posix":
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _line(value: Mapping[str, Any]) -> bytes:

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -97,7 +98,7 @@ class Curriculum:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trained:
-    """Weights at the end, the loss before every step, seconds, and what was seen along the way after which steps."""
+    """Weights at the end, the loss before every step, seconds of the steps alone, and what was seen after which steps."""
 
     weights: dict[str, Tensor]
     losses: tuple[float, ...]
@@ -138,6 +139,29 @@ class Kept:
         self._last, self._took = time.monotonic(), time.monotonic() - began
 
 
+@dataclass(slots=True)
+class _Clock:
+    """Seconds of a training with those ``before`` it was stopped, and of them what looking and keeping took, ``aside``."""
+
+    before: float
+    aside: float
+    _began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.perf_counter() - self._began
+
+    @property
+    def of_steps(self) -> float:
+        return self.seconds - self.aside
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.aside += time.perf_counter() - began
+
+
 def trained(
     start: Weights,
     loss: Loss,
@@ -156,10 +180,10 @@ def trained(
     held, optimiser, facts = _standing(start, training, place)
     weights = held.leaves
     losses, looks = list(facts["losses"]), [(int(step), dict(seen)) for step, seen in facts["looks"]]
-    before_us, began = float(facts["seconds"]), time.perf_counter()
+    clock = _Clock(before=float(facts["seconds"]), aside=float(facts["aside"]))
 
     def standing() -> dict[str, Any]:
-        return {"losses": losses, "looks": looks, "seconds": before_us + time.perf_counter() - began}
+        return {"losses": losses, "looks": looks, "seconds": clock.seconds, "aside": clock.aside}
 
     for step in range(len(losses), training.steps):
         for tensor in weights.values():
@@ -173,21 +197,17 @@ def trained(
         losses.append(now)
         if watch is not None:
             watch(step + 1, weights, now)
-        if look is not None:
-            seen = look(step + 1, partial(held.whole, weights))
-            looks += [(step + 1, dict(seen))] if seen is not None else []
-            for name, value in (seen or {}).items():
-                _number(f"{name!r} as seen after", value, training, step)
-        if last := step + 1 == training.steps:
-            _numbers(held.whole(weights), training, step)
-        if place is not None:
-            _offer(place, held, optimiser, standing, last=last)
-    return Trained(
-        weights=held.whole(weights),
-        losses=tuple(losses),
-        seconds=standing()["seconds"],
-        looks=tuple(looks),
-    )
+        with clock.pause():
+            if look is not None:
+                seen = look(step + 1, partial(held.whole, weights))
+                looks += [(step + 1, dict(seen))] if seen is not None else []
+                for name, value in (seen or {}).items():
+                    _number(f"{name!r} as seen after", value, training, step)
+            if last := step + 1 == training.steps:
+                _numbers(held.whole(weights), training, step)
+            if place is not None:
+                _offer(place, held, optimiser, standing, last=last)
+    return Trained(weights=held.whole(weights), losses=tuple(losses), seconds=clock.of_steps, looks=tuple(looks))
 
 
 def _number(what: str, value: float, training: Training, step: int) -> None:
@@ -222,7 +242,7 @@ def _offer(place: Kept, held: Held, optimiser: Optimiser, facts: Callable[[], di
 def _standing(start: Weights, training: Training, place: Kept | None) -> tuple[Held, Optimiser, dict[str, Any]]:
     """Leaves, what moves them, and facts of a training that begins, or is gone on with."""
     found = place.found() if place is not None else None
-    before, kept_moments, facts = found or (dict(start), {}, {"losses": [], "seconds": 0.0, "looks": []})
+    before, kept_moments, facts = found or (dict(start), {}, {"losses": [], "seconds": 0.0, "aside": 0.0, "looks": []})
     # A state is read to the CPU.
     weights = {
         name: before[name].detach().to(own.device, copy=True).requires_grad_(True) for name, own in start.items()

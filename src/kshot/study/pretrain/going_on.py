@@ -12,8 +12,9 @@ from jaxtyping import Float, Int
 from kshot.model.sampling import Sampling
 from kshot.seeds import stream
 from kshot.study.pretrain.corpus import Tokens
+from kshot.study.pretrain.items import item_rows
 from kshot.study.pretrain.plan import Plan
-from kshot.study.synth.growing import mean_rows, picture
+from kshot.study.synth.growing import picture
 from kshot.synth.networks.language import Language
 from kshot.synth.networks.network import Weights
 
@@ -39,12 +40,13 @@ def going_on(
     texts = tokens.valid.batch(1, 0, count, plan.context)[:, :-1]
     if half <= _RUN:
         return [], []
-    found = {_HELD_OUT: texts[:, half:]}
+    stop = plan.context if plan.further is None else min(plan.context, half + max(plan.further, _RUN))
+    found = {_HELD_OUT: texts[:, half:stop]}
     for way, sampling in _WAYS.items():
-        found[way] = _continued(language, weights, texts[:, :half], plan.context, sampling, seed)
-    rows = [mean_rows("repeated", (name, way), repeated(own), seed) for way, own in found.items()]
+        found[way] = _continued(language, weights, texts[:, :half], stop, sampling, seed)
+    rows = [item_rows("repeated", (name, way), repeated(own), seed) for way, own in found.items()]
     ranks = _ranks(language, weights, texts)
-    rows.append(mean_rows("rank_one", (name, _HELD_OUT), (ranks == 0).mean(axis=1), seed))
+    rows.append(item_rows("rank_one", (name, _HELD_OUT), (ranks == 0).mean(axis=1), seed))
     return rows, [_picture(name, ranks, tokens.marks.vocabulary)]
 
 
@@ -64,7 +66,7 @@ def repeated(texts: Int[np.ndarray, "b t"]) -> Float[np.ndarray, "b"]:
 def _continued(
     language: Language, weights: Weights, begin: Int[np.ndarray, "b t"], length: int, sampling: Sampling, seed: int
 ) -> Int[np.ndarray, "b u"]:
-    """What comes after each beginning, up to so many tokens in all; a small network reads its text again for each."""
+    """What comes after each beginning, up to so many tokens in all; for each the network reads its text again."""
     place, rng = next(iter(weights.values())).device, stream(seed, "going on")
     rows = begin
     while rows.shape[1] < length:

@@ -1,7 +1,7 @@
 """A language model grown on text: its loss, what it is seen to do along training, and how it is judged at the end."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from kshot.measure.perplexity import Reading, Surprise, bits_per_byte, perplexit
 from kshot.model.tree import Scored
 from kshot.pretrain.objectives import IGNORED, OBJECTIVES, Lesson
 from kshot.pretrain.packed import Packed
-from kshot.seeds import stream
+from kshot.seeds import stream, torch_stream
 from kshot.study.environment import peak_bytes, reset_peak
 from kshot.study.figures import figure
 from kshot.study.pretrain.corpus import Tokens
@@ -71,7 +71,9 @@ def grow(given: Given, tokens: Tokens, plan: Plan, arm: tuple[str, Language], ob
 
     rate = machine_rate(given.device, getattr(torch, plan.precision))
     _reset_peak(given.device)
-    done = grown(given, name, language, on_batches(given, make, training, loss), training, looks=plan.looks, look=look)
+    # Of one seed all networks begin alike but for what only some of them have: what they come to is compared in pairs.
+    alike = replace(language, start=lambda rng: language.start(torch_stream(given.seed, "start", "network")))
+    done = grown(given, name, alike, on_batches(given, make, training, loss), training, looks=plan.looks, look=look)
     last = done.losses[-max(1, round(_LAST * len(done.losses))) :]
     seen = done.along("validation")
     cost, drawn = _cost((name, language), done, plan, objective, rate)

@@ -15,8 +15,9 @@ from kshot.model.tree import Scored
 from kshot.seeds import stream
 from kshot.study.pretrain.corpus import Tokens, words_of
 from kshot.study.pretrain.growing import said_of
+from kshot.study.pretrain.items import item_rows
 from kshot.study.pretrain.plan import Plan
-from kshot.study.synth.growing import mean_rows, picture
+from kshot.study.synth.growing import picture
 from kshot.synth.grammar import Ginc, examples, inferred
 from kshot.synth.networks.language import Language
 from kshot.synth.networks.network import Weights
@@ -45,7 +46,7 @@ def in_context(
         if distance + 5 > plan.context or len(ids) < _KINDS:
             break
         nats = -_found_again(language, weights, tokens, ids, plan, distance)
-        found.append(mean_rows("nats_by_distance", (name, f"{distance} tokens before"), nats, seed, unit="nats",
+        found.append(item_rows("nats_by_distance", (name, f"{distance} tokens before"), nats, seed, unit="nats",
                            null=float(np.log(len(ids)))))  # fmt: skip
         points.append((float(distance), float(nats.mean())))
     pictures = []
@@ -85,8 +86,8 @@ def _copied(
     right = _most_probable(language, weights, asked).mean(axis=1)
     null = float(np.log(len(ids)))
     return [
-        mean_rows("copy_nats", (named[0],), nats, named[1], unit="nats", null=null),
-        mean_rows("copy_accuracy", (named[0],), right, named[1], null=1 / len(ids)),
+        item_rows("copy_nats", (named[0],), nats, named[1], unit="nats", null=null),
+        item_rows("copy_accuracy", (named[0],), right, named[1], null=1 / len(ids)),
     ]
 
 
@@ -136,12 +137,12 @@ def _prompted(
         own = examples(mixture, 0, _PROMPTS, shots=shots, length=_LENGTH)
         right = (_answers(language, weights, tokens, ids, own.tokens) == own.answers).astype(float)
         best = inferred(mixture, own.tokens).following[:, -1].argmax(axis=1) == own.answers
-        rows.append(mean_rows("prompt_accuracy", (name, _examples(shots)), right, seed, null=1 / mixture.vocabulary))
+        rows.append(item_rows("prompt_accuracy", (name, _examples(shots)), right, seed, null=1 / mixture.vocabulary))
         points.append((float(shots), float(right.mean())))
         exact.append((float(shots), float(best.mean())))
         if shots == fitting[-1] and shots > 1:
             flips = _flips(language, weights, tokens, ids, own.tokens, shots)
-            rows.append(mean_rows("order_flips", (name, _examples(shots)), flips, seed, null=0.0))
+            rows.append(item_rows("order_flips", (name, _examples(shots)), flips, seed, null=0.0))
     drawn = picture(
         "prompts of the mixture answered", x="examples", y="accuracy", lines={name: points, "exact inference": exact}
     )

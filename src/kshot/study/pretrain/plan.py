@@ -36,8 +36,8 @@ class Plan:
     ``warmup`` is a share of the steps; ``betas`` and ``eps`` are AdamW's, ``clip`` is the greatest norm of a gradient.
     ``design`` is what layers with attention have in place of their network's own. The rows of a step are read in
     ``accumulate`` parts by each process. Validation reads ``looked`` rows at each of ``looks`` along training, and at the
-    end documents of at most ``judged`` tokens in all, which several texts share; ``texts`` are copied and gone on with, and
-    ``pairs`` found again.
+    end documents of at most ``judged`` tokens in all, which several texts share; ``texts`` are copied and gone on with, for
+    half a context or ``further`` tokens, and ``pairs`` found again.
     """
 
     shape: Shape
@@ -58,6 +58,7 @@ class Plan:
     looked: int = 32
     judged: int | None = None
     texts: int = 64
+    further: int | None = None
     pairs: int = 256
     design: tuple[tuple[str, str], ...] = ()
     sharded: bool = False
@@ -135,7 +136,16 @@ PLANS: Mapping[str, Plan] = {
 # Of a model that is trained further; its shape is its own.
 FURTHER: Mapping[str, Plan] = {
     "smoke": replace(
-        PLANS["smoke"], batch=4, tokens=4_096, learning_rate=1e-4, looks=3, looked=4, judged=2_000, texts=4, pairs=4
+        PLANS["smoke"],
+        batch=4,
+        tokens=4_096,
+        learning_rate=1e-4,
+        looks=3,
+        looked=4,
+        judged=2_000,
+        texts=4,
+        further=8,
+        pairs=4,
     ),
     "full": replace(
         PLANS["full"],
@@ -145,7 +155,8 @@ FURTHER: Mapping[str, Plan] = {
         looks=8,
         looked=32,
         judged=50_000,
-        texts=16,
+        texts=8,
+        further=32,
         pairs=32,
     ),
     "paper": replace(PLANS["paper"], batch=64, tokens=1_000_000_000, learning_rate=1e-4),

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from kshot.seeds import torch_stream
 from kshot.study.pretrain.corpus import Tokens
+from kshot.study.pretrain.items import item_rows
 from kshot.study.pretrain.plan import Plan
-from kshot.study.synth.growing import mean_rows, picture
+from kshot.study.synth.growing import picture
 from kshot.synth.networks.language import Language
 from kshot.synth.networks.network import Weights
 
@@ -39,7 +40,7 @@ def recency(
         return [], []
     own = torch.from_numpy(tokens.valid.batch(0, 0, rows, plan.context)[:, :-1])
     shares = influence(language, weights, own, seed)
-    near = mean_rows("influence", (name, f"last {_NEAR} tokens"), shares[:, :_NEAR].sum(axis=1), seed,
+    near = item_rows("influence", (name, f"last {_NEAR} tokens"), shares[:, :_NEAR].sum(axis=1), seed,
                      null=min(1.0, _NEAR / shares.shape[1]))  # fmt: skip
     edges = [0, *(2**i for i in range(shares.shape[1].bit_length())), shares.shape[1]]
     points = [(float(max(a, 0.5)), float(shares[:, a:b].mean())) for a, b in pairwise(edges) if b > a]

@@ -71,7 +71,7 @@ def _grows(steps: int, batch: int, rate: float) -> Training:
 # Adafactor with a constant rate, as published, and what it is multiplied by decays.
 _TUNES = Training(steps=0, batch=32, optimiser="adafactor", weight_decay=1e-5)
 # Of a prompt, and of all weights: published are 0.3 and 0.001.
-_RATES: Mapping[bool, tuple[float, ...]] = {True: (0.03, 0.1, 0.3), False: (0.0003, 0.001)}
+_RATES: Mapping[bool, tuple[float, ...]] = {True: (0.03, 0.1, 0.3), False: (0.0003, 0.001, 0.003)}
 
 _MUCH: Mapping[Size, _Much] = {
     "smoke": _Much(
@@ -104,9 +104,7 @@ def _spanned(given: Given, text: Labelled, shape: tuple[int, int, int]) -> Froze
     much = _MUCH[given.size]
     own = Shape(layers=shape[0], heads=shape[1], width=shape[2])
     language = encoder_decoder(text.vocabulary, text.tokens, own)
-    # Wider networks want smaller steps: as one over the root of the width, from that of the narrowest.
-    rate = much.grows.learning_rate * (much.shapes[0][2] / shape[2]) ** 0.5
-    training = replace(much.grows, learning_rate=rate)
+    training = replace(much.grows, learning_rate=_rate(much, own))
     weights = _read(given, f"{_word(shape)}, hidden spans", text, language, "span", training)
     return Frozen(text=text, shape=own, weights=weights)
 
@@ -115,10 +113,15 @@ def _adapted(given: Given, frozen: Frozen, steps: int) -> Frozen:
     """The same model, trained to go on with texts for so many steps."""
     much, shape = _MUCH[given.size], frozen.shape
     made = encoder_decoder(frozen.text.vocabulary, frozen.text.tokens, shape)
-    training = _grows(steps, much.grows.batch, much.grows.learning_rate / 3)
+    training = _grows(steps, much.grows.batch, _rate(much, shape) / 3)
     language = replace(made, start=lambda rng: dict(frozen.weights))
     word = f"{_word((shape.layers, shape.heads, shape.width))}, adapted for {steps}"
     return replace(frozen, weights=_read(given, word, frozen.text, language, "continued", training))
+
+
+def _rate(much: _Much, shape: Shape) -> float:
+    """Wider networks want smaller steps: as one over the root of the width, from that of the narrowest."""
+    return much.grows.learning_rate * (much.shapes[0][2] / shape.width) ** 0.5
 
 
 def _read(
