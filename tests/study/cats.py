@@ -14,7 +14,7 @@ TEXTS = [f"The cat number {i} sat on mat {i * i % 7}, and a dog ran after it.\n"
 
 
 def asked(file: Path, **more: Any) -> PretrainSettings:
-    return make_pretrain_settings(tasks=(str(file),), **{**TINY, "device": "cpu", **more})
+    return make_pretrain_settings(**{"tasks": (str(file),), **TINY, "device": "cpu", **more})
 
 
 def rows_of(results: Mapping[str, Any]) -> dict[tuple[str, str, int | None], dict[str, Any]]:

@@ -21,6 +21,7 @@ _IN_CONTEXT = {
     "copy_nats": "random tokens copied: nats per token",
     "nats_by_distance": "a pair seen once before: nats",
     "prompt_accuracy": "prompts of the mixture: accuracy",
+    "relation_accuracy": "facts of the text: accuracy",
     "influence": "share of what is known at the end of a text",
     "repeated": "runs of four tokens that came before",
     "rank_one": "tokens that were the most probable",

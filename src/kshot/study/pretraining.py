@@ -35,6 +35,7 @@ from kshot.study.pretrain.in_context import in_context
 from kshot.study.pretrain.items import apart
 from kshot.study.pretrain.plan import WEIGHTS, Arm, arms, planned, saved_further, saved_plain
 from kshot.study.pretrain.recency import recency
+from kshot.study.pretrain.relations import relations
 from kshot.study.pretrain.results import results_of
 from kshot.study.pretrain.study import FLOOR, Pretraining
 from kshot.study.pretrain.thinning import thinned
@@ -197,7 +198,7 @@ def _network(study: Pretraining, cell: Cell, say: Say) -> Line:
         sums = {str(one.context): _sums(one) for one in found}
         say(f"{arm.name}, asking it in context, and letting it go on")
         rows = [*rows, *own]
-        for ask in (in_context, going_on, recency):
+        for ask in (in_context, relations, going_on, recency):
             more, drawn = ask(grown.language, grown.done.weights, study.tokens, study.plan, (arm.name, cell.seed))
             more, own_items = apart(more)
             rows, pictures, items = [*rows, *more], [*pictures, *drawn], items | own_items

