@@ -15,7 +15,7 @@ from kshot.errors import ModelError
 from kshot.model.attention import with_momentum
 from kshot.model.hidden import last_hidden
 from kshot.model.lm import LM
-from kshot.model.momentum import Momentum
+from kshot.model.momentum import Momentum, carried
 from kshot.model.tree import Scored
 
 NAMES = ("llama", "gemma3", "qwen3")
@@ -84,6 +84,27 @@ def test_packed_branches_after_a_prefix(name: str, momentum: Momentum) -> None:
     right = expected(lm, momentum, sequences)
     assert np.abs(lm.score(sequences).sums() - right).max() < 1e-9
     assert np.abs(lm.score(sequences, lm.prefill(sequences[0].tokens[:12])).sums() - right).max() < 1e-9
+
+
+@pytest.mark.parametrize("momentum", [Momentum(DECAY, GATE), Momentum(DECAY, normalised=True)])
+def test_token_by_token_it_needs_one_vector_a_head_of_what_stands_before(momentum: Momentum) -> None:
+    lm = replace(zoo.lm("llama"), momentum=momentum, tokens_per_pack=5)
+    tokens = np.random.default_rng(0).integers(3, zoo.VOCABULARY, size=24).tolist()
+    right = expected(lm, momentum, [Scored(tuple(tokens), 1)])
+    prefix, found = lm.prefill(tokens[:8]), 0.0
+    assert prefix.carried is not None
+    logits, prefix = lm.read_on(tokens[8:9], prefix)
+    for at in range(9, 24):
+        found += float(logits.double().log_softmax(-1)[tokens[at]])
+        logits, prefix = lm.read_on(tokens[at : at + 1], prefix)
+        assert prefix.carried is not None
+        for layer, own in enumerate(prefix.carried):
+            assert own.shape == prefix.values[layer][:, :, 0].shape
+            assert (own - carried(prefix.values[layer], DECAY[layer])).abs().max() < 1e-10
+    whole = lm.score([Scored(tuple(tokens), 9)]).sums()[0]
+    assert found == pytest.approx(whole, abs=1e-9)
+    assert lm.score([Scored(tuple(tokens), 1)]).sums()[0] == pytest.approx(right[0], abs=1e-9)
+    assert prefix.cut(10).carried is None, "what stands before fewer tokens is another vector"
 
 
 def test_several_prefixes_in_one_pass() -> None:

@@ -62,7 +62,8 @@ class Pass:
     """One forward call on a pack: where its nodes stand, what stands before them, what is to be kept.
 
     ``before`` parts the nodes, in order and whole branches at a time, by the prefix that they stand after. ``depth``
-    and ``end`` are the pack's (tree.py); ``captured``, when given, receives each layer's own keys and values.
+    and ``end`` are the pack's (tree.py); ``captured``, when given, receives each layer's own keys and values, and ``carried``
+    what momentum carries past them, of nodes that are one text.
     ``watch`` is shown what goes in and out of every layer's attention. ``merge`` False sends every layer down the dense
     path: the slow, obvious computation.
     """
@@ -71,6 +72,7 @@ class Pass:
     depth: Int[np.ndarray, "t"]
     end: Int[np.ndarray, "t"]
     captured: dict[int, tuple[Tensor, Tensor]] | None = None
+    carried: dict[int, Tensor] = field(default_factory=dict)
     watch: Callable[["Attended"], None] | None = None
     merge: bool = True
     _memo: dict[Any, Any] = field(default_factory=dict)
@@ -109,11 +111,10 @@ class Pass:
 
     def velocity(self, value: Tensor, decay: Tensor, layer: int) -> Tensor:
         """What momentum carries to every node from its own ancestors and from its own prefix, (1, g, t, d)."""
-        starts = [
-            carried(one.prefix.values[layer], decay) if one.prefix.length else torch.zeros_like(value[:, :, 0])
-            for one in self.before
-        ]
+        starts = [_start(one.prefix, decay, layer, value) for one in self.before]
         if len(self.before) == 1 and np.array_equal(self.depth, np.arange(len(self.depth))):
+            if self.captured is not None:
+                self.carried[layer] = carried(value, decay, starts[0])
             return velocities(value, decay, starts[0])
         if "ancestors" not in self._memo:
             self._memo["ancestors"] = [own.to(value.device) for own in doubled(self.depth)]
@@ -127,6 +128,13 @@ class Pass:
         if dtype not in self._memo:
             self._memo[dtype] = own_part(self.depth, self.end, dtype)
         return self._memo[dtype]
+
+
+def _start(prefix: Prefix, decay: Tensor, layer: int, value: Tensor) -> Tensor:
+    """What momentum carries past a prefix: one vector a head, (1, g, d)."""
+    if not prefix.length:
+        return torch.zeros_like(value[:, :, 0])
+    return carried(prefix.values[layer], decay) if prefix.carried is None else prefix.carried[layer]
 
 
 _PASS: ContextVar[Pass | None] = ContextVar("kshot_pass", default=None)

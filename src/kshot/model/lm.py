@@ -100,7 +100,9 @@ class LM:
         captured = current.captured or {}
         layers = sorted(captured)
         known = None if isinstance(part, Tensor) else tuple(part)
-        return logits, prefix.join([captured[i][0] for i in layers], [captured[i][1] for i in layers], known)
+        carried = tuple(current.carried[i] for i in layers) if current.carried else None
+        keys, values = ([captured[i][side] for i in layers] for side in (0, 1))
+        return logits, prefix.join(keys, values, known, carried)
 
     def embedded(self, tokens: Sequence[int]) -> Float[Tensor, "t e"]:
         """The rows that the model looks up for tokens, float32 at least: what a soft prompt that says the same would hold."""

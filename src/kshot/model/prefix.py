@@ -12,13 +12,15 @@ class Prefix:
 
     ``keys[l]`` and ``values[l]`` are (1, g, p, d) tensors after rotary positions, as attention layer l sees them.
     ``tokens`` are the tokens they came from; None where they came from no text (a soft prompt, free keys and values).
-    ``embeddings`` (p, e) are the rows of a soft prompt that they came from, where they came from one.
+    ``embeddings`` (p, e) are the rows of a soft prompt that they came from, where they came from one. ``carried[l]`` (1, g, d)
+    is what momentum carries past the last position, where they were read with momentum: all that it needs to go on.
     """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     tokens: tuple[int, ...] | None = None
     embeddings: Tensor | None = None
+    carried: tuple[Tensor, ...] | None = None
 
     @property
     def length(self) -> int:
@@ -38,15 +40,22 @@ class Prefix:
             tokens=None if self.tokens is None else self.tokens[:length],
         )
 
-    def join(self, keys: list[Tensor], values: list[Tensor], tokens: tuple[int, ...] | None) -> "Prefix":
-        """A longer prefix: these keys and values after ours."""
+    def join(
+        self,
+        keys: list[Tensor],
+        values: list[Tensor],
+        tokens: tuple[int, ...] | None,
+        carried: tuple[Tensor, ...] | None = None,
+    ) -> "Prefix":
+        """A longer prefix: these keys and values after ours, and what momentum carries past all of them."""
         if not self.length:
-            return Prefix(tuple(keys), tuple(values), tokens)
+            return Prefix(tuple(keys), tuple(values), tokens, carried=carried)
         known = None if self.tokens is None or tokens is None else self.tokens + tokens
         return Prefix(
             keys=tuple(torch.cat(pair, dim=2) for pair in zip(self.keys, keys, strict=True)),
             values=tuple(torch.cat(pair, dim=2) for pair in zip(self.values, values, strict=True)),
             tokens=known,
+            carried=carried,
         )
 
 
