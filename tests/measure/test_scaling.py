@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 
 from kshot.errors import MethodError
-from kshot.measure.scaling import Law, bootstrapped, scaling_law
+from kshot.measure.scaling import Law, bootstrapped, power_law, scaling_law
 from kshot.seeds import stream
 
 CHINCHILLA = Law(floor=1.69, parameters_scale=406.4, alpha=0.34, tokens_scale=410.7, beta=0.28)
@@ -71,6 +71,22 @@ def test_a_law_of_drawn_runs_is_the_best_there_is() -> None:
     for way in (-0.02, 0.02):
         again = minimize(missed, [at[0] + way, *at[1:]], method="Nelder-Mead", options=options)
         assert missed(np.array(at)) <= again.fun * (1 + 1e-9)
+
+
+def test_the_power_of_one_alone_is_found_and_its_interval_holds_it() -> None:
+    counts = np.logspace(4, 7, 7)
+    assert power_law(counts, (1e9 / counts) ** 0.076)[0] == pytest.approx(0.076, rel=1e-9)
+    assert power_law(counts, 1.5 + (1e9 / counts) ** 0.3, 1.5)[0] == pytest.approx(0.3, rel=1e-9)
+    held = 0
+    for seed in range(200):
+        noise = np.exp(0.02 * stream(seed, "noise").standard_normal(7))
+        _, low, high = power_law(counts, (1e9 / counts) ** 0.1 * noise)
+        held += low <= 0.1 <= high
+    assert 0.9 <= held / 200 <= 0.99
+    with pytest.raises(MethodError, match="all above it"):
+        power_law(counts, (1e9 / counts) ** 0.1, 9.0)
+    with pytest.raises(MethodError, match="a power of 2 counts"):
+        power_law(counts[:2], counts[:2])
 
 
 def test_the_best_of_a_budget_is_that_of_a_search() -> None:

@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from kshot.errors import MethodError
-from kshot.measure.scaling import Law, bootstrapped, scaling_law
+from kshot.measure.scaling import Law, bootstrapped, power_law, scaling_law
 from kshot.seeds import digest
 from kshot.study.figures import figure
 from kshot.study.synth.experiment import Claim, Experiment, Given, Part, Row, Size
@@ -98,6 +98,7 @@ def _ladder(given: Given) -> dict[str, Any]:
     rows = [figure("loss", (run.word,), value=run.loss, unit="nats", null=exact) for run in (*runs, largest)]
     rows += [figure("accuracy", (run.word, "prompts"), value=run.accuracy) for run in (*runs, largest)]
     rows += [_law_row(name, law, laws) for name in ("floor", "alpha", "beta")]
+    rows += _alone_rows([*runs, largest], exact)
     missed = np.abs(law.loss(n, d) / losses - 1)
     rows.append(mean_rows("law_error", ("mean over runs",), missed, given.seed, null=0.0))
     at = np.array([float(largest.parameters)]), np.array([float(largest.tokens)])
@@ -156,6 +157,29 @@ def _answered(given: Given, mixture: Ginc, language: Language, weights: Weights)
         parts = torch.from_numpy(found.tokens).to(place).split(256)
         said = torch.cat([language.says(weights, own)[:, -1].argmax(-1) for own in parts])
     return float((said.cpu().numpy() == found.answers).mean())
+
+
+def _alone_rows(runs: Sequence[_Run], exact: float) -> list[Row]:
+    """The powers of parameters at the most tokens and of tokens with the most parameters that have several, as published
+    and above the entropy of the text."""
+    most = max(run.tokens for run in runs)
+    widest = max(run.parameters for run in runs if run.tokens < most)
+    alone = {
+        "parameters, most tokens": [(run.parameters, run.loss) for run in runs if run.tokens == most],
+        "tokens, most parameters": [(run.tokens, run.loss) for run in runs if run.parameters == widest],
+    }
+    rows = []
+    for word, own in alone.items():
+        counts, losses = np.array(own, float).T
+        for floor, of in ((0.0, "loss"), (exact, "loss above the entropy")):
+            variant = (f"{of} by {word}",)
+            try:
+                value, low, high = power_law(counts, losses, floor)
+            except MethodError as error:
+                rows.append(figure("power", variant, value=None, n=len(own), null=0.0, reason=str(error)))
+            else:
+                rows.append(figure("power", variant, value=value, low=low, high=high, n=len(own), null=0.0))
+    return rows
 
 
 def _law_row(name: str, law: Law, laws: Sequence[Law]) -> Row:
