@@ -46,6 +46,7 @@ def test_texts_are_those_of_the_seed(tiny_model_dir: Path, capsys: pytest.Captur
         (["--tokens", "2.7"], "--tokens 2.7: what works is a whole number"),
         (["--count", "-1"], "--count -1: what works is a whole number, 1 or more"),
         (["--seed", "-1"], "--seed -1: what works is a whole number from 0"),
+        (["--momentum", "2"], "--momentum 2: what works is a decay between 0 and 1"),
         (["--top-p", "2"], "top-p 2.0: what works is a share above 0, up to 1"),
         (["--temperature", "-1"], "temperature -1.0: what works is a number, 0 or more"),
         (["--tokens", "999999"], "and 999999 to come"),

@@ -36,6 +36,9 @@ class GoingOn:
     count: Annotated[
         int, Parameter(help="How many texts, each with draws of its own, an empty line between.", **_WHOLE)
     ] = 1
+    momentum: Annotated[str | None, Parameter(help="Momentum attention of this decay is added: ETA, or ETA:GATE.")] = (
+        None
+    )
     dtype: Annotated[Literal["auto", "float32", "bfloat16"], Parameter(help="Number format of the weights.")] = "auto"
     device: Annotated[Literal["auto", "cpu", "cuda"], Parameter(help="Where the model runs.")] = "auto"
 
@@ -55,13 +58,13 @@ def generate(
             raise KshotError(f"--{name} {number}: what works is a whole number, 1 or more")
     # torch and transformers take seconds to import, and help or a mistyped flag needs neither
     from kshot.model.generate import text_of
-    from kshot.model.load import load_model
+    from kshot.model.load import load_model, with_stated_momentum
     from kshot.model.sampling import Sampling
     from kshot.seeds import stream
 
     how = Sampling(temperature=asked.temperature, top_k=asked.top_k, top_p=asked.top_p)
     with spoken():
-        lm = load_model(model, dtype=asked.dtype, device=asked.device)
+        lm = with_stated_momentum(load_model(model, dtype=asked.dtype, device=asked.device), asked.momentum)
     for number in range(asked.count):
         pieces = text_of(lm, asked.prompt, how, stream(asked.seed, "generate", number), asked.tokens)
         # A prompt that cannot be gone on with is no text to write.

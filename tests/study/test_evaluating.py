@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from kshot import cli
 from kshot.errors import DataError, KshotError, PromptError
 from kshot.measure.perplexity import Surprise, perplexity, surprise
 from kshot.model.lm import LM
+from kshot.model.momentum import Momentum
 from kshot.pretrain.text import END
 from kshot.show import evaluate as shown
 from kshot.study.evaluate_settings import EvaluateSettings, make_evaluate_settings
@@ -99,6 +101,22 @@ def test_contexts_that_are_all_too_long_are_refused(tiny_lm: LM, file: Path, tmp
     assert not out.exists()
     ours = evaluate(make_evaluate_settings(tasks=("m", str(file))), model=small).results["kshot"]
     assert shown.answer(ours).endswith("(context 100, stride 50).")
+
+
+def test_momentum_of_a_stated_decay_is_added_and_on_record(tiny_lm: LM, file: Path, tmp_path: Path) -> None:
+    def measured(said: str | None) -> float:
+        rows = evaluate(asked(file, context=(16,), momentum=said), model=tiny_lm).results["kshot"]["measures"]
+        return float(next(row["value"] for row in rows if row["measure"] == "bits_per_byte"))
+
+    plain, heavy = measured(None), measured("0.3")
+    assert measured("0.3:0") == pytest.approx(plain, abs=1e-9), "behind a gate of 0 it says what it said"
+    assert abs(heavy - plain) > 1e-4
+    for said in ("1.5", "x", "0.3:y"):
+        with pytest.raises(KshotError, match="what works is a decay between 0 and 1, or with a gate"):
+            measured(said)
+    by_hand = replace(tiny_lm, momentum=Momentum(torch.full(tiny_lm.value_heads, 0.3)))
+    rows = evaluate(asked(file, context=(16,)), model=by_hand).results["kshot"]["measures"]
+    assert next(row["value"] for row in rows if row["measure"] == "bits_per_byte") == pytest.approx(heavy, abs=1e-9)
 
 
 def test_a_stride_that_leaves_tokens_out_is_refused_before_anything_is_read(

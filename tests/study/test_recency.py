@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from kshot.model.lm import LM
 from kshot.seeds import torch_stream
-from kshot.study.pretrain.plan import PLANS, Arm
+from kshot.study.pretrain.plan import PLANS, Arm, further
 from kshot.study.pretrain.recency import influence
 from kshot.synth.networks.language import WINDOW
 from kshot.synth.networks.mixing import Shape
@@ -42,13 +43,26 @@ def test_shares_are_those_of_small_changes(network: str) -> None:
     assert found[0] == pytest.approx((norms / norms.sum()).numpy(), rel=1e-4)
 
 
-def test_what_is_out_of_the_window_is_not_heard() -> None:
+def test_of_a_model_that_is_trained_further_it_is_the_same_as_of_its_like(tiny_lm: LM) -> None:
+    own = further(Arm(network="llama"), tiny_lm)
+    weights = own.start(torch_stream(0, "start"))
+    texts = torch.randint(3, 50, (2, 9), generator=torch_stream(0, "texts"))
+    found = influence(own, weights, texts, 0)
+    assert found.sum(axis=1) == pytest.approx(np.ones(2), abs=1e-6)
+    rows = weights[own.table][texts[0]][None].clone().requires_grad_(True)
+    known = tiny_lm.model.base_model(inputs_embeds=rows, use_cache=False).last_hidden_state[0, -1]
+    along = torch.randn(rows.shape[2], generator=torch_stream(0, "influence")).to(rows)
+    norms = torch.autograd.grad(known @ along, rows)[0][0].double().norm(dim=1).flip(0)
+    assert found[0] == pytest.approx((norms / norms.sum()).numpy(), rel=1e-3)
+
+
+def test_what_is_out_of_the_window_is_not_seen() -> None:
     found = influence(*grown("neural-ngram"), TEXTS, 0)
     assert (found[:, WINDOW:] == 0).all()
     assert (found[:, :WINDOW] > 0).all()
 
 
-def test_momentum_of_a_small_decay_hears_what_is_near() -> None:
+def test_momentum_of_a_small_decay_sees_what_is_near() -> None:
     near, far = (
         influence(*grown("attention-only", attention="momentum", eta=eta), TEXTS, 0)[:, 1:4].sum()
         for eta in (0.3, 0.95)

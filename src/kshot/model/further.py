@@ -77,6 +77,13 @@ class Further:
         decay = weights[_DECAY].sigmoid().view_as(gate) if self.eta is None else torch.full_like(gate, self.eta)
         return Momentum(decay=decay, gate=gate, normalised=self.normalised)
 
+    @property
+    def table(self) -> str:
+        """The name of the weights that a token is looked up in."""
+        weight = self.lm.model.get_input_embeddings().weight
+        assert isinstance(weight, Tensor), "tokens are looked up in a table"
+        return self._name(weight)
+
     def reads(self, weights: Mapping[str, Tensor], tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t e"]:
         """What the model knows at each token of texts, before its head."""
         model = self.lm.model

@@ -2,9 +2,11 @@
 
 import inspect
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -66,6 +68,24 @@ def open_model(source: Source, *, dtype: DType = "auto", device: Device = "auto"
     momentum = kept_momentum(source.folder, place)
     lm = frozen(model, tokenizer, source, check=True)
     return lm if momentum is None else replace(lm, momentum=_fitting(momentum, lm))
+
+
+def with_stated_momentum(lm: LM, said: str | None) -> LM:
+    """The same model with momentum of one decay for all heads, said as ``ETA`` or ``ETA:GATE``; the gate is 1 by default.
+
+    Nothing said leaves it as it is. KshotError for what is no such pair of numbers.
+    """
+    if said is None:
+        return lm
+    eta, _, gate = said.partition(":")
+    try:
+        decay, times = float(eta), float(gate or 1)
+    except ValueError:
+        decay, times = math.nan, math.nan
+    if not 0 < decay < 1 or not math.isfinite(times):
+        raise KshotError(f"--momentum {said}: what works is a decay between 0 and 1, or with a gate, as in 0.3:0.05")
+    full = partial(torch.full, lm.value_heads, device=lm.device)
+    return replace(lm, momentum=Momentum(decay=full(decay), gate=full(times)))
 
 
 def _fitting(momentum: Momentum, lm: LM) -> Momentum:

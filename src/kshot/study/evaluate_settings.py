@@ -24,6 +24,7 @@ class EvaluateSettings:
     )
     stride: int | None = option(None, "How far a window moves on; by default half of the context.")
     limit: int | Literal["all"] = option(20_000, "Tokens of each text, from its beginning.")
+    momentum: str | None = option(None, "Momentum attention of this decay is added: ETA, or ETA:GATE (gate 1).")
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = option("auto", "Number format of the weights.")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "Where the model runs.")
     output_path: str | None = option(None, "Folder of the records; the same command goes on where it stopped.")

@@ -10,7 +10,7 @@ from typing import Any
 from kshot.errors import DataError, NumericError, PromptError
 from kshot.measure.perplexity import Surprise, bits_per_byte, perplexity, reading, surprise, undefined
 from kshot.model.lm import LM
-from kshot.model.load import load_model
+from kshot.model.load import load_model, with_stated_momentum
 from kshot.pretrain.text import documents
 from kshot.study.evaluate_settings import CONTEXTS, EvaluateSettings
 from kshot.study.experiment import standing
@@ -89,6 +89,7 @@ def evaluate(
         )
     say(0, None, f"loading {asked.model}")
     lm = model or load_model(asked.model, dtype=asked.dtype, device=asked.device)
+    lm = with_stated_momentum(lm, asked.momentum)
     limit = None if asked.limit == "all" else asked.limit
     study = Evaluation(lm=lm, tasks=texts, contexts=_contexts(asked, lm), stride=asked.stride, limit=limit)
     for context in study.contexts:

@@ -251,7 +251,10 @@ def further(arm: Arm, start: LM | Seq2Seq) -> Language:
         return Language(start=lambda rng: start.start(), reads=reads, head=lambda weights, known: known)
     own = _further(arm, start)
     return Language(
-        start=lambda rng: own.start(), reads=lambda weights, tokens, heard: own.reads(weights, tokens), head=own.head
+        start=lambda rng: own.start(),
+        reads=lambda weights, tokens, heard: own.reads(weights, tokens),
+        head=own.head,
+        table=own.table,
     )
 
 

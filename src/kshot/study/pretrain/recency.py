@@ -29,12 +29,9 @@ def recency(
 ) -> tuple[list[Row], list[Row]]:
     """Rows of how much hangs on the last tokens of held-out texts, and a picture of how much on each, by distance.
 
-    Shares of the norms of gradients, by embeddings, of what is known at the last token along a random direction. Of a model
-    with a table of tokens of its own name nothing is said.
+    Shares of the norms of gradients, by embeddings, of what is known at the last token along a random direction.
     """
     name, seed = named
-    if "embedding" not in weights:
-        return [], []
     rows = min(plan.texts, tokens.valid.rows(plan.context))
     if not rows:
         return [], []
@@ -53,7 +50,7 @@ def recency(
 
 def influence(language: Language, weights: Weights, texts: Int[Tensor, "b t"], seed: int) -> Float[np.ndarray, "b t"]:
     """Of every text the share of each token by its distance to the last, in float64; each row adds up to one."""
-    table = weights["embedding"].detach()
+    table = weights[language.table].detach()
     along = torch.randn(table.shape[1], generator=torch_stream(seed, "influence")).to(table)
     found = []
     for some in texts.to(table.device).split(_AT_ONCE):
@@ -62,7 +59,7 @@ def influence(language: Language, weights: Weights, texts: Int[Tensor, "b t"], s
         own = table[some.flatten()].clone().requires_grad_(True)
         places = torch.arange(b * t, device=table.device).view(b, t)
         with torch.enable_grad():
-            known = language.reads({**weights, "embedding": own}, places, None)[:, -1]
+            known = language.reads({**weights, language.table: own}, places, None)[:, -1]
             (gradient,) = torch.autograd.grad((known @ along).sum(), own)
         norms = gradient.view(b, t, -1).double().norm(dim=2).flip(1)
         found.append((norms / norms.sum(dim=1, keepdim=True).clamp_min(1e-300)).cpu().numpy())

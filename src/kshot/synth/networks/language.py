@@ -28,12 +28,13 @@ class Language:
     ``reads(weights, tokens, beside)`` maps texts (b, t) to what is known at each of their tokens, (b, t, e), and
     ``head(weights, known)`` that to logits, (..., v). It is causal, what comes later changes nothing, but where the
     design has no mask. ``beside`` is how many tokens at the beginning of each text all others see, (b,), or what an
-    encoder reads, (b, u).
+    encoder reads, (b, u). ``table`` names the weights that a token is looked up in.
     """
 
     start: Callable[[Generator], dict[str, Tensor]]
     reads: Callable[[Weights, Int[Tensor, "b t"], Int[Tensor, "b"] | Int[Tensor, "b u"] | None], Float[Tensor, "b t e"]]
     head: Callable[[Weights, Float[Tensor, "*b e"]], Float[Tensor, "*b v"]]
+    table: str = "embedding"
 
     def says(self, weights: Weights, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
         """The logits of what stands after each token, or in its place where there is no mask."""
