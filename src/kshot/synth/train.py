@@ -180,7 +180,7 @@ def trained(
     held, optimiser, facts = _standing(start, training, place)
     weights = held.leaves
     losses, looks = list(facts["losses"]), [(int(step), dict(seen)) for step, seen in facts["looks"]]
-    clock = _Clock(before=float(facts["seconds"]), aside=float(facts["aside"]))
+    clock = _Clock(before=float(facts["seconds"]), aside=float(facts.get("aside", 0.0)))
 
     def standing() -> dict[str, Any]:
         return {"losses": losses, "looks": looks, "seconds": clock.seconds, "aside": clock.aside}
@@ -242,7 +242,7 @@ def _offer(place: Kept, held: Held, optimiser: Optimiser, facts: Callable[[], di
 def _standing(start: Weights, training: Training, place: Kept | None) -> tuple[Held, Optimiser, dict[str, Any]]:
     """Leaves, what moves them, and facts of a training that begins, or is gone on with."""
     found = place.found() if place is not None else None
-    before, kept_moments, facts = found or (dict(start), {}, {"losses": [], "seconds": 0.0, "aside": 0.0, "looks": []})
+    before, kept_moments, facts = found or (dict(start), {}, {"losses": [], "seconds": 0.0, "looks": []})
     # A state is read to the CPU.
     weights = {
         name: before[name].detach().to(own.device, copy=True).requires_grad_(True) for name, own in start.items()
