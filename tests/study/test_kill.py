@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cats import TIMED, TINY
 from small import calm, films_file, words_file
 
 from kshot.seeds import stream
@@ -14,11 +15,11 @@ from kshot.seeds import stream
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
 
-def _run(folder: Path, delays: list[float], words: list[str]) -> str:
+def _run(folder: Path, delays: list[float], words: list[str], command: str = "run") -> str:
     kill = Path(__file__).with_name("kill.py")
-    command = [sys.executable, str(kill), ",".join(map(str, delays)), "run", *words, "--output-path", str(folder)]
+    asked = [sys.executable, str(kill), ",".join(map(str, delays)), command, *words, "--output-path", str(folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    done = subprocess.run(asked, capture_output=True, text=True, env=environment, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     return done.stderr
 
@@ -45,6 +46,23 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
         "run.json",
         "samples.jsonl",
     ]
+
+
+def test_networks_whose_training_is_killed_again_and_again_are_the_same_to_the_bit(file: Path, tmp_path: Path) -> None:
+    words = [str(file), "--device", "cpu", "--attention", "softmax,momentum", "--eta", "0.5"]
+    words += [word for name, value in {**TINY, "tokens": 8_000}.items() for word in (f"--{name}", str(value))]
+    _run(tmp_path / "whole", [], words, "pretrain")
+    delays = stream(0, "kills").uniform(0.2, 1.5, size=4).round(3).tolist()
+    said = _run(tmp_path / "killed", delays, words, "pretrain")
+    assert int(said.strip().splitlines()[-1].removeprefix("killed ")) >= 2, said
+    for name in ("softmax-0", "momentum-0.5-0"):
+        whole, killed = (tmp_path / run / "models" / name / "model.safetensors" for run in ("whole", "killed"))
+        assert killed.read_bytes() == whole.read_bytes()
+    found = [
+        json.loads((tmp_path / run / "results.json").read_text())["kshot"]["measures"] for run in ("whole", "killed")
+    ]
+    whole, killed = ([row for row in own if row["measure"] not in TIMED] for own in found)
+    assert killed == whole
 
 
 def _record(folder: Path) -> object:
