@@ -120,6 +120,31 @@ def test_transformers_opens_what_was_grown_and_says_the_same(kind: str, tmp_path
         assert (opened(tokens, use_cache=False).logits - language.says(weights, tokens)).abs().max() < 1e-10
 
 
+def mamba(dtype: torch.dtype = torch.float64) -> dict[str, torch.Tensor]:
+    start = LANGUAGES["mamba"](len(WORDS), 40, SHAPE).start(torch_stream(0, "mamba"))
+    rng = torch_stream(1, "mamba")
+    moved = {name: tensor + 0.1 * torch.randn(tensor.shape, generator=rng) for name, tensor in start.items()}
+    return {name: tensor.to(dtype) for name, tensor in moved.items()}
+
+
+def test_transformers_opens_a_mamba_and_says_the_same(tmp_path: Path) -> None:
+    weights, language = mamba(), LANGUAGES["mamba"](len(WORDS), 40, SHAPE)
+    tokens = torch.randint(len(WORDS), (2, 30), generator=torch_stream(1, "tokens"))
+    as_transformers(weights, 2).save_pretrained(tmp_path)
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float64)
+    with torch.no_grad():
+        # Theirs goes through float32 where states decay, and where tokens are normed.
+        assert (opened(tokens, use_cache=False).logits - language.says(weights, tokens)).abs().max() < 1e-5
+    lm = grown_lm(mamba(torch.float32), 2, WORDS)
+    assert lm.route.kind == "rows"
+    said = language.says(mamba(torch.float32), tokens).double().log_softmax(-1)
+    found = lm.score([Scored(tuple(row.tolist()), 1) for row in tokens])
+    for own, expected in zip(found.logprobs, said[:, :-1].gather(2, tokens[:, 1:, None])[..., 0], strict=True):
+        assert own == pytest.approx(expected.numpy(), abs=1e-4)
+    with pytest.raises(ModelError, match="not the weights of a Mamba with 2 layers"):
+        as_transformers({name: own for name, own in weights.items() if name != "1.skip"}, 2)
+
+
 def test_a_llama_is_read_by_the_engine() -> None:
     weights = llama(torch.float32)
     lm = grown_lm(weights, 2, WORDS, context=40)

@@ -13,6 +13,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     T5Config,
@@ -47,6 +49,18 @@ _LLAMA = {
     "up": "mlp.up_proj",
     "down": "mlp.down_proj",
 }
+_MAMBA = {
+    "norm.weight": "norm.weight",
+    "in.weight": "mixer.in_proj.weight",
+    "conv.weight": "mixer.conv1d.weight",
+    "conv.bias": "mixer.conv1d.bias",
+    "of_token.weight": "mixer.x_proj.weight",
+    "step.weight": "mixer.dt_proj.weight",
+    "step.bias": "mixer.dt_proj.bias",
+    "rate": "mixer.A_log",
+    "skip": "mixer.D",
+    "out.weight": "mixer.out_proj.weight",
+}
 # Ours of a Llama: its queries, keys and values are one matrix here.
 _LLAMA_PARTS = (*_GPT2, "gate")
 _NORM_FLOOR = 1e-5
@@ -79,11 +93,13 @@ def as_transformers(weights: Mapping[str, Tensor], heads: int, context: int | No
 
     ``embedding`` (v, e), ``norm``, and for layer i ``i.norm``, ``i.qkv``, ``i.out``, ``i.mlp_norm``, ``i.up`` and
     ``i.down``, each with ``weight`` (outputs, inputs): of GPT-2's design with ``bias`` and ``positions`` (t, e), of
-    Llama's with ``i.gate`` and without; the second reads ``context`` tokens. Nothing is drawn. Raises ModelError for
-    weights of another design.
+    Llama's with ``i.gate`` and without; the second reads ``context`` tokens. A T5 and a Mamba are known by names of their
+    own. Nothing is drawn. Raises ModelError for weights of another design.
     """
     if "encoder.norm.weight" in weights:
         return _t5(weights, heads)
+    if "0.of_token.weight" in weights and "0.qkv.weight" not in weights:
+        return _mamba(weights)
     layers = len([name for name in weights if name.endswith(".qkv.weight")])
     kind = "GPT-2" if "positions" in weights else "Llama"
     known = (
@@ -149,6 +165,32 @@ def _llama(weights: Mapping[str, Tensor], layers: int, heads: int, context: int 
     return _loaded(LlamaForCausalLM(config), found)
 
 
+def _mamba(weights: Mapping[str, Tensor]) -> PreTrainedModel:
+    (size, width), layers = weights["embedding"].shape, len([n for n in weights if n.endswith(".of_token.weight")])
+    known = {"embedding", "norm.weight", *(f"{i}.{part}" for i in range(layers) for part in _MAMBA)}
+    if known != set(weights):
+        other = ", ".join(sorted(known ^ set(weights))[:3])
+        raise ModelError(f"these are not the weights of a Mamba with {layers} layers ({other}); grow a 'mamba'")
+    wider, states = weights["0.rate"].shape
+    config = MambaConfig(
+        vocab_size=size, hidden_size=width, state_size=states, num_hidden_layers=layers, expand=wider // width,
+        conv_kernel=weights["0.conv.weight"].shape[2], time_step_rank=weights["0.step.weight"].shape[1],
+        layer_norm_epsilon=_NORM_FLOOR, residual_in_fp32=False, tie_word_embeddings=True, bos_token_id=None,
+        eos_token_id=None, pad_token_id=None, use_cache=False,
+    )  # fmt: skip
+    found = {
+        "backbone.embeddings.weight": weights["embedding"],
+        "lm_head.weight": weights["embedding"],
+        "backbone.norm_f.weight": weights["norm.weight"],
+        **{
+            f"backbone.layers.{i}.{theirs}": weights[f"{i}.{ours}"]
+            for i in range(layers)
+            for ours, theirs in _MAMBA.items()
+        },
+    }
+    return _loaded(MambaForCausalLM(config), found)
+
+
 def _t5(weights: Mapping[str, Tensor], heads: int) -> PreTrainedModel:
     (size, width), (buckets, _) = weights["embedding"].shape, weights["encoder.positions"].shape
     layers = len([name for name in weights if name.startswith("encoder.") and name.endswith(".q.weight")])
@@ -202,7 +244,7 @@ _SUMS = ("momentum", "momentum-normalised")
 
 def saves(network: str, attention: str) -> bool:
     """Whether a network that was grown here can be saved as a model that other programs open."""
-    if network == "t5":
+    if network in ("t5", "mamba"):
         return True
     return network in ("llama", "transformer") and attention in ("softmax", *_SUMS)
 
