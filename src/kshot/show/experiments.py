@@ -18,7 +18,7 @@ def described(name: str, experiment: Experiment) -> str:
     known = [size for size in SIZES if any(size in part.minutes for part in experiment.parts.values())]
     for _ in known:
         parts.add_column(justify="right", no_wrap=True)
-    parts.add_row("part", "asks", *(f"{size}, min" for size in known))
+    parts.add_row("part", "asks", *(f"{size}, core-min" for size in known))
     for own, part in experiment.parts.items():
         parts.add_row(Text(own), Text(part.asks), *(_minutes(part.minutes.get(size)) for size in known))
     console.print(parts)

@@ -175,7 +175,7 @@ def _part(asks: str, answer: Callable[[Given], dict[str, Any]], smoke: float, fu
 
 
 ARCHITECTURES = Experiment(
-    about="Transformers, state spaces, both in turn and LSTMs at equal parameters",
+    about="Transformers, state-space models, hybrids of both and LSTMs at equal parameters",
     source=f"{_OF}, {_ALSO}",
     much=MUCH,
     parts={

@@ -1,4 +1,4 @@
-"""Does a soft prompt come up to all weights as models grow, and does it need a model that was taught to go on with a text?
+"""Does a soft prompt match fine-tuning as models grow, and does it need a model that was taught to go on with a text?
 
 Encoder-decoders grown on text in which label tasks stand (synth/labelled.py), by hidden spans as T5 was, then trained to go
 on with a text for so many steps (LM adaptation); frozen, they are taught each task by a soft prompt on the encoder's side.
@@ -258,7 +258,7 @@ def _closed(text: str, name: str, source: str) -> Claim:
 
 
 PROMPT_TUNING = Experiment(
-    about="soft prompts of frozen encoder-decoders: LM adaptation, and whether they come up to all weights with size",
+    about="soft prompts of frozen encoder-decoders: LM adaptation, and whether they match fine-tuning with size",
     source=_OF,
     much=_MUCH,
     parts={
