@@ -149,9 +149,9 @@ def test_what_is_asked_in_context_is_paired_item_by_item(file: Path) -> None:
     both = rows["difference", name, None]
     assert both["value"] == pytest.approx(np.mean([rows["difference", name, seed]["value"] for seed in (0, 1)]))
     names, lines = shown.in_context(ours)
-    assert names == ["softmax", "momentum 0.5", "momentum 0.5 over softmax"]
+    assert names == ["softmax", "momentum 0.5", "momentum 0.5 − softmax"]
     (copied,) = [line for line in lines if line["what"] == "random tokens copied: nats per token"]
-    assert copied["values"]["momentum 0.5 over softmax"].startswith(f"{both['value']:+.3f} (")
+    assert copied["values"]["momentum 0.5 − softmax"].startswith(f"{both['value']:+.3f} (".replace("-", "−"))
 
 
 def test_of_one_seed_it_is_said_that_another_may_differ(file: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_network_that_diverges_is_a_line_that_says_why(file: Path) -> None:
     (cell,) = [cell for cell in ours["cells"] if cell["part"] == "softmax"]
     assert "try a smaller learning rate" in cell["failed"]
     said = shown.text(ours, file.parent)
-    assert said.startswith("Nothing was grown.")
+    assert said.startswith("Nothing was trained.")
     assert "try a smaller learning rate" in " ".join(said.split())
     assert "try a smaller learning rate" in shown.page(ours)
 

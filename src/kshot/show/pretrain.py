@@ -65,7 +65,7 @@ def answer(kshot: Row) -> str:
     if not scored:
         losses = [row for row in _rows(kshot) if row["measure"] == "validation_loss" and row["value"] is not None]
         said = [f"{row['variant']} {row['value']:.3f}" for row in losses]
-        return f"{read} the held-out loss is {words.listed(said)} nats." if said else "Nothing was grown."
+        return f"{read} the held-out loss is {words.listed(said)} nats." if said else "Nothing was trained."
     least, name = min(scored)
     beside = "; ".join(f"{row['name']} {_short(row['best'])}" for row in known if row["floor"])
     whose = f"of the best of {len(scored)} networks, {name}," if len(scored) > 1 else f"of {name}"
@@ -140,9 +140,11 @@ def in_context(kshot: Row) -> tuple[list[str], list[dict[str, Any]]]:
         if row["measure"] == "difference" and row["value"] is not None:
             name, measure, *part, base = str(row["variant"]).split(", ")
             if measure in _IN_CONTEXT:
-                names[f"{name} {base}"] = None
+                pair = f"{name} − {base.removeprefix('over ')}"
+                names[pair] = None
                 interval = "" if row["low"] is None else f" ({row['low']:.3g} to {row['high']:.3g})"
-                found[", ".join([_IN_CONTEXT[measure], *part])][f"{name} {base}"] = f"{row['value']:+.3f}{interval}"
+                said = f"{row['value']:+.3f}{interval}".replace("-", "−")
+                found[", ".join([_IN_CONTEXT[measure], *part])][pair] = said
     return list(names), [{"what": what, "values": own} for what, own in found.items()]
 
 
@@ -202,7 +204,7 @@ def _view(kshot: Row) -> dict[str, Any]:
     return {
         "version": version,
         "kicker": f"kshot pretrain {version}".strip(),
-        "title": "Language models grown from text",
+        "title": "Language models trained from scratch",
         "asked": [(name, said) for name, said in asked if said],
         "answer": answer(kshot),
         "columns": list(_columns(kshot)),

@@ -122,7 +122,7 @@ def _view(kshot: Row) -> dict[str, Any]:
     return {
         "version": version,
         "kicker": f"kshot synth {version}".strip(),
-        "title": "Small models grown to learn in context",
+        "title": "Small models trained to learn in context",
         "asked": [(name, said) for name, said in asked if said],
         "answer": answer(kshot),
         "experiments": [_experiment(kshot, name, f"experiment-{place}") for place, name in enumerate(names, 1)],
