@@ -2,10 +2,13 @@
 
 import ctypes
 import os
+import shutil
+import sysconfig
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -18,6 +21,12 @@ Device = Literal["auto", "cpu", "cuda"]
 
 # The others wait so long while the first process evaluates alone; of one that ended torchrun ends all at once.
 _WAITS = timedelta(days=7)
+
+
+def compiles() -> bool:
+    """Whether ``torch.compile`` finds what it makes programs for the processor with."""
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    return headers.is_file() and any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))
 
 
 def device_of(asked: Device) -> torch.device:

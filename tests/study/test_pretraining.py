@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 
 from kshot import cli
-from kshot.errors import NumericError
+from kshot.devices import compiles
+from kshot.errors import KshotError, NumericError
 from kshot.measure.perplexity import perplexity, surprise
 from kshot.model.load import load_model
 from kshot.show import pretrain as shown
@@ -152,6 +155,37 @@ def test_what_is_asked_in_context_is_paired_item_by_item(file: Path) -> None:
     assert names == ["softmax", "momentum 0.5", "momentum 0.5 − softmax"]
     (copied,) = [line for line in lines if line["what"] == "random tokens copied: nats per token"]
     assert copied["values"]["momentum 0.5 − softmax"].startswith(f"{both['value']:+.3f} (".replace("-", "−"))
+
+
+@pytest.mark.skipif(not compiles(), reason="there is no C++ compiler, or no headers of Python's")
+def test_a_compiled_step_comes_to_the_same_losses(file: Path, tmp_path: Path) -> None:
+    """In a process of its own: what checks shapes in tests stands in the way of compiling."""
+    plain = rows_of(pretrain(asked(file, attention=("momentum",), eta=("0.5",))).results)
+    words = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
+    words += [
+        "--device",
+        "cpu",
+        "--attention",
+        "momentum",
+        "--eta",
+        "0.5",
+        "--compile",
+        "--output-path",
+        str(tmp_path / "out"),
+    ]
+    command = [sys.executable, "-m", "kshot", "pretrain", str(file), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    made = rows_of(json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8")))
+    for measure in ("training_loss", "validation_loss"):
+        own, other = (rows[measure, "momentum 0.5", 0]["value"] for rows in (plain, made))
+        assert own == pytest.approx(other, rel=1e-4)
+
+
+def test_without_a_compiler_nothing_is_begun(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretraining, "compiles", lambda: False)
+    with pytest.raises(KshotError, match="--compile needs a C"):
+        pretrain(asked(file, compile=True))
 
 
 def test_of_one_seed_it_is_said_that_another_may_differ(file: Path) -> None:

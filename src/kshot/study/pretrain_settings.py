@@ -95,6 +95,9 @@ class PretrainSettings:
     precision: Literal["float32", "bfloat16"] = option(
         "float32", "Number format of matrix products in training; weights and sums stay in float32."
     )
+    compile: bool = option(
+        False, "Compile the step of training (torch.compile): half a minute at first; needs a C++ compiler."
+    )
     device: Literal["auto", "cpu", "cuda"] = option("auto", "Where networks are trained.")
     tensorboard: bool = option(False, "Losses of every network for TensorBoard, in the folder of the run.")
     output_path: str | None = option(
@@ -124,6 +127,8 @@ def make_pretrain_settings(**options: Any) -> PretrainSettings:
         raise KshotError(f"--learning-rate {rate!r}: what works is a number above 0")
     if asked["sharded"] and asked["optimiser"] != "adamw":
         raise KshotError(f"--sharded with --optimiser {asked['optimiser']}: what works is adamw")
+    if asked["compile"] and asked["sharded"]:
+        raise KshotError("--compile with --sharded: what works is one of the two")
     _check_attention(asked)
     return PretrainSettings(**asked)
 

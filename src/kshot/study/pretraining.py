@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from kshot.devices import device_of, gathered, keep_buffers, together, told
+from kshot.devices import compiles, device_of, gathered, keep_buffers, together, told
 from kshot.errors import DataError, KshotError, NumericError
 from kshot.measure.perplexity import Surprise
 from kshot.model.grown import kept_tokenizer, save_grown
@@ -114,6 +114,8 @@ def _study(asked: PretrainSettings, say: OnProgress, *, choosing: bool = False) 
     plan = planned(asked)
     if asked.tensorboard:
         board_library()
+    if asked.compile and not compiles():
+        raise KshotError("--compile needs a C++ compiler and Python's headers; install both, or leave it out")
     start = None if asked.start is None else _begun(asked, asked.start, plan.context)
     say(0, None, "reading the texts")
     corpus = corpus_of(asked.tasks, anew=choosing)

@@ -69,11 +69,12 @@ def grow(given: Given, tokens: Tokens, plan: Plan, arm: tuple[str, Language], ob
     def loss(weights: Weights, *batch: Tensor) -> Tensor:
         return loss_of(language, weights, *batch)
 
-    rate = machine_rate(given.device, getattr(torch, plan.precision))
-    _reset_peak(given.device)
     # Of one seed all networks begin alike but for what only some of them have: what they come to is compared in pairs.
     alike = replace(language, start=lambda rng: language.start(torch_stream(given.seed, "start", "network")))
-    done = grown(given, name, alike, on_batches(given, make, training, loss), training, looks=plan.looks, look=look)
+    step = _compiled(loss, alike, make(0), given, plan) if plan.compiled else loss
+    rate = machine_rate(given.device, getattr(torch, plan.precision))
+    _reset_peak(given.device)
+    done = grown(given, name, alike, on_batches(given, make, training, step), training, looks=plan.looks, look=look)
     last = done.losses[-max(1, round(_LAST * len(done.losses))) :]
     seen = done.along("validation")
     cost, drawn = _cost((name, language), done, plan, objective, rate)
@@ -90,6 +91,22 @@ def grow(given: Given, tokens: Tokens, plan: Plan, arm: tuple[str, Language], ob
         pictures=[*_pictures(done, plan, name), *drawn],
         notes=_jumped(name, given, done.losses),
     )
+
+
+def _compiled(
+    loss: Callable[..., Tensor], language: Language, batch: tuple[Tensor, ...], given: Given, plan: Plan
+) -> Callable[..., Tensor]:
+    """The same as one program, which a first step has made: it is no part of training's time."""
+    made: Callable[..., Tensor] = torch.compile(loss)
+    given.say("compiling the step of training")
+    begun = language.start(torch_stream(given.seed, "start"))
+    weights = {name: own.to(given.device).requires_grad_(True) for name, own in begun.items()}
+    with (
+        torch.enable_grad(),
+        torch.autocast(given.device.type, torch.bfloat16, enabled=plan.training.precision == "bfloat16"),
+    ):
+        made(weights, *(own.to(given.device) for own in batch)).backward()
+    return made
 
 
 def _reset_peak(device: torch.device) -> None:

@@ -62,6 +62,7 @@ class Plan:
     pairs: int = 256
     design: tuple[tuple[str, str], ...] = ()
     sharded: bool = False
+    compiled: bool = False
 
     @property
     def steps(self) -> int:
@@ -176,6 +177,7 @@ def planned(asked: PretrainSettings) -> Plan:
         optimiser=asked.optimiser,
         accumulate=asked.accumulate,
         sharded=asked.sharded,
+        compiled=asked.compile,
         design=tuple((name, getattr(asked, name)) for name in DESIGNED if getattr(asked, name) is not None),
         **given,
     )
