@@ -34,7 +34,7 @@ def together(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     last = {cell["part"]: i for i, run in enumerate(runs) for cell in run["cells"]}
     cells = [cell for i, run in enumerate(runs) for cell in run["cells"] if last[cell["part"]] == i]
     # Rows do not say which part they are of: where an earlier run has them, too, they are the later one's.
-    rows = {(row["measure"], row["variant"]): row for run in runs for row in run["measures"]}
+    rows = {(row["measure"], row["variant"], row["seed"]): row for run in runs for row in run["measures"]}
     verdicts = judged(name, EXPERIMENTS[name], list(rows.values()), runs[-1]["settings"]["size"])
     return {**runs[-1], "argv": runs[0]["argv"], "experiments": [name], "cells": cells, "verdicts": verdicts}
 

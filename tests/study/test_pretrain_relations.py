@@ -32,7 +32,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
 
 
 def pairs(text: str) -> list[tuple[str, str]]:
-    return [tuple(own.split(": ")) for own in text.splitlines()]  # type: ignore[misc]
+    return [(word, said) for word, _, said in (own.partition(": ") for own in text.splitlines())]
 
 
 def test_a_document_states_one_relation_and_nothing_that_is_new() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from torch import Tensor
 
 from kshot.seeds import stream
 from kshot.study.figures import figure
@@ -30,7 +31,8 @@ def nearest_ridge(
     ``best_penalty`` and, where there is noise, ``penalty_ratio`` over its variance, with percentile intervals over
     resampled prompts; ``spd`` from the nearest ridge regression of the grid, and from that of the noise.
     """
-    by_penalty = _distances_by_penalty(says, asked)
+    said, exact = says(asked.xs, asked.ys)[:, 1:], (asked.xs.double(), asked.ys.double())
+    by_penalty = _by_penalty(said, *exact)
     best, count = best_penalty(by_penalty), by_penalty.shape[1]
     low, high = _interval(_resampled(by_penalty, stream(unseen(given, "resamples"), "resamples")))
     rows = [
@@ -44,7 +46,8 @@ def nearest_ridge(
         rows.append(
             figure("penalty_ratio", (word, "over the noise"), value=own, low=least, high=most, null=1.0, n=count)
         )
-    rows.append(mean_rows("spd", (word, "ridge of the noise"), distances(says, fitting, asked), given.seed))
+    own_penalty = errors(said, fitting(*exact)[:, 1:]).mean(axis=1)
+    rows.append(mean_rows("spd", (word, "ridge of the noise"), own_penalty, given.seed))
     lines = {word: [(one, float(own.mean())) for one, own in zip(PENALTIES, by_penalty, strict=True)]}
     drawn = [
         picture("distance from ridge, by its penalty", x="penalty", y="SPD", lines=lines, log_x=True, log_y=True),
@@ -64,16 +67,18 @@ def penalties_apart(given: Given, says: Predictor, little: Prompts, much: Prompt
     1 of whatever has one penalty for both; the percentile interval is over resampled prompts of both kinds.
     """
     rng = stream(unseen(given, "resamples"), "resamples")
-    first, second = (_distances_by_penalty(says, own) for own in (little, much))
+    first, second = (
+        _by_penalty(says(own.xs, own.ys)[:, 1:], own.xs.double(), own.ys.double()) for own in (little, much)
+    )
     low, high = _interval(_resampled(second, rng) / _resampled(first, rng))
     value = best_penalty(second) / best_penalty(first)
     return figure("penalty_ratio", variant, value=value, low=low, high=high, null=1.0, n=first.shape[1])
 
 
-def _distances_by_penalty(says: Predictor, asked: Prompts) -> Float[np.ndarray, "p b"]:
-    """SPD from ridge regression with each of PENALTIES, in float64, prompt by prompt."""
-    said = says(asked.xs, asked.ys)[:, 1:]
-    xs, ys = asked.xs.double(), asked.ys.double()
+def _by_penalty(
+    said: Float[Tensor, "b n1"], xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"]
+) -> Float[np.ndarray, "p b"]:
+    """SPD of what was said from ridge regression with each of PENALTIES, in float64, prompt by prompt."""
     return np.stack([errors(said, ridge(one)(xs, ys)[:, 1:]).mean(axis=1) for one in PENALTIES])
 
 
