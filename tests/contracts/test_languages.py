@@ -22,7 +22,7 @@ def texts(*size: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
-def test_what_comes_later_changes_nothing_and_what_was_is_heard(name: str) -> None:
+def test_what_comes_later_changes_nothing_and_what_was_is_seen(name: str) -> None:
     language, weights = made(name)
     weights = {
         key: tensor + 0.3 * torch.randn(tensor.shape, generator=torch_stream(2, key)) for key, tensor in weights.items()
@@ -38,7 +38,7 @@ def test_what_comes_later_changes_nothing_and_what_was_is_heard(name: str) -> No
     earlier[:, 0] = (earlier[:, 0] + 1) % 7
     apart = (language.says(weights, earlier) - said).abs().amax(dim=2)
     assert apart[:, reach].min() > 1e-9
-    assert reach == 8 or apart[:, reach + 1 :].max() < 1e-12, "what stands before its window is not heard"
+    assert reach == 8 or apart[:, reach + 1 :].max() < 1e-12, "what stands before its window is not seen"
 
 
 @pytest.mark.parametrize("name", LANGUAGES)

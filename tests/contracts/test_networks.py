@@ -57,8 +57,8 @@ def test_it_is_causal_or_a_set_as_it_declares(name: str) -> None:
         assert torch.allclose(network.says(weights, xs[:, order], ys[:, order]), said, atol=1e-12)
     earlier = ys.clone()
     earlier[:, 0] += 2.0
-    heard = not torch.allclose(network.says(weights, xs, earlier)[:, -1], said[:, -1], atol=1e-6)
-    assert heard == (name not in DEAF)
+    seen = not torch.allclose(network.says(weights, xs, earlier)[:, -1], said[:, -1], atol=1e-6)
+    assert seen == (name not in DEAF)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

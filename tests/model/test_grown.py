@@ -32,7 +32,7 @@ LANGUAGE = LANGUAGES["transformer"](len(WORDS), 40, SHAPE)
 
 
 def drawn(seed: int = 0) -> dict[str, torch.Tensor]:
-    """Weights at which everything is heard."""
+    """Weights at which everything is seen."""
     rng = torch_stream(seed, "weights")
     start = LANGUAGE.start(rng)
     return {name: tensor + 0.3 * torch.randn(tensor.shape, generator=rng) for name, tensor in start.items()}

@@ -11,7 +11,7 @@ from planting import Plant, caught, suite
 from kshot.model import momentum
 from kshot.synth import grammar, oracles, prompts
 from kshot.synth.networks import selective
-from kshot.synth.networks.mixing import Hearing
+from kshot.synth.networks.mixing import MixingOptions
 
 # The package has functions of these names.
 recurrent = import_module("kshot.synth.networks.recurrent")
@@ -33,7 +33,7 @@ def _answers_read_off_answers(patch: pytest.MonkeyPatch) -> None:
 
 
 def _without_a_mask(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(layers, "Hearing", lambda causal, **own: Hearing(causal=False, **own))
+    patch.setattr(layers, "MixingOptions", lambda causal, **own: MixingOptions(causal=False, **own))
 
 
 def _last_answer_in_the_set(patch: pytest.MonkeyPatch) -> None:

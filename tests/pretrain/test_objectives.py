@@ -33,7 +33,7 @@ def rows(b: int, t: int) -> np.ndarray:
 def test_causal_by_hand() -> None:
     found = causal(np.array([[5, 6, 7]]), MARKS, stream(0, "x"))
     assert (found.read.tolist(), found.said.tolist()) == ([[5, 6]], [[6, 7]])
-    assert (found.heard, found.source) == (None, None)
+    assert (found.prefix, found.source) == (None, None)
 
 
 @given(st.integers(0, 50))
@@ -48,15 +48,15 @@ def test_the_rest_of_a_text_is_said_of_its_beginning(seed: int) -> None:
 
 
 @given(st.integers(0, 50))
-def test_a_prefix_is_heard_whole_and_the_rest_is_said(seed: int) -> None:
+def test_a_prefix_is_seen_whole_and_the_rest_is_said(seed: int) -> None:
     given_rows = rows(4, 9)
     found = prefix(given_rows, MARKS, stream(seed, "prefix"))
-    assert found.heard is not None
-    for own, heard, read, said in zip(given_rows, found.heard, found.read, found.said, strict=True):
-        assert 1 <= heard <= 8, "a token that all see, and one that is said and can be heard of"
+    assert found.prefix is not None
+    for own, length, read, said in zip(given_rows, found.prefix, found.read, found.said, strict=True):
+        assert 1 <= length <= 8, "a token that all see, and one that is said after it"
         assert read.tolist() == own[:-1].tolist()
-        assert said[: heard - 1].tolist() == [IGNORED] * (heard - 1)
-        assert said[heard - 1 :].tolist() == own[heard:].tolist()
+        assert said[: length - 1].tolist() == [IGNORED] * (length - 1)
+        assert said[length - 1 :].tolist() == own[length:].tolist()
 
 
 def test_hidden_words_are_as_many_as_published() -> None:

@@ -105,7 +105,7 @@ def test_no_training_has_a_prompt_that_is_asked() -> None:
 def reader(sharp: float) -> Language:
     """Says of every token but the last what the next one is: it reads it there. Of the last it says the first symbol."""
 
-    def reads(weights: Any, tokens: torch.Tensor, heard: Any) -> torch.Tensor:
+    def reads(weights: Any, tokens: torch.Tensor, seen: Any) -> torch.Tensor:
         following = torch.cat([tokens[:, 1:], torch.zeros_like(tokens[:, :1])], dim=1)
         return sharp * torch.nn.functional.one_hot(following, vocabulary(SPACE)).float()
 

@@ -35,7 +35,7 @@ def network(tokens: Tokens, answer: Answer) -> Language:
     """A network whose logits are those of ``answer`` of one text, (t,) -> (t, v)."""
     size = tokens.marks.vocabulary
 
-    def reads(weights: dict[str, Tensor], texts: Tensor, heard: Tensor | None) -> Tensor:
+    def reads(weights: dict[str, Tensor], texts: Tensor, seen: Tensor | None) -> Tensor:
         return torch.from_numpy(np.stack([answer(row) for row in texts.numpy()]))
 
     def head(weights: dict[str, Tensor], known: Tensor) -> Tensor:

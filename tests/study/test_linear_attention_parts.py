@@ -106,16 +106,16 @@ def test_what_is_watched_is_what_stands_at_the_end() -> None:
     assert [one["lines"]["a layer"][0][0] for one in drawn] == [7.0, 7.0, 7.0]
 
 
-def test_partners_are_heard_by_weights_that_copy_and_not_by_none() -> None:
+def test_partners_are_seen_by_weights_that_copy_and_not_by_none() -> None:
     asked = against_descent.asked_of(GIVEN)
     copying = {name: tensor.float() for name, tensor in as_copy_and_descent(10, 10, 6.06).items()}
-    heard, share = separate_tokens._of_partners(copying, asked)["answers to their inputs"]
-    assert heard.shape == share.shape == (40, 10)
-    assert heard.min() > 0.999
+    seen, share = separate_tokens._of_partners(copying, asked)["answers to their inputs"]
+    assert seen.shape == share.shape == (40, 10)
+    assert seen.min() > 0.999
     assert share.min() > 0.999
     nothing = {name: torch.zeros_like(tensor) for name, tensor in copying.items()}
-    for heard, share in separate_tokens._of_partners(nothing, asked).values():
-        assert torch.allclose(heard, torch.tensor(1 / 20))
+    for seen, share in separate_tokens._of_partners(nothing, asked).values():
+        assert torch.allclose(seen, torch.tensor(1 / 20))
         assert torch.allclose(share, torch.tensor(1 / 10))
 
 

@@ -42,7 +42,7 @@ def test_the_roof_of_the_machine_by_hand(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_arithmetic_of_a_token_by_hand() -> None:
     plan = replace(PLANS["smoke"], context=10, shape=Shape(layers=2, heads=2, width=16))
     weights = Arm(network="transformer").language(50, plan).start(torch.Generator().manual_seed(0))
-    # Twelve squares of the width a layer, the head; scores and sums of ten tokens, half of which are heard.
+    # Twelve squares of the width a layer, the head; scores and sums of ten tokens, half of which are seen.
     assert operations(weights, plan) == 6 * (2 * 12 * 16**2 + 50 * 16) + 3 * 2 * (4 * 10 * 16 / 2)
     relative = replace(plan, design=(("positions", "relative"),))
     assert operations(

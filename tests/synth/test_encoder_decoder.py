@@ -53,7 +53,7 @@ def test_it_says_what_transformers_says() -> None:
     assert (theirs - ours).abs().max() < 1e-5 * ours.abs().max()
 
 
-def test_what_comes_later_is_not_heard_and_all_of_the_source_is() -> None:
+def test_what_comes_later_is_not_seen_and_all_of_the_source_is() -> None:
     own, (tokens, source) = weights(), texts()
     said = LANGUAGE.reads(own, tokens, source)
     later = tokens.clone()

@@ -49,11 +49,11 @@ def test_a_block_is_what_its_formula_says() -> None:
             for j in range(6)
         ]
         query = tokens[-1]
-        heard = sum(
+        seen = sum(
             weights["values"] @ one * ((weights["keys"] @ one) @ (weights["queries"] @ query)) / 5
             for one in tokens[:-1]
         )
-        answer = weights["read_out.weight"] @ (query + weights["out"] @ heard) + weights["read_out.bias"]
+        answer = weights["read_out.weight"] @ (query + weights["out"] @ seen) + weights["read_out.bias"]
         assert said[b, 0].item() == pytest.approx(answer.item(), rel=1e-10)
 
 
@@ -101,7 +101,7 @@ def test_prompts_are_sets_by_themselves_without_the_answer(network: Network) -> 
     assert torch.allclose(alone, said, atol=1e-12)
     other = ys.clone()
     other[:, 0] += 3.0
-    assert (network.says(weights, xs, other) - said).abs().min() > 1e-6, "pairs are heard"
+    assert (network.says(weights, xs, other) - said).abs().min() > 1e-6, "pairs are seen"
 
 
 @pytest.mark.parametrize("network", [BLOCK, STEP], ids=["block", "step"])

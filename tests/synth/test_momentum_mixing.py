@@ -10,7 +10,7 @@ from kshot.errors import KshotError
 from kshot.seeds import torch_stream
 from kshot.synth.networks.language import DESIGNS, LANGUAGES, layered
 from kshot.synth.networks.layers import MIXINGS, Design, layers
-from kshot.synth.networks.mixing import Hearing, Shape
+from kshot.synth.networks.mixing import MixingOptions, Shape
 
 SHAPE = Shape(layers=2, heads=2, width=12)
 
@@ -56,7 +56,7 @@ def by_hand(kind: str, own: dict[str, Tensor], hidden: Tensor, eta: float | None
 @pytest.mark.parametrize("eta", [None, 0.3, 0.9])
 def test_it_is_the_double_sum(kind: str, eta: float | None) -> None:
     own, hidden = drawn(kind, eta)
-    said = MIXINGS[kind].mix(own, hidden, SHAPE, Hearing(causal=True, eta=eta))
+    said = MIXINGS[kind].mix(own, hidden, SHAPE, MixingOptions(causal=True, eta=eta))
     assert (said - by_hand(kind, own, hidden, eta)).abs().max() < 1e-10
 
 
@@ -74,38 +74,38 @@ def test_a_decay_that_is_given_is_none_of_the_weights() -> None:
 
 @pytest.mark.parametrize("kind", ["softmax", "momentum"])
 @pytest.mark.parametrize("name", ["transformer", "llama"])
-def test_a_beginning_is_heard_by_all_and_the_rest_by_what_comes_after(kind: str, name: str) -> None:
+def test_a_beginning_is_seen_by_all_and_the_rest_by_what_comes_after(kind: str, name: str) -> None:
     design = DESIGNS[name]
     language = layered(7, 12, SHAPE, Design(mixing=kind, mlp=design.mlp, positions=design.positions, norm=design.norm))
-    rng = torch_stream(0, "heard", kind, name)
+    rng = torch_stream(0, "seen", kind, name)
     weights = {
         key: torch.randn(own.shape, generator=rng, dtype=torch.float64) / 3 for key, own in language.start(rng).items()
     }
     tokens = torch.randint(7, (3, 10), generator=rng)
-    heard = torch.tensor([4, 1, 10])
+    seen = torch.tensor([4, 1, 10])
 
     def reads(own: Tensor) -> Tensor:
-        return language.reads(weights, own, heard)
+        return language.reads(weights, own, seen)
 
     said = reads(tokens)
     for place in range(10):
         other = tokens.clone()
         other[:, place] = (other[:, place] + 1) % 7
         changed = ((reads(other) - said).abs().amax(dim=2) > 1e-9).tolist()
-        for row, own in enumerate(heard.tolist()):
+        for row, own in enumerate(seen.tolist()):
             # A beginning sees all of itself, the rest what stands before it.
             assert changed[row] == [place <= t or place < own for t in range(10)]
     alone = language.reads(weights, tokens[1:2], None)
-    assert torch.allclose(said[1:2], alone, atol=1e-12), "with one token heard it is causal"
+    assert torch.allclose(said[1:2], alone, atol=1e-12), "with one token seen it is causal"
 
 
 def test_what_cannot_be_told_what_it_hears_is_refused() -> None:
-    tokens, heard = torch.zeros(1, 5, dtype=torch.long), torch.tensor([2])
+    tokens, seen = torch.zeros(1, 5, dtype=torch.long), torch.tensor([2])
     for name in ("linear-transformer", "mamba", "mambaformer", "lstm"):
         language = LANGUAGES[name](7, 12, SHAPE)
         weights = language.start(torch_stream(0, "start"))
         with pytest.raises(KshotError, match="a beginning that all tokens see"):
-            language.reads(weights, tokens, heard)
+            language.reads(weights, tokens, seen)
 
 
 def test_an_encoder_hears_all() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from hearing import faults
 from torch import nn
+from visibility import faults
 
 from kshot.errors import KshotError, UnknownName
 from kshot.seeds import torch_stream

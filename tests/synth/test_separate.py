@@ -36,7 +36,7 @@ def obvious_tokens(xs: np.ndarray, ys: np.ndarray, place: int) -> np.ndarray:
 
 def test_it_is_what_its_formula_says() -> None:
     (xs, ys), weights = prompts(), weights_of()
-    said, heard = NETWORK.says(weights, xs, ys), attention(weights, xs, ys, place=4)
+    said, seen = NETWORK.says(weights, xs, ys), attention(weights, xs, ys, place=4)
     own = {name: tensor.numpy() for name, tensor in weights.items()}
     for b in range(4):
         tokens = obvious_tokens(xs[b].numpy(), ys[b].numpy(), 4)
@@ -44,7 +44,7 @@ def test_it_is_what_its_formula_says() -> None:
         for t, token in enumerate(tokens):
             scores = np.array([(own["queries"][0] @ token) @ (own["keys"][0] @ one) for one in tokens[:-1]])
             shares = np.exp(scores) / np.exp(scores).sum()
-            assert heard[b, t].numpy() == pytest.approx(shares, abs=1e-12)
+            assert seen[b, t].numpy() == pytest.approx(shares, abs=1e-12)
             later[t] = token + own["out"][0] @ own["values"][0] @ (shares @ tokens[:-1])
         query = later[-1]
         change = sum(
@@ -68,11 +68,11 @@ def test_copying_and_a_step_are_descent_for_any_data(width: int, pairs: int, rat
 
 def test_weights_that_copy_hear_the_input_before_every_answer() -> None:
     xs, ys = prompts()
-    heard = attention(as_copy_and_descent(3, 4, 0.3), xs, ys)
-    assert heard.shape == (4, 9, 8)
-    assert torch.allclose(heard.sum(dim=2), torch.ones(4, 9, dtype=torch.float64))
+    seen = attention(as_copy_and_descent(3, 4, 0.3), xs, ys)
+    assert seen.shape == (4, 9, 8)
+    assert torch.allclose(seen.sum(dim=2), torch.ones(4, 9, dtype=torch.float64))
     for pair in range(4):
-        assert heard[:, 2 * pair + 1, 2 * pair].min() > 1 - 1e-12
+        assert seen[:, 2 * pair + 1, 2 * pair].min() > 1 - 1e-12
     blunt = attention(as_copy_and_descent(3, 4, 0.3, sharp=1.0), xs, ys)
     assert blunt[:, 1, 0].max() < 0.9
 
@@ -93,7 +93,7 @@ def test_prompts_are_by_themselves_in_order_and_without_the_answer() -> None:
     for which in range(4):
         other = ys.clone()
         other[:, which] += 3.0
-        assert (NETWORK.says(weights, xs, other) - said).abs().max() > 1e-6, "every pair is heard"
+        assert (NETWORK.says(weights, xs, other) - said).abs().max() > 1e-6, "every pair is seen"
 
 
 def test_every_weight_is_learned() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kshot.seeds import torch_stream
-from kshot.synth.networks.mixing import Hearing, Shape
+from kshot.synth.networks.mixing import MixingOptions, Shape
 from kshot.synth.networks.selective import by_scan, scan, selective
 from kshot.synth.networks.state_space import STATE_SPACES, kernel
 
@@ -100,7 +100,7 @@ def start(kind: str) -> dict[str, torch.Tensor]:
 def test_s6_is_its_formula_token_by_token() -> None:
     own = start("mamba")
     hidden = torch.randn(2, 9, 8, generator=torch_stream(0, "hidden"), dtype=torch.float64)
-    found = STATE_SPACES["mamba"].mix(own, hidden, SHAPE, Hearing(causal=True))
+    found = STATE_SPACES["mamba"].mix(own, hidden, SHAPE, MixingOptions(causal=True))
     m, states = 16, 16
     for b in range(2):
         both = hidden[b] @ own["in.weight"].T
@@ -129,7 +129,7 @@ def test_selection_by_hand() -> None:
 def test_s4d_by_fft_is_the_recurrence_of_its_states() -> None:
     own = start("s4d")
     hidden = torch.randn(2, 11, 8, generator=torch_stream(0, "hidden"), dtype=torch.float64)
-    found = STATE_SPACES["s4d"].mix(own, hidden, SHAPE, Hearing(causal=True))
+    found = STATE_SPACES["s4d"].mix(own, hidden, SHAPE, MixingOptions(causal=True))
     step = own["step"].exp()[:, None]
     rate = torch.complex(-own["rate"].exp(), own["turn"])
     reads = torch.view_as_complex(own["reads"].contiguous())
@@ -137,8 +137,8 @@ def test_s4d_by_fft_is_the_recurrence_of_its_states() -> None:
     state = torch.zeros(2, 8, 32, dtype=torch.complex128)
     for t in range(11):
         state = decay * state + writes * hidden[:, t, :, None]
-        heard = 2 * (reads * state).sum(-1).real
-        said = torch.nn.functional.gelu(heard + own["skip"] * hidden[:, t])
+        seen = 2 * (reads * state).sum(-1).real
+        said = torch.nn.functional.gelu(seen + own["skip"] * hidden[:, t])
         value, gate = (said @ own["out.weight"].T + own["out.bias"]).chunk(2, dim=-1)
         assert torch.allclose(found[:, t], value * gate.sigmoid(), atol=1e-10)
     assert kernel(own, 5).shape == (8, 5)

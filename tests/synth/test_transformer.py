@@ -6,14 +6,14 @@ from itertools import product
 
 import pytest
 import torch
-from hearing import faults
 from transformers import GPT2Config, GPT2Model
+from visibility import faults
 
 from kshot.errors import KshotError, UnknownName
 from kshot.seeds import torch_stream
 from kshot.synth.networks import mixing
 from kshot.synth.networks.layers import MIXINGS, SIZES, Design
-from kshot.synth.networks.mixing import ATTENTIONS, Hearing, Shape, decayed, turned
+from kshot.synth.networks.mixing import ATTENTIONS, MixingOptions, Shape, decayed, turned
 from kshot.synth.networks.network import Network, Weights, parameters
 from kshot.synth.networks.relative import BUCKETS, relative_bias
 from kshot.synth.networks.transformer import alternating, transformer
@@ -36,7 +36,7 @@ KINDS: dict[str, Network] = {
 
 
 def large(network: Network, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Weights at which everything is heard, in float64."""
+    """Weights at which everything is seen, in float64."""
     rng = torch_stream(seed, "weights")
     return {
         name: tensor.double() + 0.4 * torch.randn(tensor.shape, generator=rng, dtype=torch.float64)
@@ -71,15 +71,15 @@ def test_a_target_in_the_token_of_its_query_is_found(causal: bool, monkeypatch: 
         return found
 
     monkeypatch.setattr(module, tokens.__name__, leaking)
-    assert faults(network, large(network), *prompts()) == {"an answer is heard before it is asked for"}
+    assert faults(network, large(network), *prompts()) == {"an answer is seen before it is asked for"}
 
 
 def test_a_readout_one_place_off_is_found() -> None:
     network = KINDS["softmax, learned"]
     late = replace(network, says=lambda *asked: network.says(*asked).roll(-1, dims=1))
-    assert "an answer is heard before it is asked for" in faults(late, large(network), *prompts())
+    assert "an answer is seen before it is asked for" in faults(late, large(network), *prompts())
     early = replace(network, says=lambda *asked: network.says(*asked).roll(1, dims=1))
-    assert "an answer is not heard after it" in faults(early, large(network), *prompts())
+    assert "an answer is not seen after it" in faults(early, large(network), *prompts())
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -88,23 +88,21 @@ def test_relative_positions_are_added_to_scores(causal: bool) -> None:
     own = {name: torch.randn(own.shape, generator=rng).double() for name, own in
            ATTENTIONS["softmax"].start(rng, SHAPE).items()}  # fmt: skip
     table, hidden = torch.randn(BUCKETS, 2, generator=rng).double(), torch.randn(2, 9, 16, generator=rng).double()
-    hearing = Hearing(causal=causal, bias=relative_bias(table, 9, causal=causal))
-    found = ATTENTIONS["softmax"].mix(own, hidden, SHAPE, hearing)
+    options = MixingOptions(causal=causal, bias=relative_bias(table, 9, causal=causal))
+    found = ATTENTIONS["softmax"].mix(own, hidden, SHAPE, options)
     q, k, v = (hidden @ own["qkv.weight"].T + own["qkv.bias"]).view(2, 9, 3, 2, 8).unbind(2)
     said = torch.zeros(2, 9, 2, 8, dtype=torch.float64)
     for b, t, h in product(range(2), range(9), range(2)):
-        heard = range(t + 1) if causal else range(9)
-        # Up to eight tokens apart every distance is a bucket of its own: after, and where all is heard also before.
-        far = [(t - i if causal else abs(t - i) + (16 if i > t else 0)) for i in heard]
-        scores = torch.stack(
-            [q[b, t, h] @ k[b, i, h] / 8**0.5 + table[at, h] for i, at in zip(heard, far, strict=True)]
-        )
-        said[b, t, h] = sum(w * v[b, i, h] for w, i in zip(scores.softmax(0), heard, strict=True))
+        seen = range(t + 1) if causal else range(9)
+        # Up to eight tokens apart every distance is a bucket of its own: after, and where all is seen also before.
+        far = [(t - i if causal else abs(t - i) + (16 if i > t else 0)) for i in seen]
+        scores = torch.stack([q[b, t, h] @ k[b, i, h] / 8**0.5 + table[at, h] for i, at in zip(seen, far, strict=True)])
+        said[b, t, h] = sum(w * v[b, i, h] for w, i in zip(scores.softmax(0), seen, strict=True))
     slow = said.flatten(2) @ own["out.weight"].T + own["out.bias"]
     assert torch.allclose(found, slow, atol=1e-12)
 
 
-def test_without_attention_nothing_is_heard() -> None:
+def test_without_attention_nothing_is_seen() -> None:
     network, (xs, ys) = transformer(3, 6, SHAPE, Design(mixing=None)), prompts()
     weights = large(network)
     said = network.says(weights, xs, ys)
@@ -171,20 +169,20 @@ def test_kinds_of_attention_are_their_sums(kind: str, causal: bool) -> None:
         "kernel": mixing._kernel,
         "momentum": mixing._momentum,
     }
-    found = attend[kind](q, k, v, {"decay": decay}, mixing.Hearing(causal=causal))
+    found = attend[kind](q, k, v, {"decay": decay}, mixing.MixingOptions(causal=causal))
     for b in range(2):
         for h in range(3):
             for t in range(5):
-                heard = range(t + 1) if causal else range(5)
+                seen = range(t + 1) if causal else range(5)
                 one, eta = q[b, h, t], decay[h].sigmoid()
                 if kind == "linear":
-                    weights = torch.stack([one @ k[b, h, i] / len(heard) for i in heard])
+                    weights = torch.stack([one @ k[b, h, i] / len(seen) for i in seen])
                 elif kind == "kernel":
-                    weights = torch.stack([(-(one - k[b, h, i]).square().sum() / (2 * 4**0.5)).exp() for i in heard])
+                    weights = torch.stack([(-(one - k[b, h, i]).square().sum() / (2 * 4**0.5)).exp() for i in seen])
                     weights = weights / weights.sum()
                 else:
-                    weights = torch.stack([one @ k[b, h, i] / 4**0.5 for i in heard]).softmax(0)
-                expected = sum(w * v[b, h, i] for w, i in zip(weights, heard, strict=True))
+                    weights = torch.stack([one @ k[b, h, i] / 4**0.5 for i in seen]).softmax(0)
+                expected = sum(w * v[b, h, i] for w, i in zip(weights, seen, strict=True))
                 if kind == "momentum":
                     expected = expected + sum(eta ** (t - i) * v[b, h, i] for i in range(t))
                 assert torch.allclose(found[b, h, t], expected, atol=1e-10)

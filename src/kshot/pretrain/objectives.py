@@ -39,13 +39,13 @@ class Marks:
 class Lesson:
     """What is read, and the token to be said at each place of it.
 
-    ``heard`` tokens at the beginning of each row are seen by all of its tokens (prefix-LM), else none; ``source`` is what
+    ``prefix`` tokens at the beginning of each row are seen by all of its tokens (prefix-LM), else none; ``source`` is what
     an encoder reads, where there is one.
     """
 
     read: Int[np.ndarray, "b t"]
     said: Int[np.ndarray, "b t"]
-    heard: Int[np.ndarray, "b"] | None = None
+    prefix: Int[np.ndarray, "b"] | None = None
     source: Int[np.ndarray, "b u"] | None = None
 
 
@@ -64,10 +64,10 @@ def prefix(rows: Rows, marks: Marks, rng: np.random.Generator) -> Lesson:
     drawn evenly, so that each part has a token at least.
     """
     b, t = rows[:, :-1].shape
-    heard = np.asarray(rng.integers(1, max(t, 2), size=b))
+    lengths = np.asarray(rng.integers(1, max(t, 2), size=b))
     # The last of the tokens that all see says the first of the rest.
-    said = np.where(np.arange(t) >= heard[:, None] - 1, rows[:, 1:], IGNORED)
-    return Lesson(read=rows[:, :-1], said=said, heard=heard)
+    said = np.where(np.arange(t) >= lengths[:, None] - 1, rows[:, 1:], IGNORED)
+    return Lesson(read=rows[:, :-1], said=said, prefix=lengths)
 
 
 def continued(rows: Rows, marks: Marks, rng: np.random.Generator) -> Lesson:

@@ -28,7 +28,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "sensitivity_cosine": _COSINE,
     # Of small models.
     **dict.fromkeys(("agreement", "mastered", "foreseen", "posterior", "decay", "ruled_out"), _SHARE),
-    **dict.fromkeys(("heard_of_partner", "share_of_partner", "order_spread"), _SHARE),
+    **dict.fromkeys(("attention_to_partner", "share_of_partner", "order_spread"), _SHARE),
     **dict.fromkeys(("accuracy_gain", "accuracy_over", "accuracy_difference", "posterior_gain"), _COSINE),
     **dict.fromkeys(("rule_distance", "task_error", "error_ratio", "spd", "spd_ratio", "ilwd"), _POSITIVE),
     **dict.fromkeys(("best_penalty", "penalty_ratio", "parameters", "parameters_apart"), _POSITIVE),

@@ -186,7 +186,7 @@ def lesson(tokens: Tokens, packed: Packed, objective: str, drawn: tuple[int, int
 
 def as_tensors(own: Lesson) -> tuple[Tensor, ...]:
     """What is read, what is to be said, and what all see or an encoder reads, where there is such."""
-    parts = (own.read, own.said, own.heard if own.heard is not None else own.source)
+    parts = (own.read, own.said, own.prefix if own.prefix is not None else own.source)
     return tuple(torch.from_numpy(part) for part in parts if part is not None)
 
 

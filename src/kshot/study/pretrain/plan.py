@@ -254,7 +254,7 @@ def further(arm: Arm, start: LM | Seq2Seq) -> Language:
     own = _further(arm, start)
     return Language(
         start=lambda rng: own.start(),
-        reads=lambda weights, tokens, heard: own.reads(weights, tokens),
+        reads=lambda weights, tokens, beside: own.reads(weights, tokens),
         head=own.head,
         table=own.table,
     )

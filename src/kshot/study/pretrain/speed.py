@@ -32,8 +32,8 @@ def operations(weights: Weights, plan: Plan) -> float:
     tables = ("embedding", "positions", "relative")
     matrices = sum(own.numel() for name, own in weights.items() if own.ndim == 2 and name not in tables)
     tied = 0 if "read_out.weight" in weights or "embedding" not in weights else weights["embedding"].numel()
-    heard = [own for name, own in weights.items() if name.endswith("qkv.weight")]
-    return 6.0 * (matrices + tied + plan.context * sum(own.shape[1] for own in heard))
+    attending = [own for name, own in weights.items() if name.endswith("qkv.weight")]
+    return 6.0 * (matrices + tied + plan.context * sum(own.shape[1] for own in attending))
 
 
 def uncounted(weights: Weights, objective: str) -> str | None:

@@ -36,14 +36,14 @@ from kshot.synth.prompts import Prompts
 
 _WAYS = ("answers to their inputs", "inputs to their answers")
 # Prompts whose attention is looked at.
-_HEARD = 500
+_LOOKED_AT = 500
 
 
 def _separate(given: Given) -> dict[str, Any]:
     """Two layers against one step, and what the first sees, along training and at its end."""
     network, asked = separate_tokens(10), asked_of(given)
     rival = descended(one_step(10, 10, 0.5).rate, 1, last=True)
-    few = Prompts(asked.xs[:_HEARD], asked.ys[:_HEARD], asked.means[:_HEARD], {})
+    few = Prompts(asked.xs[:_LOOKED_AT], asked.ys[:_LOOKED_AT], asked.means[:_LOOKED_AT], {})
     beside = watching(network, rival, asked)
 
     def look(step: int, weights: Weights) -> dict[str, float]:
@@ -84,22 +84,22 @@ def _identity(given: Given) -> Row:
 def _of_partners(weights: Weights, asked: Prompts) -> dict[str, tuple[Float[Tensor, "b n1"], Float[Tensor, "b n1"]]]:
     """By the way of copying, for every pair of a prompt: what a token sees of its partner, and of this among its kind."""
     with torch.no_grad():
-        heard = attention(weights, asked.xs, asked.ys)
+        shares = attention(weights, asked.xs, asked.ys)
     found = {}
     # The query is the last token; its answer is no token.
-    for way, hearing in zip(_WAYS, (heard[:, 1::2, ::2], heard[:, :-1:2, 1::2]), strict=True):
-        partner = hearing.diagonal(dim1=1, dim2=2)
-        found[way] = (partner, partner / hearing.sum(dim=2))
+    for way, own in zip(_WAYS, (shares[:, 1::2, ::2], shares[:, :-1:2, 1::2]), strict=True):
+        partner = own.diagonal(dim1=1, dim2=2)
+        found[way] = (partner, partner / own.sum(dim=2))
     return found
 
 
 def _partner_rows(weights: Weights, asked: Prompts, seed: int) -> list[Row]:
     pairs = LINEAR.pairs - 1
     rows, shares = [], {}
-    for way, (heard, share) in _of_partners(weights, asked).items():
+    for way, (partner, share) in _of_partners(weights, asked).items():
         shares[way] = share.double().mean(dim=1).numpy()
         rows += [
-            mean_rows("heard_of_partner", (way,), heard.double().mean(dim=1).numpy(), seed, null=1 / (2 * pairs)),
+            mean_rows("attention_to_partner", (way,), partner.double().mean(dim=1).numpy(), seed, null=1 / (2 * pairs)),
             mean_rows("share_of_partner", (way,), shares[way], seed, null=1 / pairs),
         ]
     way = max(shares, key=lambda own: shares[own].mean())

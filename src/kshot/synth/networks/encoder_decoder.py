@@ -58,8 +58,8 @@ def read_beside(
     weights: Weights, shape: Shape, tokens: Texts, source: Float[Tensor, "b u e"]
 ) -> Float[Tensor, "b t e"]:
     """What is known at each token beside a source that is embedded; rows of a soft prompt may stand before it."""
-    heard = _side(weights, "encoder", shape, source, None)
-    return _side(weights, "decoder", shape, nn.functional.embedding(tokens, weights["embedding"]), heard)
+    encoded = _side(weights, "encoder", shape, source, None)
+    return _side(weights, "decoder", shape, nn.functional.embedding(tokens, weights["embedding"]), encoded)
 
 
 def _layer_start(rng: Generator, shape: Shape, *, crosses: bool) -> dict[str, Tensor]:
@@ -89,8 +89,8 @@ def _side(weights: Weights, side: str, shape: Shape, hidden: Hidden, source: Flo
         bias = bias.masked_fill(later, -torch.inf)
     of_side = {name.removeprefix(f"{side}."): tensor for name, tensor in weights.items() if name.startswith(side)}
     for own in by_layer(of_side, shape.layers):
-        heard = _normed(hidden, own["norm.weight"])
-        hidden = hidden + _attended(own, "", shape, heard, heard, bias)
+        normed = _normed(hidden, own["norm.weight"])
+        hidden = hidden + _attended(own, "", shape, normed, normed, bias)
         if source is not None:
             asks = _normed(hidden, own["cross_norm.weight"])
             hidden = hidden + _attended(own, "cross_", shape, asks, source, None)
@@ -104,12 +104,12 @@ def _attended(
     kind: str,
     shape: Shape,
     asks: Hidden,
-    heard: Float[Tensor, "b u e"],
+    seen: Float[Tensor, "b u e"],
     bias: Float[Tensor, "h t u"] | None,
 ) -> Hidden:
     q, k, v = (
         linear(own, f"{kind}{part}", what).unflatten(2, (shape.heads, -1)).transpose(1, 2)
-        for part, what in zip(_PARTS, (asks, heard, heard), strict=False)
+        for part, what in zip(_PARTS, (asks, seen, seen), strict=False)
     )
     mask = None if bias is None else bias[None].to(q.dtype)
     said = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)

@@ -66,8 +66,8 @@ def _block_says(weights: Weights, xs: Float[Tensor, "b n d"], ys: Float[Tensor, 
     tokens = _features(weights, torch.cat([xs, shown[..., None]], dim=2))
     pairs, query = tokens[:, :-1], tokens[:, -1]
     scores = torch.einsum("bni,bi->bn", pairs @ weights["keys"].T, query @ weights["queries"].T)
-    heard = torch.einsum("bn,bni->bi", scores, pairs) / pairs.shape[1]
-    return linear(weights, "read_out", query + heard @ weights["values"].T @ weights["out"].T)
+    attended = torch.einsum("bn,bni->bi", scores, pairs) / pairs.shape[1]
+    return linear(weights, "read_out", query + attended @ weights["values"].T @ weights["out"].T)
 
 
 def _step_start(rng: Generator, *, inputs: int, embedding: int, hidden: int) -> dict[str, Tensor]:

@@ -71,9 +71,9 @@ def layered(vocabulary: int, length: int, shape: Shape, design: Design = _GPT) -
         found = {"embedding": shape.begin * torch.randn(vocabulary, shape.width, generator=rng)}
         return found | layers_start(plan, length, rng)
 
-    def reads(weights: Weights, tokens: Texts, heard: Beside) -> Float[Tensor, "b t e"]:
+    def reads(weights: Weights, tokens: Texts, beside: Beside) -> Float[Tensor, "b t e"]:
         embedded = nn.functional.embedding(tokens, weights["embedding"])
-        return normed(plan, weights, passed(plan, weights, embedded, heard=heard))
+        return normed(plan, weights, passed(plan, weights, embedded, prefix=beside))
 
     def head(weights: Weights, known: Float[Tensor, "*b e"]) -> Float[Tensor, "*b v"]:
         return nn.functional.linear(known, weights["embedding"])
@@ -89,8 +89,8 @@ def _with_cells(vocabulary: int, length: int, shape: Shape, *, cell: str) -> Lan
         spread = 1 / sqrt(3 * shape.width)
         return found | cells_start(rng, shape, gates) | linear_start(rng, "read_out", shape.width, vocabulary, spread)
 
-    def reads(weights: Weights, tokens: Texts, heard: Beside) -> Float[Tensor, "b t e"]:
-        if heard is not None:
+    def reads(weights: Weights, tokens: Texts, beside: Beside) -> Float[Tensor, "b t e"]:
+        if beside is not None:
             raise KshotError(f"a beginning that all tokens see needs attention, and a network of {cell} cells has none")
         return states(weights, nn.functional.embedding(tokens, weights["embedding"]), shape, run)
 
@@ -115,8 +115,8 @@ def _windowed(vocabulary: int, length: int, shape: Shape) -> Language:
             | linear_start(rng, "read_out", e, vocabulary, 1 / sqrt(e))
         )
 
-    def reads(weights: Weights, tokens: Texts, heard: Beside) -> Float[Tensor, "b t e"]:
-        if heard is not None:
+    def reads(weights: Weights, tokens: Texts, beside: Beside) -> Float[Tensor, "b t e"]:
+        if beside is not None:
             raise KshotError("a beginning that all tokens see needs attention, and a neural n-gram has none")
         embedded = nn.functional.embedding(tokens, weights["embedding"])
         # Before the first token stands nothing.

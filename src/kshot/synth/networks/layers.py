@@ -14,9 +14,9 @@ from torch import Generator, Tensor, nn
 from kshot.errors import KshotError, UnknownName
 from kshot.synth.networks.mixing import (
     ATTENTIONS,
-    Hearing,
     Hidden,
     Mixing,
+    MixingOptions,
     Own,
     Shape,
     angles,
@@ -72,7 +72,7 @@ class Layers:
     shape: Shape
     design: Design
     mixings: tuple[Mixing | None, ...]
-    hearing: Hearing
+    options: MixingOptions
 
 
 def layers(shape: Shape, design: Design) -> Layers:
@@ -99,8 +99,8 @@ def layers(shape: Shape, design: Design) -> Layers:
         raise KshotError("positions 'relative' need softmax attention in every layer, with momentum or without")
     if design.eta is not None and not 0 < design.eta < 1:
         raise KshotError(f"a decay of {design.eta}: what works is a number between 0 and 1")
-    hearing = Hearing(causal=design.causal, rotary=positions == "rotary", eta=design.eta)
-    return Layers(shape, design, mixings, hearing)
+    options = MixingOptions(causal=design.causal, rotary=positions == "rotary", eta=design.eta)
+    return Layers(shape, design, mixings, options)
 
 
 def layers_start(plan: Layers, places: int, rng: Generator) -> dict[str, Tensor]:
@@ -128,20 +128,20 @@ def layers_start(plan: Layers, places: int, rng: Generator) -> dict[str, Tensor]
 
 
 def passed(
-    plan: Layers, weights: Weights, hidden: Hidden, asked: slice = _ALL, heard: Int[Tensor, "b"] | None = None
+    plan: Layers, weights: Weights, hidden: Hidden, asked: slice = _ALL, prefix: Int[Tensor, "b"] | None = None
 ) -> Float[Tensor, "b a e"]:
-    """The ``asked`` tokens after all layers, before the last norm (``normed``); all tokens of a text see its first ``heard``.
+    """The ``asked`` tokens after all layers, before the last norm (``normed``); all tokens of a text see its first ``prefix``.
 
     KshotError for more tokens than there are places, and for layers that cannot be told what they see.
     """
-    hidden, hearing = _placed(plan, weights, hidden), _heard(plan, hidden, heard)
+    hidden, options = _placed(plan, weights, hidden), _seeing(plan, hidden, prefix)
     if plan.design.positions == "relative":
         bias = relative_bias(weights["relative"], hidden.shape[1], causal=plan.design.causal)
-        hearing = replace(hearing, bias=bias)
+        options = replace(options, bias=bias)
     layers = list(zip(by_layer(weights, plan.shape.layers), plan.mixings, strict=True))
     for i, (own, mixing) in enumerate(layers, 1):
         if mixing is not None:
-            hidden = hidden + mixing.mix(own, normed(plan, own, hidden), plan.shape, hearing)
+            hidden = hidden + mixing.mix(own, normed(plan, own, hidden), plan.shape, options)
         if i == len(layers):
             # Nothing is mixed among tokens from here on, so the others have said what they had to say.
             hidden = hidden[:, asked]
@@ -150,16 +150,16 @@ def passed(
     return hidden
 
 
-def _heard(plan: Layers, hidden: Hidden, heard: Int[Tensor, "b"] | None) -> Hearing:
-    if heard is None:
-        return plan.hearing
+def _seeing(plan: Layers, hidden: Hidden, prefix: Int[Tensor, "b"] | None) -> MixingOptions:
+    if prefix is None:
+        return plan.options
     if not all(mixing is not None and mixing.masks for mixing in plan.mixings):
         raise KshotError(
             "a beginning that all tokens see needs softmax attention in every layer, with momentum or without"
         )
     places = torch.arange(hidden.shape[1], device=hidden.device)
-    mask = (places[:, None] >= places) | (places < heard[:, None, None])
-    return replace(plan.hearing, mask=mask[:, None])
+    mask = (places[:, None] >= places) | (places < prefix[:, None, None])
+    return replace(plan.options, mask=mask[:, None])
 
 
 def _mlp_start(plan: Layers, rng: Generator) -> dict[str, Tensor]:

@@ -45,8 +45,8 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hearing:
-    """Which tokens a layer sees: those up to each (``causal``), else all; ``rotary`` turns queries and keys.
+class MixingOptions:
+    """How tokens are mixed, weights apart: each sees those up to it (``causal``), else all; ``rotary`` turns queries and keys.
 
     ``mask`` says it text by text where that is not enough. ``bias`` is added to the scores of all texts: positions
     relative to one another. ``eta`` is a decay of momentum that is not learned.
@@ -69,7 +69,7 @@ class Mixing:
 
     about: str
     start: Callable[[Generator, Shape], dict[str, Tensor]]
-    mix: Callable[[Own, Hidden, Shape, Hearing], Hidden]
+    mix: Callable[[Own, Hidden, Shape, MixingOptions], Hidden]
     ordered: bool = False
     masks: bool = False
 
@@ -94,7 +94,7 @@ def inner_spread(shape: Shape) -> float:
 
 # --- attention
 
-Attend = Callable[[Heads, Heads, Heads, Own, Hearing], Heads]
+Attend = Callable[[Heads, Heads, Heads, Own, MixingOptions], Heads]
 
 
 def _attention(
@@ -118,68 +118,70 @@ def _attention_start(rng: Generator, shape: Shape, *, projects: bool, decays: bo
     return found | ({"decay": torch.zeros(shape.heads)} if decays else {})
 
 
-def _attended(own: Own, hidden: Hidden, shape: Shape, hearing: Hearing, *, attend: Attend, projects: bool) -> Hidden:
+def _attended(
+    own: Own, hidden: Hidden, shape: Shape, options: MixingOptions, *, attend: Attend, projects: bool
+) -> Hidden:
     b, t, e = hidden.shape
     if projects:
         q, k, v = linear(own, "qkv", hidden).view(b, t, 3, shape.heads, e // shape.heads).permute(2, 0, 3, 1, 4)
     else:
         q = k = v = hidden.view(b, t, shape.heads, e // shape.heads).transpose(1, 2)
-    if hearing.rotary:
+    if options.rotary:
         q, k = turned(q), turned(k)
-    said = attend(q, k, v, own, hearing).transpose(1, 2).reshape(b, t, e)
+    said = attend(q, k, v, own, options).transpose(1, 2).reshape(b, t, e)
     return linear(own, "out", said) if projects else said
 
 
-def _softmax(q: Heads, k: Heads, v: Heads, own: Own, hearing: Hearing) -> Heads:
-    if hearing.bias is not None:
+def _softmax(q: Heads, k: Heads, v: Heads, own: Own, options: MixingOptions) -> Heads:
+    if options.bias is not None:
         t = q.shape[2]
-        heard = hearing.mask
-        if heard is None:
-            heard = torch.ones(t, t, dtype=torch.bool, device=q.device)
-            heard = heard.tril() if hearing.causal else heard
-        scores = hearing.bias.to(q.dtype).masked_fill(~heard, -torch.inf)
+        seen = options.mask
+        if seen is None:
+            seen = torch.ones(t, t, dtype=torch.bool, device=q.device)
+            seen = seen.tril() if options.causal else seen
+        scores = options.bias.to(q.dtype).masked_fill(~seen, -torch.inf)
         return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=scores.expand(len(q), -1, -1, -1))
-    if hearing.mask is not None:
-        return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=hearing.mask)
-    return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=hearing.causal)
+    if options.mask is not None:
+        return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=options.mask)
+    return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=options.causal)
 
 
-def _linear(q: Heads, k: Heads, v: Heads, own: Own, hearing: Hearing) -> Heads:
+def _linear(q: Heads, k: Heads, v: Heads, own: Own, options: MixingOptions) -> Heads:
     scores = q @ k.transpose(2, 3)
     t = q.shape[2]
-    # As many tokens as are heard: sums over long texts stay as large as over short ones.
-    heard = torch.arange(1, t + 1).to(q)[:, None] if hearing.causal else float(t)
-    return (scores.tril() if hearing.causal else scores) @ v / heard
+    # As many tokens as are seen: sums over long texts stay as large as over short ones.
+    count = torch.arange(1, t + 1).to(q)[:, None] if options.causal else float(t)
+    return (scores.tril() if options.causal else scores) @ v / count
 
 
-def _kernel(q: Heads, k: Heads, v: Heads, own: Own, hearing: Hearing) -> Heads:
+def _kernel(q: Heads, k: Heads, v: Heads, own: Own, options: MixingOptions) -> Heads:
     # exp(-|q - k|^2 / (2 sqrt d)), and the part of |q|^2 is the same for all keys.
     scores = (q @ k.transpose(2, 3) - k.square().sum(-1)[:, :, None] / 2) / sqrt(q.shape[-1])
-    if hearing.causal:
+    if options.causal:
         later = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).triu(1)
         scores = scores.masked_fill(later, -torch.inf)
     return scores.softmax(dim=-1) @ v
 
 
-def _momentum(q: Heads, k: Heads, v: Heads, own: Own, hearing: Hearing) -> Heads:
-    return _softmax(q, k, v, own, hearing) + decayed(v, _decay(v, own, hearing))
+def _momentum(q: Heads, k: Heads, v: Heads, own: Own, options: MixingOptions) -> Heads:
+    return _softmax(q, k, v, own, options) + decayed(v, _decay(v, own, options))
 
 
-def _normalised(q: Heads, k: Heads, v: Heads, own: Own, hearing: Hearing) -> Heads:
-    decay = _decay(v, own, hearing)
+def _normalised(q: Heads, k: Heads, v: Heads, own: Own, options: MixingOptions) -> Heads:
+    decay = _decay(v, own, options)
     before = torch.arange(v.shape[2], device=v.device).clamp(min=1)
-    return _softmax(q, k, v, own, hearing) + decayed(v, decay) / summed_weights(decay, before).to(v.dtype)[..., None]
+    return _softmax(q, k, v, own, options) + decayed(v, decay) / summed_weights(decay, before).to(v.dtype)[..., None]
 
 
-def _of_keys(q: Heads, k: Heads, v: Heads, own: Own, hearing: Hearing) -> Heads:
-    return _softmax(q, k + decayed(k, _decay(k, own, hearing)), v, own, hearing)
+def _of_keys(q: Heads, k: Heads, v: Heads, own: Own, options: MixingOptions) -> Heads:
+    return _softmax(q, k + decayed(k, _decay(k, own, options)), v, own, options)
 
 
-def _decay(like: Heads, own: Own, hearing: Hearing) -> Float[Tensor, "h"]:
+def _decay(like: Heads, own: Own, options: MixingOptions) -> Float[Tensor, "h"]:
     """The decay of every head: learned, in (0, 1) as the logistic function of a weight, or given."""
-    if hearing.eta is None:
+    if options.eta is None:
         return own["decay"].sigmoid()
-    return torch.full(like.shape[1:2], hearing.eta, dtype=torch.float64, device=like.device)
+    return torch.full(like.shape[1:2], options.eta, dtype=torch.float64, device=like.device)
 
 
 def decayed(values: Heads, decay: Float[Tensor, "h"]) -> Heads:

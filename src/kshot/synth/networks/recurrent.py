@@ -98,8 +98,8 @@ def attended(weights: Weights, states: Cells) -> Cells:
     scores = linear(weights, "scores", mixed)[..., 0]
     past = torch.ones(t, t, dtype=torch.bool, device=states.device).tril(-1)
     # A softmax over nothing is nothing.
-    heard = scores.masked_fill(~past, -torch.inf)[:, 1:].softmax(dim=-1) @ states
-    return torch.cat([torch.zeros_like(states[:, :1]), heard], dim=1)
+    told = scores.masked_fill(~past, -torch.inf)[:, 1:].softmax(dim=-1) @ states
+    return torch.cat([torch.zeros_like(states[:, :1]), told], dim=1)
 
 
 def flattened(width: int, pairs: int, shape: Shape) -> Network:

@@ -42,12 +42,12 @@ def _says(
     weights: Weights, xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"], *, place: int
 ) -> Float[Tensor, "b 1"]:
     tokens = _tokens(xs, ys, place)
-    heard = attention(weights, xs, ys, place=place) @ tokens[:, :-1]
-    tokens = tokens + heard @ (weights["out"][0] @ weights["values"][0]).T
+    attended = attention(weights, xs, ys, place=place) @ tokens[:, :-1]
+    tokens = tokens + attended @ (weights["out"][0] @ weights["values"][0]).T
     pairs, query = tokens[:, :-1], tokens[:, -1]
     scores = torch.einsum("btk,bk->bt", pairs @ weights["keys"][1].T, query @ weights["queries"][1].T)
-    heard = torch.einsum("bt,bti->bi", scores, pairs) @ (weights["out"][1] @ weights["values"][1]).T
-    return (query + heard)[:, xs.shape[2], None]
+    attended = torch.einsum("bt,bti->bi", scores, pairs) @ (weights["out"][1] @ weights["values"][1]).T
+    return (query + attended)[:, xs.shape[2], None]
 
 
 def attention(
@@ -55,8 +55,8 @@ def attention(
 ) -> Float[Tensor, "b t s"]:
     """What every token of the first layer sees: its shares of the s = 2 n - 2 tokens of the pairs; t is s and the query."""
     tokens = _tokens(xs, ys, place)
-    asks, hears = tokens @ weights["queries"][0].T, tokens[:, :-1] @ weights["keys"][0].T
-    return (asks @ hears.transpose(1, 2)).softmax(dim=-1)
+    asks, seen = tokens @ weights["queries"][0].T, tokens[:, :-1] @ weights["keys"][0].T
+    return (asks @ seen.transpose(1, 2)).softmax(dim=-1)
 
 
 def _tokens(xs: Float[Tensor, "b n d"], ys: Float[Tensor, "b n"], place: int) -> Float[Tensor, "b t e"]:

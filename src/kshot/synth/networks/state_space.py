@@ -12,9 +12,9 @@ from scipy.fft import next_fast_len
 from torch import Generator, Tensor, nn
 
 from kshot.synth.networks.mixing import (
-    Hearing,
     Hidden,
     Mixing,
+    MixingOptions,
     Own,
     Shape,
     inner_spread,
@@ -54,8 +54,8 @@ def _s6_start(rng: Generator, shape: Shape) -> dict[str, Tensor]:
     )
 
 
-def _s6(own: Own, hidden: Hidden, shape: Shape, hearing: Hearing) -> Hidden:
-    assert hearing.causal, "a state runs from the first token on"
+def _s6(own: Own, hidden: Hidden, shape: Shape, options: MixingOptions) -> Hidden:
+    assert options.causal, "a state runs from the first token on"
     inner, gate = linear(own, "in", hidden).chunk(2, dim=-1)
     m, t = inner.shape[-1], inner.shape[1]
     shifted = nn.functional.conv1d(
@@ -95,14 +95,14 @@ def kernel(own: Own, t: int) -> Float[Tensor, "e t"]:
     return 2 * ((weight[..., 0, :] * torch.cos(angle) - weight[..., 1, :] * torch.sin(angle)) * decay).sum(1)
 
 
-def _s4d(own: Own, hidden: Hidden, shape: Shape, hearing: Hearing) -> Hidden:
-    assert hearing.causal, "a state runs from the first token on"
+def _s4d(own: Own, hidden: Hidden, shape: Shape, options: MixingOptions) -> Hidden:
+    assert options.causal, "a state runs from the first token on"
     t = hidden.shape[1]
     # About twice as long, so that what comes around the end falls on zeros, and without large prime factors.
     n = next_fast_len(2 * t, real=True)
     turned = torch.fft.rfft(kernel(own, t), n=n) * torch.fft.rfft(hidden.transpose(1, 2), n=n)
-    heard = torch.fft.irfft(turned, n=n)[..., :t].transpose(1, 2)
-    said = nn.functional.gelu(heard + own["skip"] * hidden)
+    convolved = torch.fft.irfft(turned, n=n)[..., :t].transpose(1, 2)
+    said = nn.functional.gelu(convolved + own["skip"] * hidden)
     return nn.functional.glu(linear(own, "out", said), dim=-1)
 
 

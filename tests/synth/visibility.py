@@ -7,12 +7,12 @@ from torch import Tensor
 
 from kshot.synth.networks.network import Network
 
-# What is not heard changes nothing but the order of sums; what is heard changes what is said by far more.
-_ROUNDING, _HEARD = 1e-12, 1e-3
+# What is not seen changes nothing but the order of sums; what is seen changes what is said by far more.
+_ROUNDING, _SEEN = 1e-12, 1e-3
 
 
 def faults(network: Network, weights: Mapping[str, Tensor], xs: Tensor, ys: Tensor) -> set[str]:
-    """What is wrong with a network by its own declaration, on prompts in float64 and weights at which all is heard."""
+    """What is wrong with a network by its own declaration, on prompts in float64 and weights at which all is seen."""
     return _causal(network, weights, xs, ys) if network.causal else _set_valued(network, weights, xs, ys)
 
 
@@ -26,12 +26,12 @@ def _causal(network: Network, weights: Mapping[str, Tensor], xs: Tensor, ys: Ten
         answers[:, k + 1 :] -= 2.0
         own[:, k] -= 2.0
         if _differs(network.says(weights, inputs, answers)[:, : k + 1], said[:, : k + 1]):
-            found.add("later pairs are heard")
+            found.add("later pairs are seen")
         again = network.says(weights, xs, own)
         if _differs(again[:, : k + 1], said[:, : k + 1]):
-            found.add("an answer is heard before it is asked for")
-        if not torch.all(((again - said)[:, k + 1 :]).abs().amax(dim=0) > _HEARD):
-            found.add("an answer is not heard after it")
+            found.add("an answer is seen before it is asked for")
+        if not torch.all(((again - said)[:, k + 1 :]).abs().amax(dim=0) > _SEEN):
+            found.add("an answer is not seen after it")
     return found
 
 
@@ -41,14 +41,14 @@ def _set_valued(network: Network, weights: Mapping[str, Tensor], xs: Tensor, ys:
         return {f"{tuple(said.shape)} is said of {len(ys)} queries"}
     order = [*reversed(range(xs.shape[1] - 1)), xs.shape[1] - 1]
     if _differs(network.says(weights, xs[:, order], ys[:, order]), said):
-        found.add("the order of pairs is heard")
+        found.add("the order of pairs is seen")
     own, first = ys.clone(), ys.clone()
     own[:, -1] += 3.0
     first[:, 0] += 3.0
     if _differs(network.says(weights, xs, own), said):
-        found.add("an answer is heard before it is asked for")
-    if not torch.all((network.says(weights, xs, first) - said).abs() > _HEARD):
-        found.add("an answer is not heard after it")
+        found.add("an answer is seen before it is asked for")
+    if not torch.all((network.says(weights, xs, first) - said).abs() > _SEEN):
+        found.add("an answer is not seen after it")
     return found
 
 
