@@ -108,6 +108,31 @@ def test_label_words_that_cannot_be_told_apart(refused: Run) -> None:
     )
 
 
+def test_label_words_that_are_no_words_of_the_task(refused: Run) -> None:
+    """YAML reads yes and no as truths."""
+    films = _file("films.jsonl", GOOD)
+    _file("truth.yaml", "words: {good: yes, bad: no}\n")
+    said = "--template 'truth.yaml': words has the word True, which is not text; put it in quotes"
+    assert refused(films, "--template", "truth.yaml") == said
+    _file("key.yaml", "words: {yes: fine}\n")
+    said = "--template 'key.yaml': words has the label True, which is not text; put it in quotes"
+    assert refused(films, "--template", "key.yaml") == said
+    _file("slip.yaml", "words: {god: fine, bad: poor}\n")
+    said = "unknown label of task 'films' in the words of --template 'god'; did you mean 'good'? known: bad, good"
+    assert refused(films, "--template", "slip.yaml") == said
+    _file("whole.yaml", "input: '{{text}}:'\nwords: {god: fine}\n")
+    assert refused(films, "--template", "whole.yaml").startswith("unknown label of task 'films'")
+    assert refused("colours", "--template", "slip.yaml").startswith("unknown label of task 'colours'")
+
+
+def test_open_answers_that_the_separator_would_end(refused: Run) -> None:
+    words = _file("words.jsonl", [{"input": f"w{i}", "output": f"w{i}; s"} for i in range(20)])
+    _file("marks.yaml", "separator: '; '\n")
+    line = refused(words, "--template", "marks.yaml")
+    assert line.endswith("; s' holds the separator '; ', at which an answer ends; write it without, or call it label")
+    assert line.startswith("task 'words', line:")
+
+
 def test_layouts_that_do_not_work(refused: Run) -> None:
     films = _file("films.jsonl", GOOD)
     assert "template '{{text'" in refused(films, "--template", "{{text")
@@ -139,6 +164,34 @@ def test_folders_that_cannot_be_used(refused: Run, tiny_model_dir: Path, capsys:
         "give another --output-path, or the same question as before"
     )
     assert {path.name: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "films.jsonl", "--model", "no-such-model"],
+        ["explain", "films.jsonl", "--model", "no-such-model"],
+        ["hypotheses", "films.jsonl", "--model", "no-such-model"],
+        ["evaluate-lm", "no-such-model", "films.jsonl"],
+        ["pretrain", "films.jsonl", "--start", "no-such-model"],
+        ["synth"],
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_refused_before_a_model_is_looked_for(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    films = _file("films.jsonl", GOOD)
+    cases = {films: "is a file", f"{films}/below": "lies in", "~nobody-here/a": "cannot be made and written"}
+    for name, said in {
+        **cases,
+        **({"/proc/x": "cannot be made and written"} if Path("/proc").is_dir() else {}),
+    }.items():
+        assert cli.status([*words, "--output-path", name]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"kshot: the output folder {name!r} ")
+        assert said in err
+        assert err.count("\n") == 1
+    assert sorted(path.name for path in Path.cwd().iterdir()) == [films]
 
 
 def test_a_full_disk(refused: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,11 @@ def test_options_that_make_no_sense(
 def test_a_prompt_may_begin_with_a_hyphen(tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status(["generate", str(tiny_model_dir), "--prompt", "-x", "--tokens", "1", *WORDS]) == 0
     assert capsys.readouterr().out.startswith("-x")
+    assert (
+        status(["generate", str(tiny_model_dir), "--prompt", "-- user_id", "--tokens", "1", "--top_k", "5", *WORDS])
+        == 0
+    )
+    assert capsys.readouterr().out.startswith("-- user_id")
 
 
 def test_no_model_of_that_name(capsys: pytest.CaptureFixture[str]) -> None:

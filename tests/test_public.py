@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import kshot
+from kshot import errors
+from kshot.errors import KshotError
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "kshot"
@@ -23,6 +25,12 @@ def test_the_public_list_is_sorted_and_importable() -> None:
     for name in kshot.__all__:
         assert getattr(kshot, name).__name__ == name
     assert set(kshot.__all__) <= set(dir(kshot))
+
+
+def test_every_error_that_a_caller_may_catch_is_public() -> None:
+    found = {name for name, thing in vars(errors).items() if isinstance(thing, type) and issubclass(thing, KshotError)}
+    assert len(found) > 5
+    assert found <= set(kshot.__all__)
 
 
 def test_names_are_found_where_the_types_say() -> None:

@@ -30,7 +30,16 @@ if TYPE_CHECKING:
     from kshot.data.predictions import Predictions
     from kshot.data.task import Example, Task
     from kshot.data.template import Template
-    from kshot.errors import DataError, KshotError, ModelError, NumericError, OutputError, PromptError, UnknownName
+    from kshot.errors import (
+        DataError,
+        KshotError,
+        MethodError,
+        ModelError,
+        NumericError,
+        OutputError,
+        PromptError,
+        UnknownName,
+    )
     from kshot.measure.scoring import Outcome, score
     from kshot.model.adapted import Adapted, load_adapted
     from kshot.model.lm import LM
@@ -53,6 +62,7 @@ _WHERE = {
     "LoRA": "kshot.adapt",
     "Majority": "kshot.adapt",
     "Method": "kshot.adapt",
+    "MethodError": "kshot.errors",
     "ModelError": "kshot.errors",
     "Nearest": "kshot.adapt",
     "NumericError": "kshot.errors",
@@ -93,6 +103,7 @@ __all__ = [
     "LoRA",
     "Majority",
     "Method",
+    "MethodError",
     "ModelError",
     "Nearest",
     "NumericError",

@@ -15,11 +15,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnknownOptionError
 
 from kshot.cli_generate import generate
 from kshot.cli_list import describe_experiments, list_names
-from kshot.cli_options import as_command, spelt, spoken, usage
+from kshot.cli_options import as_command, spelt, spoken, unknown, usage
 from kshot.errors import DataError, KshotError, MethodError, UnknownName
 from kshot.study.evaluate_settings import EvaluateSettings, make_evaluate_settings
 from kshot.study.explain_settings import ExplainSettings, make_explain_settings
@@ -49,9 +49,8 @@ def status(argv: Sequence[str]) -> int:
             if not debug:
                 # those of libraries, which nobody at a command line can act on
                 warnings.simplefilter("ignore")
-            application()(
-                spelt(argv, _asked_by(argv)), exit_on_error=False, print_error=False, result_action="return_value"
-            )
+            app = application()
+            app(spelt(argv, app), exit_on_error=False, print_error=False, result_action="return_value")
             # What waits here to be written would be lost after the exit status is known.
             sys.stdout.flush()
         return 0
@@ -59,7 +58,10 @@ def status(argv: Sequence[str]) -> int:
         return _fault(2, str(UnknownName("command", argv[0], COMMANDS)))
     except CycloptsError as error:
         own = f" {argv[0]}" if argv and argv[0] in COMMANDS else ""
-        return _fault(2, f"{_one_line(error)} (see: kshot{own} --help)")
+        said = _one_line(error)
+        if isinstance(error, UnknownOptionError) and own:
+            said = unknown(argv[0], error.token.keyword or error.token.value, COMMANDS[argv[0]][1]) or said
+        return _fault(2, f"{said} (see: kshot{own} --help)")
     except KshotError as error:
         return _fault(2, _one_line(error))
     except KeyboardInterrupt as stop:
@@ -113,31 +115,30 @@ def application() -> App:
     return app
 
 
-def run(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
+def run(*, json: bool = False, **options: Any) -> None:
     """Compare ways of teaching on tasks, and write a report. Without any TASK: plurals, country-continent and bbc-headlines.
 
     The records go to --output-path; a run that was stopped goes on from there with the same command. Lists are written
     with commas.
     """
-    asked = make_settings(**({"tasks": tasks} if tasks else {}), **options)
+    asked = make_settings(**options)
     # torch and transformers take seconds to import: a question for help or a mistyped flag does not wait for them
-    from rich.console import Console
-
+    from kshot.show.plain import console
     from kshot.show.terminal import print_summary
     from kshot.study.run import run as measure
 
     def tell(results: dict[str, Any], page: Path) -> None:
-        print_summary(results, Console(), report=page)
+        print_summary(results, console(), report=page)
 
     _reported(measure, asked, tell, json)
 
 
-def explain(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
+def explain(*, json: bool = False, **options: Any) -> None:
     """Measure what demonstrations do to a model: is it gradient descent, and what did each of them do? Writes a report.
 
     The records go to --output-path; an explanation that was stopped goes on from there with the same command.
     """
-    asked = make_explain_settings(**({"tasks": tasks} if tasks else {}), **options)
+    asked = make_explain_settings(**options)
     # as above
     from kshot.show.explain import text
     from kshot.study.explaining import explain as find_out
@@ -145,12 +146,12 @@ def explain(*tasks: str, config: str | None = None, json: bool = False, **option
     _reported(find_out, asked, _in_words(text), json)
 
 
-def hypotheses(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
+def hypotheses(*, json: bool = False, **options: Any) -> None:
     """Test which account of in-context learning fits: task selection, meta-learning or composition. Writes a report.
 
     The records go to --output-path; a battery that was stopped goes on from there with the same command.
     """
-    asked = make_hypotheses_settings(**({"tasks": tasks} if tasks else {}), **options)
+    asked = make_hypotheses_settings(**options)
     # as above
     from kshot.show.hypotheses import text
     from kshot.study.hypothesizing import hypotheses as find_out
@@ -158,16 +159,16 @@ def hypotheses(*tasks: str, config: str | None = None, json: bool = False, **opt
     _reported(find_out, asked, _in_words(text), json)
 
 
-def synth(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
+def synth(*, json: bool = False, **options: Any) -> None:
     """Train small models on data that is fully known, and test published claims about in-context learning. Writes a report.
 
     EXPERIMENT is a name, or list, which shows them; list and names show their parts and claims. The records go to
     --output-path; an experiment that was stopped goes on from there with the same command.
     """
-    if tasks[:1] == ("list",):
-        describe_experiments(tasks[1:])
+    if options.get("tasks", ())[:1] == ("list",):
+        describe_experiments(options["tasks"][1:])
         return
-    asked = make_synth_settings(**({"tasks": tasks} if tasks else {}), **options)
+    asked = make_synth_settings(**options)
     # as above
     from kshot.show.synth import text
     from kshot.study.synthesizing import synthesize
@@ -175,12 +176,12 @@ def synth(*tasks: str, config: str | None = None, json: bool = False, **options:
     _reported(synthesize, asked, _in_words(text), json)
 
 
-def evaluate_lm(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
+def evaluate_lm(*, json: bool = False, **options: Any) -> None:
     """Measure a model's perplexity and bits per byte on texts, at several lengths of context. Writes a report.
 
     The records go to --output-path; what was stopped goes on from there with the same command.
     """
-    asked = make_evaluate_settings(**({"tasks": tasks} if tasks else {}), **options)
+    asked = make_evaluate_settings(**options)
     # as above
     from kshot.show.evaluate import text
     from kshot.study.evaluating import evaluate
@@ -188,12 +189,12 @@ def evaluate_lm(*tasks: str, config: str | None = None, json: bool = False, **op
     _reported(evaluate, asked, _in_words(text), json)
 
 
-def pretrain(*tasks: str, config: str | None = None, json: bool = False, **options: Any) -> None:
+def pretrain(*, json: bool = False, **options: Any) -> None:
     """Train language models from scratch on texts, one for each kind of attention and seed, and compare them. Writes a report.
 
     The records and the models go to --output-path; training that was stopped goes on from there with the same command.
     """
-    asked = make_pretrain_settings(**({"tasks": tasks} if tasks else {}), **options)
+    asked = make_pretrain_settings(**options)
     # as above
     from kshot.show.pretrain import text
     from kshot.study.pretrain.study import FLOOR
@@ -225,7 +226,9 @@ def _reported(
     # as above
     from kshot.show.report import write_report
     from kshot.show.terminal import progress
+    from kshot.study.place import check_folder
 
+    check_folder(asked.output_path, Path(RESULTS_FOLDER))
     with progress(show=not json) as on_progress, spoken():
         done = measure(asked, beneath=Path(RESULTS_FOLDER), on_progress=on_progress)
         if done.directory is None:
@@ -241,12 +244,6 @@ def _reported(
         first = asked_for[0]
         what = first["part"] if "part" in first else f"{first['method']}@{first['shots']}"
         raise MethodError(f"nothing came to a result: {what}: {first['failed']}")
-
-
-def _asked_by(argv: Sequence[str]) -> type:
-    """The settings that belong to the command of these words."""
-    _, kind = COMMANDS.get(argv[0] if argv else "", (None, None))
-    return kind or Settings
 
 
 def predict(

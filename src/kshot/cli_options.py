@@ -11,10 +11,19 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import yaml
-from cyclopts import Parameter, Token
+from cyclopts import UNSET, App, ArgumentCollection, Parameter, Token
 
 from kshot.errors import DataError, KshotError, UnknownName
 from kshot.study.options import REPEATED, flag, flag_words, unbroken
+
+# The parameter of --tasks, as which tasks stand in lm-eval's commands.
+_BY_FLAG = "tasks_by_flag"
+# Options of lm-eval that are none of ours, and what works here.
+_OF_LM_EVAL = {
+    "--model-args": "--model with a name, a folder or a .gguf file, and --dtype and --device",
+    "--batch-size": "to leave it out, since queries are packed into the memory that is free",
+    "--apply-chat-template": "a --template FILE with the turns written out (kshot hypotheses --parts chat compares the two)",
+}
 
 
 @contextmanager
@@ -35,10 +44,16 @@ def spoken() -> Iterator[None]:
 
 
 def as_command(does: Callable[..., None], kind: Any) -> Callable[..., None]:
-    """A function as the command line sees it: an option for each field of ``kind``, with its help and its default."""
+    """A function as the command line sees it: an option for each field of ``kind``, with its help and its default.
 
-    def command(*tasks: Any, **options: Any) -> None:
-        does(*tasks, **options)
+    It is called with what was given, and with what ``--config`` says of the rest.
+    """
+
+    def command(*tasks: str, **options: Any) -> None:
+        by_flag, file = options.pop(_BY_FLAG, None), options.pop("config", None)
+        if tasks or by_flag is not None:
+            options["tasks"] = (*tasks, *(by_flag or ()))
+        does(**({} if file is None else _configured(file, kind)) | options)
 
     command.__doc__, command.__annotations__ = does.__doc__, {}
     # inspect reads it wherever it is set; mypy knows no function that has one.
@@ -58,6 +73,10 @@ def signature(kind: Any) -> inspect.Signature:
             found.append(
                 _keyword(option.name, option.default, _annotated(option.name, hints[option.name], help_of[option.name]))
             )
+    if word == "TASK":
+        said = "Tasks with commas, as lm-eval has them."
+        by_flag = Parameter(name="--tasks", help=said, converter=_listed, n_tokens=1, negative=(), show_default=False)
+        found.append(_keyword(_BY_FLAG, (), Annotated[tuple[str, ...], by_flag]))
     said = "A YAML file that mirrors these options; an option given here wins."
     found.append(_keyword("config", None, Annotated[str | None, Parameter(help=said)]))
     said = "Print results.json and nothing else."
@@ -132,47 +151,85 @@ def _whole(kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
     return tuple(unbroken(token.value) for token in tokens)
 
 
-def spelt(argv: Sequence[str], kind: Any) -> list[str]:
-    """The words of a command line with lm-eval's underscores as hyphens, and those of ``--config`` put in.
-
-    ``kind`` are the settings of its command.
-    """
-    words = []
-    for word in argv:
+def spelt(argv: Sequence[str], app: App) -> list[str]:
+    """The words of a command line with the underscores of lm-eval's options as hyphens; what is no option stays."""
+    # The library has --help and --version for commands, too.
+    if not argv or argv[0].startswith("-") or argv[0] not in app:
+        return list(argv)
+    options = app[argv[0]].assemble_argument_collection()
+    words, of_an_option = [argv[0]], False
+    for at, word in enumerate(argv[1:], 1):
+        if word == "--" and not of_an_option:
+            # All that follows is no option.
+            return [*words, *argv[at:]]
         name, sign, value = word.partition("=")
-        words.append(name.replace("_", "-") + sign + value if name.startswith("--") else word)
-    for at, word in enumerate(words):
-        if word == "--config" and at + 1 < len(words):
-            return words + _configured(words[at + 1], words, kind)
-        if word.startswith("--config="):
-            return words + _configured(word.partition("=")[2], words, kind)
+        name = name.replace("_", "-")
+        alone = None if of_an_option or not word.startswith("--") else _stands_alone(name, options)
+        words.append(word if alone is None else name + sign + value)
+        of_an_option = alone is False and not sign
     return words
 
 
-def _configured(file: str, words: Sequence[str], kind: Any) -> list[str]:
-    """The options of a YAML file that the command line does not give itself, as words of a command line."""
+def _stands_alone(name: str, options: ArgumentCollection) -> bool | None:
+    """Whether an option takes no value after it; None where there is no such option."""
     try:
-        found = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
+        _, _, implied = options.match(name)
+    except ValueError:
+        return None
+    return implied is not UNSET
+
+
+def unknown(command: str, word: str, kind: Any) -> str | None:
+    """What works in the place of an option that a command lacks, in one line; None where there is nothing to say."""
+    name = word.partition("=")[0].replace("_", "-")
+    if name == "--config" and kind is None:
+        return f"kshot {command} has no --config; give its options one by one"
+    if name in _OF_LM_EVAL and command == "run":
+        return f"{name} is an option of lm-eval; what works here is {_OF_LM_EVAL[name]}"
+    return None
+
+
+class _AsWritten(yaml.SafeLoader):
+    """YAML in which a number is the word that it is written as, as on a command line."""
+
+
+for _kind in ("int", "float", "timestamp"):
+    _AsWritten.add_constructor(f"tag:yaml.org,2002:{_kind}", lambda _, node: str(node.value))
+
+
+def _configured(file: str, kind: Any) -> dict[str, Any]:
+    """The options that a YAML file gives, read as those of a command line are."""
+    try:
+        # What safe_load makes, but for numbers.
+        found = yaml.load(Path(file).expanduser().read_text(encoding="utf-8"), Loader=_AsWritten)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         raise DataError(f"--config {file!r} cannot be read as YAML: {why}") from error
     if not isinstance(found, dict):
         raise DataError(f"--config {file!r} must be a mapping of options to values, as in: num-fewshot: [0, 4]")
-    known, hints = {flag(option.name): option for option in fields(kind)}, get_type_hints(kind)
-    given = {word.partition("=")[0] for word in words}
-    more: list[str] = []
+    known, hints = {flag(option.name): option.name for option in fields(kind)}, get_type_hints(kind)
+    given: dict[str, Any] = {}
+    words: list[str] = []
     for key, value in found.items():
-        name = flag(str(key))
-        if name not in known:
-            raise UnknownName(f"key of --config {file!r}:", str(key), [n.removeprefix("--") for n in known])
-        if value is not None:
-            _check_kind(f"--config {file!r}: {key}: {value!r}", hints[known[name].name], value)
-        if name == "--tasks":
-            tasks = [value] if isinstance(value, str) else list(value or ())
-            more += [] if _positional(words) else tasks
-        elif value is not None and not {name, name.replace("--", "--no-", 1)} & given:
-            more += flag_words(known[name].name, value)
-    return more
+        if flag(str(key)) not in known:
+            raise UnknownName(f"key of --config {file!r}:", str(key), [name.removeprefix("--") for name in known])
+        name = known[flag(str(key))]
+        if value is None:
+            continue
+        _check_kind(f"--config {file!r}: {key}: {value!r}", hints[name], value)
+        if name == "tasks":
+            given[name] = (value,) if isinstance(value, str) else tuple(value)
+        else:
+            words += flag_words(name, value)
+    return given | _read(words, kind)
+
+
+def _read(words: Sequence[str], kind: Any) -> dict[str, Any]:
+    """Words of a command line as options of ``kind``."""
+    reader = App(help_flags=(), version_flags=())
+    reader.default(as_command(lambda **options: None, kind))
+    _, bound, _ = reader.parse_args(words, exit_on_error=False, print_error=False)
+    return dict(bound.kwargs)
 
 
 def _check_kind(said: str, kind: Any, value: Any) -> None:
@@ -182,22 +239,7 @@ def _check_kind(said: str, kind: Any, value: Any) -> None:
             raise DataError(f"{said}: what works is true or false")
         return
     many = get_origin(kind) is tuple
-    parts = value if many and isinstance(value, list) else [value]
-    kinds = get_args(kind)[:1] if many else (kind, *get_args(kind))
-    for part in parts:
-        texts = isinstance(part, str)
-        numbers = isinstance(part, int | float) and not isinstance(part, bool) and {int, float} & set(kinds)
-        if not texts and not numbers:
-            wanted = "a number" if {int, float} & set(kinds) else "text (in quotes, where YAML reads something else)"
-            raise DataError(f"{said}: what works is {wanted}{', or a list of such' if many else ''}")
-
-
-def _positional(words: Sequence[str]) -> bool:
-    """Whether a command line names tasks: a word that is neither an option nor an option's value."""
-    switches = {"--json", "--log-samples", "--no-log-samples"}
-    before = ""
-    for word in words[1:]:
-        if not word.startswith("--") and (not before.startswith("--") or "=" in before or before in switches):
-            return True
-        before = word
-    return False
+    if not all(isinstance(part, str) for part in (value if many and isinstance(value, list) else [value])):
+        kinds = get_args(kind)[:1] if many else (kind, *get_args(kind))
+        wanted = "a number" if {int, float} & set(kinds) else "text (in quotes, where YAML reads something else)"
+        raise DataError(f"{said}: what works is {wanted}{', or a list of such' if many else ''}")

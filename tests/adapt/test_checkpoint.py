@@ -1,5 +1,8 @@
 """What is kept of a fit: the same to the bit when it is read, and nothing but its own."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import plain
@@ -26,12 +29,15 @@ def state() -> State:
         tokens=7,
         flops=1e18,
         looks=((0, 2.0, None), (2, 1.5, 0.25)),
+        best={"a.b": torch.arange(6.0).reshape(3, 2), "scalar": torch.tensor(0.5)},
     )
 
 
 def same(a: State, b: State) -> None:
     assert a.leaves.keys() == b.leaves.keys()
     assert all(torch.equal(a.leaves[n], b.leaves[n]) and a.leaves[n].dtype == b.leaves[n].dtype for n in a.leaves)
+    assert a.best.keys() == b.best.keys()
+    assert all(torch.equal(a.best[n], b.best[n]) for n in a.best)
     assert {n: set(own) for n, own in a.moments.items()} == {n: set(own) for n, own in b.moments.items()}
     assert all(torch.equal(own[k], b.moments[n][k]) for n, own in a.moments.items() for k in own)
     names = ("step", "losses", "seconds", "tokens", "flops", "looks")
@@ -49,6 +55,34 @@ def test_a_state_is_read_as_it_was_kept(tmp_path: Path) -> None:
     keeper.done()
     assert keeper.found() is None
     keeper.done()
+
+
+def test_a_state_is_read_to_its_device(tmp_path: Path) -> None:
+    """Without a GPU: the device that keeps no numbers."""
+    Keeper(tmp_path, "fit", "key").keep(state())
+    found = Keeper(tmp_path, "fit", "key", device=torch.device("meta")).found()
+    tensors = [
+        *found.leaves.values(),
+        *found.best.values(),
+        *(t for own in found.moments.values() for t in own.values()),
+    ]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert {t.device.type for t in Keeper(tmp_path, "fit", "key").found().leaves.values()} == {"cpu"}
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    )
+    dead, alive = int(gone.stdout), os.getppid()
+    names = [f"{name}.{process}.part" for name in ("fit", "search", "fit-2") for process in (dead, os.getpid(), alive)]
+    left = {"fit-2." + name.split(".", 1)[1] for name in names} | {f"{name}.{alive}.part" for name in ("fit", "search")}
+    for write in (lambda: Keeper(tmp_path, "fit", "key").keep(state()), lambda: Keeper(tmp_path, "fit", "key").done()):
+        for name in names:
+            (tmp_path / name).touch()
+        write()
+        write_json(tmp_path / "search.json", "key", 1)
+        assert {path.name for path in tmp_path.glob("*.part")} == left
 
 
 def test_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
@@ -128,6 +162,20 @@ def test_it_is_offered_often_and_kept_seldom(tmp_path: Path, monkeypatch: pytest
     assert len(kept) == 1
     keeper.offer(state())
     assert len(kept) == 1
+
+
+def test_an_offer_that_cannot_be_written_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(checkpoint, "_SECONDS", -1.0)
+    monkeypatch.setattr(checkpoint, "_SHARE", 0.0)
+    (tmp_path / "f").touch()
+    keeper = Keeper(tmp_path / "f", "fit", "key")
+    for _ in range(3):
+        keeper.offer(state())
+    (said,) = caplog.messages
+    assert said.startswith("cannot keep the state of training in ")
+    assert said.endswith("; training goes on, and would begin again if it were stopped")
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)

@@ -11,19 +11,25 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from kshot.adapt import course as course_module
 from kshot.adapt import search as search_module
 from kshot.adapt.checkpoint import Keeper
-from kshot.adapt.course import Course, Start
+from kshot.adapt.course import Course, Pupil, Start
 from kshot.adapt.examples import held_out, unseen
-from kshot.adapt.judge import Judge, gold_rows
+from kshot.adapt.judge import Judge, gold_rows, mean_loss
 from kshot.adapt.learn import flattened, learn
-from kshot.adapt.learners import low_rank, soft_rows
+from kshot.adapt.learners import low_rank, soft_rows, whole_weights
+from kshot.adapt.train import Diverged
 from kshot.data.task import Example, Task
 from kshot.data.template import Template
-from kshot.errors import KshotError, MethodError, NumericError
+from kshot.errors import KshotError, MethodError, NumericError, OutputError
+from kshot.model.delta import Delta, LowRank
 from kshot.model.lm import LM
+from kshot.model.momentum import Momentum
+from kshot.model.tiny import tiny_lm as tiny_of
 
 SMALL = Course(budget="12steps", grid=(0.001, 0.01, 0.1), batch=4)
 
@@ -303,6 +309,35 @@ def test_answers_that_are_no_numbers_are_divergence(tiny_lm: LM, monkeypatch: py
 
 
 @pytest.mark.parametrize(
+    ("learning_rate", "learner", "said"),
+    [(1e30, lambda lm: low_rank(lm, ("all-linear",), 2, 4.0, seed=0), "the answers are not numbers"),
+     (10.0, lambda lm: whole_weights(lm, ("all",)), r"loss \d+")],
+)  # fmt: skip
+def test_a_last_step_that_spoils_it_is_divergence(tiny_lm: LM, learning_rate: float, learner, said: str) -> None:
+    """No loss of a batch follows it, and nothing is held out."""
+    course, task = Course(budget="1steps", learning_rate=learning_rate, clip=0.0), films(4)
+    make = lambda taught: Start(learner=learner(tiny_lm), template=task.template)  # noqa: E731
+    with pytest.raises(
+        Diverged, match=rf"^diverged at step 1: {said} with adamw at learning rate .*; try a smaller one$"
+    ):
+        learn(tiny_lm, task, task.train, make, course, seed=0, key="one")
+
+
+def test_the_looks_at_its_own_examples_are_counted(tiny_lm: LM) -> None:
+    """One before the first step, and one after the last where nothing is held out."""
+    task = films(4)
+    one, two = (
+        soft(tiny_lm, task, Course(budget=f"{n}steps", learning_rate=0.01, validation="none")).training for n in (1, 2)
+    )
+    learner = soft_rows(tiny_lm, tiny_lm.embedded(range(3)))
+    rows = gold_rows(tiny_lm, task, task.template, task.train, whole=False)
+    asked = mean_loss(tiny_lm, learner.placed(learner.leaves), rows)
+    assert asked.tokens >= 3 + sum(len(row.tokens) - row.start for row in rows)
+    assert one.tokens - (two.tokens - one.tokens) == 2 * asked.tokens
+    assert one.flops - (two.flops - one.flops) == pytest.approx(2 * asked.flops)
+
+
+@pytest.mark.parametrize(
     ("losses", "said"),
     [([1.0] * 9, None), ([1.0] * 10, True), (list(range(20, 0, -1)), False),
      ([5, 4, 3, 2, 1, 1, 0.99, 0.98, 0.985, 0.98], True), ([0.0] * 10, True), ([1] * 8 + [2, 2], True)],
@@ -333,6 +368,25 @@ def test_no_room(tiny_lm: LM) -> None:
         learn(narrow, long, long.train, make, SMALL, seed=0, key="k")
 
 
+def test_no_room_for_what_is_held_out(tiny_lm: LM) -> None:
+    """The same is said wherever the one long example falls."""
+    task = films()
+    task = replace(task, train=(replace(task.train[0], fields={"text": "x" * 60}), *task.train[1:]))
+    where = set()
+    for seed in range(5, 12):
+        where.add(task.train[0] in held_out(task, task.train, "split", seed)[1])
+        with pytest.raises(
+            MethodError, match=r"^3 positions before the text and the longest example of \d+ tokens do not"
+        ):
+            soft(replace(tiny_lm, context=40), task, seed=seed)
+    assert where == {True, False}
+
+
+def test_of_a_budget_in_seconds_the_steps_that_were_run_are_told(tiny_lm: LM) -> None:
+    training = soft(tiny_lm, films(4), Course(budget="0.01seconds", learning_rate=0.01)).training
+    assert training.chosen["steps"] == training.steps == len(training.losses) < 1000
+
+
 def test_an_answer_that_is_no_label(tiny_lm: LM) -> None:
     task = films()
     wrong = replace(task, train=(replace(task.train[0], label="ugly"), *task.train[1:]))
@@ -350,6 +404,42 @@ def test_rows_are_those_of_scoring(tiny_lm: LM) -> None:
     spoken = replace(task, kind="open", labels=())
     (ended, _) = gold_rows(tiny_lm, spoken, task.template, task.train, whole=False)
     assert tiny_lm.codec.decode(ended.tokens[ended.start :]) == " bad\n"
+
+
+def spelling(pre_tokenizer, decoder, *merges: str) -> LM:
+    """The tiny model with a tokenizer of characters and pairs of them."""
+    letters = ["\u2581", "\u010a", "\n", *map(chr, range(33, 127)), "<unk>"]
+    known = {word: i for i, word in enumerate([*letters, *merges])}
+    inner = Tokenizer(models.BPE(vocab=known, merges=[tuple(word) for word in merges], unk_token="<unk>"))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizer, decoder
+    return tiny_of(tokenizer=PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>", unk_token="<unk>"))
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_an_open_answer_ends_as_it_does_in_a_text(merged: bool) -> None:
+    """Where every text begins with a blank of its own, and where the answer's last letter and what ends it are one token."""
+    if merged:
+        level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        lm = spelling(level, decoders.ByteLevel(), "s\u010a")
+    else:
+        lm = spelling(pre_tokenizers.Metaspace(prepend_scheme="first"), decoders.Metaspace(prepend_scheme="first"))
+    shown = Example(id="0", fields={"text": "cat->"}, label="cats")
+    template = Template(input="{{text}}", delimiter="", separator="\n")
+    task = Task(name="many", kind="open", labels=(), train=(shown,), test=(), template=template)
+    (row,) = gold_rows(lm, task, task.template, task.train, whole=False)
+    (text,) = lm.codec.encode(["cat->cats\n"])
+    assert row.tokens == text
+    assert lm.codec.decode(row.tokens[row.start :]) == "cats\n"
+    (bare,) = gold_rows(lm, task, replace(task.template, separator=""), task.train, whole=False)
+    assert lm.codec.decode(bare.tokens[bare.start :]) == "cats"
+
+
+def test_a_state_is_read_to_where_the_model_is(tiny_lm: LM, tmp_path: Path) -> None:
+    """Without a GPU: the device that keeps no numbers."""
+    far = replace(tiny_lm, device=torch.device("meta"))
+    pupil = Pupil(lm=far, task=films(), course=replace(SMALL, state=str(tmp_path)), make=lambda taught: 1 / 0,
+                  seed=0, key="k")  # fmt: skip
+    assert pupil.keeper("rate").device == pupil.fit_keeper(0.1, 3).device == torch.device("meta")
 
 
 class Killed(Exception):
@@ -387,8 +477,56 @@ def test_a_fit_that_is_killed_goes_on_to_the_same_bits(
     assert kills > 5
     assert told(found) == told(whole)
     assert all(torch.equal(a, b) for a, b in zip(bits(found), bits(whole), strict=True))
-    assert ran[0] == whole.training.steps + sum(one["steps"] for one in whole.training.search), "no step ran twice"
+    assert ran[0] == sum(one["steps"] for one in whole.training.search), "no step ran twice"
     assert [path.name for path in tmp_path.iterdir()] == ["search.json"], "what is done with is removed"
+
+
+def test_a_fit_that_is_killed_while_it_looks_goes_on_to_the_same_bits(
+    tiny_lm: LM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each life sees the look at which the last one ended, and ends at the next."""
+    course = replace(SMALL, budget="40steps", grid=(0.01, 0.1))
+    task, kept = films(), replace(course, state=str(tmp_path))
+    whole = soft(tiny_lm, task, course)
+    monkeypatch.setattr(Keeper, "offer", Keeper.keep)
+    look, left, kills = Judge.look, [0], 0
+
+    def mortal(self, placed, step):
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+        return look(self, placed, step)
+
+    monkeypatch.setattr(Judge, "look", mortal)
+    while True:
+        left[0] = 2
+        try:
+            found = soft(tiny_lm, task, kept)
+            break
+        except Killed:
+            kills += 1
+            assert kills < 60, "it goes on from nothing again and again"
+    assert kills > 5
+    assert told(found) == told(whole)
+    assert all(torch.equal(a, b) for a, b in zip(bits(found), bits(whole), strict=True))
+
+
+def test_a_full_disk_does_not_end_a_fit(
+    tiny_lm: LM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = soft(tiny_lm, films(), SMALL)
+
+    def full(*given):
+        raise OutputError("no room")
+
+    monkeypatch.setattr("kshot.adapt.checkpoint._SECONDS", -1.0)
+    monkeypatch.setattr("kshot.adapt.checkpoint._SHARE", 0.0)
+    monkeypatch.setattr("kshot.adapt.checkpoint.keep", full)
+    monkeypatch.setattr(search_module, "write_json", full)
+    found = soft(tiny_lm, films(), replace(SMALL, state=str(tmp_path)))
+    assert told(found) == told(plain)
+    assert sum("training goes on" in line for line in caplog.messages) <= 1 + len(SMALL.grid), "once a run"
+    assert "no room; the fit goes on, and would search again if it were stopped" in caplog.messages
 
 
 def test_a_search_is_read_back_where_it_is_the_same(
@@ -408,6 +546,14 @@ def test_a_search_is_read_back_where_it_is_the_same(
     soft(tiny_lm, task, replace(kept, weight_decay=0.1))
     assert looks
     looks.clear()
+    thin_q = LowRank(torch.ones(1, 32), torch.ones(32, 1), 0.1)
+    for reader in (
+        replace(tiny_lm, momentum=Momentum(decay=torch.full(tiny_lm.value_heads, 0.5))),
+        replace(tiny_lm, delta=Delta(low_rank={"model.layers.0.self_attn.q_proj": thin_q})),
+    ):
+        soft(reader, task, kept)
+        assert looks, "another model is another search"
+        looks.clear()
     (tmp_path / "search.json").write_text("{broken")
     assert told(soft(tiny_lm, task, kept)) == told(first)
     assert looks
@@ -417,6 +563,7 @@ def test_large_runs_wait_on_disk_and_change_nothing(
     tiny_lm: LM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     course = replace(SMALL, budget="16steps")
+    monkeypatch.setattr(search_module, "_LARGE", 1)
     plain = thin(tiny_lm, films(16), course)
     held: list[int] = []
     further = search_module._further
@@ -430,7 +577,6 @@ def test_large_runs_wait_on_disk_and_change_nothing(
         return frame.f_locals["alive"]
 
     monkeypatch.setattr(search_module, "_further", watched)
-    monkeypatch.setattr(search_module, "_LARGE", 1)
     found = thin(tiny_lm, films(16), replace(course, state=str(tmp_path)))
     assert told(found) == told(plain)
     assert all(
@@ -439,3 +585,26 @@ def test_large_runs_wait_on_disk_and_change_nothing(
     assert held
     assert max(held) == 0, "none but the one under way is in memory"
     assert not list(tmp_path.glob("*.safetensors")), "nothing is left behind"
+
+
+def test_the_best_run_is_run_again_only_where_it_is_large(tiny_lm: LM, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran, advance = [0], course_module.advance
+
+    def counted(*given, **more):
+        before, found = given[4].step, advance(*given, **more)
+        ran[0] += found.step - before
+        return found
+
+    monkeypatch.setattr(course_module, "advance", counted)
+    small = soft(tiny_lm, films(16))
+    searched = sum(one["steps"] for one in small.training.search)
+    assert ran[0] == searched > small.training.steps > 0
+    ran[0] = 0
+    monkeypatch.setattr(search_module, "_LARGE", 1)
+    large = soft(tiny_lm, films(16))
+    assert ran[0] == searched + large.training.steps
+    assert large.training.tokens > small.training.tokens, "what is run again counts again"
+    cost = {"tokens", "flops"}
+    kept = [{name: value for name, value in told(one).items() if name not in cost} for one in (small, large)]
+    assert kept[0] == kept[1]
+    assert all(torch.equal(a, b) for a, b in zip(bits(small), bits(large), strict=True))

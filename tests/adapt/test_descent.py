@@ -31,6 +31,7 @@ from kshot.adapt import descent
 from kshot.adapt.descent import layer_causal_pass, one_pass
 from kshot.adapt.train import Diverged
 from kshot.errors import KshotError, ModelError
+from kshot.model.delta import Delta
 from kshot.model.lm import LM
 from kshot.model.trace import traced
 
@@ -85,6 +86,16 @@ def test_the_model_keeps_its_weights(llama: LM) -> None:
         assert all(torch.equal(again.delta.dense[n], t) for n, t in found.delta.dense.items())
         assert again.losses == found.losses
     assert not any(parameter.requires_grad for parameter in llama.model.parameters())
+
+
+def test_a_change_that_the_model_is_read_with_stays(llama: LM) -> None:
+    up = "model.layers.0.mlp.up_proj.weight"
+    twice = llama.model.get_parameter(up).detach() * 2
+    other = tiny64()
+    other.model.get_parameter(up).data.copy_(twice)
+    with zoo.Pure64():
+        found = one_pass(replace(llama, delta=Delta(dense={up: twice})), TASK, TEMPLATE, SHOWN, RATE)
+        assert_same(other, found, plain_pass(other))
 
 
 def answers_only(patch: pytest.MonkeyPatch) -> None:

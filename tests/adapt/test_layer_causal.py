@@ -29,7 +29,7 @@ from descents import (
 from torch import Tensor
 
 from kshot.adapt import descent
-from kshot.adapt.descent import layer_causal_pass
+from kshot.adapt.descent import layer_causal_pass, one_pass
 from kshot.adapt.train import Diverged
 from kshot.model.lm import LM
 
@@ -201,3 +201,11 @@ def test_layer_causal_needs_the_final_norm_and_the_head_alone() -> None:
     capped = line(lambda: layer_causal_pass(zoo.lm("gemma2"), TASK, TEMPLATE, SHOWN, RATE))
     assert capped.startswith(f"{begun}gemma2 its logits differ from that by ")
     assert capped.endswith(f" of the largest: they are capped or scaled{ended}")
+
+
+def test_layer_causal_needs_the_weights_as_they_are(llama: LM) -> None:
+    changed = replace(llama, delta=one_pass(llama, TASK, TEMPLATE, SHOWN, RATE).delta)
+    assert line(lambda: layer_causal_pass(changed, TASK, TEMPLATE, SHOWN, RATE)) == (
+        f"layer-causal descent moves the weights of {llama.name} themselves, and it is read with a change of them; what "
+        "works is the model without that change"
+    )

@@ -12,13 +12,15 @@ import zoo
 from kshot.adapt import FineTune, InContext, LoRA, PrefixTuning, SoftPrompt, ZeroShot
 from kshot.adapt.course import Course
 from kshot.adapt.initial import INITS
+from kshot.adapt.judge import gold_rows
 from kshot.adapt.learners import finished, low_rank
 from kshot.data.task import Example, Task
 from kshot.data.template import Template
-from kshot.errors import MethodError, UnknownName
+from kshot.errors import MethodError, ModelError, UnknownName
 from kshot.measure.scoring import score
 from kshot.model import tiny
 from kshot.model.adapted import Adapted, load_adapted
+from kshot.model.delta import Delta, LowRank
 from kshot.model.lm import LM
 from kshot.model.load import frozen
 from kshot.model.sources import Source
@@ -149,6 +151,54 @@ def test_the_model_is_not_touched_and_fits_are_the_same_to_the_bit(method, tiny_
     assert first.trainable_parameters == first.training.parameters > 0
 
 
+def read_with(lm: LM, name: str = "model.layers.0.self_attn.q_proj") -> LM:
+    """The model with a low-rank change of one layer, and another weight in the place of one."""
+    draw = torch.Generator().manual_seed(0)
+    thin = LowRank(torch.randn(4, 32, generator=draw), torch.randn(32, 4, generator=draw), 0.2)
+    up = "model.layers.1.mlp.up_proj.weight"
+    return replace(lm, delta=Delta(low_rank={name: thin}, dense={up: lm.model.get_parameter(up).detach() * 2}))
+
+
+@pytest.mark.parametrize("method", [*METHODS[:4], FineTune(shots=6, weights=("q_proj",), course=SHORT)],
+                         ids=lambda method: type(method).__name__)  # fmt: skip
+def test_a_change_that_the_model_is_read_with_is_learned_on_top_of(method, tiny_lm: LM) -> None:
+    """The loss before a third step is that of what two steps leave, where it is used."""
+    task, lm = films(), read_with(tiny_lm)
+    three, two = (
+        replace(method, course=replace(SHORT, budget=f"{n}steps")).fit(lm, task, task.train, 0) for n in (3, 2)
+    )
+    shown = InContext(shots=6).fit(lm, task, task.train, 0).demonstrations
+    rows = gold_rows(two.lm, task, two.template, shown, whole=False)
+    used = -np.concatenate(two.reader.score(rows, two.prefix).logprobs).mean()
+    assert used == pytest.approx(three.training.losses[2], abs=1e-4)
+    plain = replace(method, course=SHORT).fit(tiny_lm, task, task.train, 0)
+    assert abs(plain.training.losses[2] - used) > 1e-3
+
+
+def test_a_weight_that_is_another_already_is_not_learned(tiny_lm: LM) -> None:
+    method = FineTune(shots=6, weights=("up_proj",), course=SHORT)
+    with pytest.raises(
+        ModelError, match=r"^one change of weights stands on another, and both replace 'model\.layers\.1\.mlp"
+    ):
+        method.fit(read_with(tiny_lm), films(), films().train, 0)
+
+
+def test_what_a_course_does_not_name_is_the_methods_own(tiny_lm: LM) -> None:
+    task, given = films(), Course(budget="2steps", validation="none")
+    for method in (SoftPrompt(shots=4, init="uniform"), PrefixTuning(shots=4), LoRA(shots=4), FineTune(shots=4)):
+        own = replace(method.course, budget="2steps", validation="none")
+        for more in ({}, {"learning_rate": 0.05}):
+            found, named = (
+                replace(method, course=replace(course, **more)).fit(tiny_lm, task, task.train, 0).training
+                for course in (given, own)
+            )
+            assert (found.losses, found.chosen) == (named.losses, named.chosen)
+    soft = SoftPrompt(shots=4, init="uniform", course=replace(given, learning_rate=0.05))
+    other = replace(soft, course=replace(soft.course, optimiser="adamw"))
+    losses = [method.fit(tiny_lm, task, task.train, 0).training.losses for method in (soft, other)]
+    assert losses[0] != losses[1], "Adafactor is the soft prompt's own"
+
+
 def test_thin_changes_that_are_zero_are_the_identity(tiny_lm: LM) -> None:
     learner = low_rank(tiny_lm, ("all-linear",), 4, 16.0, seed=0)
     delta = finished(tiny_lm, learner, learner.leaves).delta
@@ -190,6 +240,8 @@ def test_what_cannot_be_is_one_line(method, error: type, said: str, tiny_lm: LM)
     ("method", "options", "error", "said"),
     [
         (LoRA, {"rank": 0}, MethodError, "lora of rank 0: what works is a whole number from 1 on"),
+        (LoRA, {"targets": ()}, MethodError, "lora with no targets learns nothing; give targets=all-linear, or"),
+        (FineTune, {"weights": ()}, MethodError, "fine-tune with no weights learns nothing; give weights=all, last-2"),
         (PrefixTuning, {"init": "demos"}, UnknownName, "unknown initialisation of a prefix 'demos'"),
         (PrefixTuning, {"length": -3}, MethodError, "a prefix with length -3: what works is a whole number from 0"),
         (PrefixTuning, {"network": -1}, MethodError, "a prefix with network -1: what works is a whole number from"),

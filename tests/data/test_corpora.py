@@ -131,6 +131,18 @@ def test_a_hub_data_set_speaks_the_names_of_its_labels(library):
     assert Counter(one.label for one in load_task("hf:org/name").test) == {"neg": 3, "pos": 3}
 
 
+def test_a_hub_data_set_is_held_to_what_a_file_is(library):
+    """The same input with other white space is in test already; an open answer fits on its line."""
+    found, _ = library
+    found |= {"train": rows(0, 10), "test": Split([{"text": f" t{n}  ", "label": n % 2} for n in (3, 4)])}
+    task = hub_task("hf:org/name")
+    assert ({one.id for one in task.train} & {"train:3", "train:4"}, len(task.train)) == (set(), 8)
+    found |= {"train": Split([{"input": "a", "output": "b"}, {"input": "c", "output": "d\ne"}])}
+    del found["test"]
+    with pytest.raises(DataError, match=r"task 'hf:org/name': train:1: output 'd\\ne' holds a line break"):
+        hub_task("hf:org/name")
+
+
 def test_a_hub_data_set_that_does_not_serve_is_one_line(library, caplog, tmp_path, monkeypatch):
     found, asked = library
     with pytest.raises(DataError, match=r"task 'hf:org/name' cannot be loaded \(no route\); check its name"):

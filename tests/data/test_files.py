@@ -1,14 +1,19 @@
 """Tasks from files: what is read, how it is split, and one clear line for everything that is wrong."""
 
+import csv
 import json
 from collections import Counter
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kshot.data.files import file_task, read_rows
+from kshot.data.files import file_task, split
+from kshot.data.rows import read_rows
+from kshot.data.task import Example
 from kshot.data.template import Template
 from kshot.errors import DataError, PromptError
 
@@ -197,3 +202,42 @@ def test_a_split_that_leaves_nothing_says_why(tmp_path):
     path.write_text("text,label\na,x\nb,y\n")
     with pytest.raises(DataError, match=r"every input is in .*a\.csv too, so none is left to learn from"):
         file_task(path, test_path=path)
+
+
+def test_an_open_answer_that_could_never_be_said_is_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('input,output\na,b\nc,"d\ne"\nf,g\n')
+    with pytest.raises(DataError, match=r"a\.csv, line 4: output 'd\\ne' holds a line break, at which an answer ends"):
+        file_task(path)
+    rows = [{"input": f"i{n}", "output": f"o{n}; p"} for n in range(6)]
+    layout = Template(input="{{input}} ->", separator="; ")
+    with pytest.raises(DataError, match=r"line 1: output 'o0; p' holds the separator '; '"):
+        file_task(jsonl(tmp_path / "a.jsonl", rows), template=layout)
+    assert len(file_task(tmp_path / "a.jsonl").train) == 4
+
+
+def test_a_cell_may_be_longer_than_pythons_own_limit(tmp_path):
+    limit = csv.field_size_limit()
+    long = "word " * 40_000
+    (tmp_path / "a.csv").write_text(f"text,label\n{long},x\n")
+    assert read_rows(tmp_path / "a.csv") == [{"text": long, "label": "x"}]
+    assert csv.field_size_limit() == limit
+
+
+def test_text_that_parquet_stores_as_bytes_is_text(tmp_path):
+    path = tmp_path / "a.parquet"
+    texts = [f"いい {n}".encode() for n in range(8)]
+    docs = [{"title": text, "tags": [b"a"]} for text in texts]
+    pq.write_table(pa.table({"text": texts, "label": [b"x", b"y"] * 4, "doc": docs}), path)
+    assert read_rows(path)[1] == {"text": "いい 1", "label": "y", "doc": {"title": "いい 1", "tags": ["a"]}}
+    assert file_task(path).labels == ("x", "y")
+    pq.write_table(pa.table({"text": [b"a", b"\xff"], "label": ["x", "y"]}), path)
+    with pytest.raises(DataError, match=r"a\.parquet, row 2: text holds bytes that are not UTF-8 text"):
+        read_rows(path)
+
+
+def test_equal_inputs_stay_on_one_side_of_a_split():
+    examples = [Example(id=f"e{n}", fields={"text": f"t{n // 2}" + " " * (n % 2)}, label="a") for n in range(40)]
+    sides = split(examples, Template(input="<{{text}} >"), stratify=False)
+    train, test = ({one.fields["text"].strip() for one in side} for side in sides)
+    assert (len(train), len(test), train & test) == (14, 6, set())

@@ -1,5 +1,6 @@
 """Demonstrations: never the query, as many as asked, the same every time."""
 
+import json
 import math
 import warnings
 from collections import Counter
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kshot.data.files import file_task
 from kshot.data.pick import PICKS, bm25_index, order, pick, words
 from kshot.data.task import Example
+from kshot.data.template import Template, content
 from kshot.errors import DataError, UnknownName
 
 
@@ -115,6 +118,39 @@ def test_texts_without_words_are_all_equally_far():
         assert pick(pool, 1, "bm25", 0, query=example(9, None, "--")) == (pool[0],)
         assert pick([*pool, example(2, "b", "word")], 1, "bm25", 0, query=example(9, None, "--")) == (pool[0],)
         assert pick([*pool, example(2, "b", "word")], 1, "bm25", 0, query=example(9, None, "Word"))[0].id == "e2"
+
+
+def test_a_field_that_the_layout_does_not_show_finds_no_demonstration(tmp_path):
+    """Files as SetFit's say the answer in a second field; the query's own would find what is answered like it."""
+    draw = np.random.default_rng(0)
+    rows = [
+        {"text": " ".join(f"w{n}" for n in draw.integers(40, size=6)), "label": at % 2, "label_text": "ab"[at % 2]}
+        for at in range(240)
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = file_task(tmp_path / "a.jsonl")
+    shown = [(pick(task.train, 4, "bm25", 0, query=one, template=task.template), one) for one in task.test]
+    right = [demonstration.label == one.label for demonstrations, one in shown for demonstration in demonstrations]
+    assert abs(np.mean(right) - 0.5) < 0.1
+    index = bm25_index(task.train, task.template)
+    one = task.test[0]
+    assert pick(task.train, 4, "bm25", 0, query=one, similarity=index, template=task.template) == shown[0][0]
+
+
+def test_the_content_of_an_example_is_what_the_layout_names_and_no_more():
+    fields = {"doc": {"text": "a joy", "label_text": "good"}, "choices": ["x", "y"], "label": "good"}
+    layout = Template(
+        input="{{doc['text'].strip()}} {% for c in choices %}{{c}}{% endfor %} {{doc.text}} {{choices[1]}}"
+    )
+    assert content(layout, fields) == "a joy\nx y\ny"
+    said_again = Template(input="{% set q = doc.text|regex_replace('j', 'b') %}{{q}} {{label|upper}}")
+    assert content(said_again, fields) == "a joy\ngood"
+
+
+def test_the_query_is_known_by_its_rendered_input():
+    pool = [Example(id=f"e{n}", fields={"idx": n, "text": text}, label="a") for n, text in enumerate(["one", "two  2"])]
+    again = Example(id="test:1", fields={"idx": 7, "text": "two 2"}, label=None)
+    assert pick(pool, 1, "random", 0, query=again, template=Template(input="{{text}}")) == (pool[0],)
 
 
 def test_words_of_one_character_and_mixed_scripts():

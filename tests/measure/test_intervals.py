@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from kshot.measure.intervals import bootstrap_mean, holm, mcnemar, paired_permutation, wilson
+from kshot.measure.intervals import holm, mcnemar, mean_interval, paired_permutation, wilson
 
 shares = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 pairs = st.integers(1, 30).flatmap(lambda n: st.tuples(arrays(np.bool_, n), arrays(np.bool_, n)))
@@ -64,40 +64,55 @@ def test_wilson_covers_about_as_often_as_it_says():
 
 
 @pytest.mark.parametrize("values", [[], [0.5]])
-def test_bootstrap_needs_two_seeds(values):
-    assert bootstrap_mean(np.array(values)) is None
+def test_an_interval_needs_two_values(values):
+    assert mean_interval(np.array(values)) is None
 
 
 @pytest.mark.parametrize("values", [[0.5, 0.5], [0.1 + 0.2, 0.3, 0.3], [1.0] * 5])
-def test_bootstrap_of_equal_seeds_is_that_value(values):
-    low, high = bootstrap_mean(np.array(values))
+def test_the_interval_of_equal_values_is_that_value(values):
+    low, high = mean_interval(np.array(values))
     assert low == pytest.approx(values[0], abs=1e-15)
     assert high == pytest.approx(values[0], abs=1e-15)
 
 
 @settings(max_examples=30, deadline=None)
 @given(few)
-def test_bootstrap_stays_among_the_values_and_around_the_mean(values):
-    low, high = bootstrap_mean(values)
-    assert values.min() - 1e-12 <= low <= values.mean() + 1e-12
-    assert values.mean() - 1e-12 <= high <= values.max() + 1e-12
+def test_an_interval_lies_around_the_mean_and_within_what_values_can_be(values):
+    low, high = mean_interval(values, within=(0.0, 1.0))
+    assert 0.0 <= low <= values.mean() + 1e-12
+    assert values.mean() - 1e-12 <= high <= 1.0
+
+
+def test_the_interval_of_few_values_is_students():
+    # t of 2 degrees of freedom is 4.3027 in printed tables.
+    low, high = mean_interval(np.array([0.2, 0.3, 0.4]))
+    assert (low, high) == pytest.approx(
+        (0.3 - 4.3027 * 0.1 / math.sqrt(3), 0.3 + 4.3027 * 0.1 / math.sqrt(3)), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("n", [2, 3, 6, 19])
+def test_the_interval_of_few_values_covers_as_often_as_it_says(n):
+    drawn = np.random.default_rng(0).normal(size=(600, n))
+    covered = [low <= 0 <= high for low, high in map(mean_interval, drawn)]
+    assert np.mean(covered) > 0.95 - 3 * math.sqrt(0.05 * 0.95 / 600)
 
 
 @settings(max_examples=10, deadline=None)
 @given(few, st.randoms())
-def test_bootstrap_does_not_ask_in_which_order_seeds_ran(values, random):
+def test_an_interval_does_not_ask_in_which_order_seeds_ran(values, random):
     shuffled = list(values)
     random.shuffle(shuffled)
-    assert bootstrap_mean(np.array(shuffled)) == bootstrap_mean(values)
+    assert mean_interval(np.array(shuffled)) == mean_interval(values)
 
 
 def test_bootstrap_is_near_the_normal_interval_of_many_values():
     values = np.random.default_rng(0).normal(0.6, 0.1, 200)
     reach = 1.96 * values.std(ddof=1) / math.sqrt(200)
-    low, high = bootstrap_mean(values)
+    low, high = mean_interval(values)
     assert low == pytest.approx(values.mean() - reach, abs=0.002)
     assert high == pytest.approx(values.mean() + reach, abs=0.002)
-    assert bootstrap_mean(values, seed=1) != (low, high)
+    assert mean_interval(values, seed=1) != (low, high)
 
 
 def test_mcnemar_by_hand():

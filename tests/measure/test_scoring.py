@@ -5,13 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Metaspace, Sequence, Split
+from transformers import PreTrainedTokenizerFast
 
 from kshot.adapt import InContext, ZeroShot
 from kshot.data.pick import pick
 from kshot.data.task import Example, Task
 from kshot.data.template import Template
 from kshot.errors import NumericError, PromptError
+from kshot.measure.calibrate import SCORES, why_undefined
+from kshot.measure.greedy import ending
 from kshot.measure.scoring import CONTENT_FREE, DOMAIN_TEXTS, score
+from kshot.model.said import Answers
+from kshot.model.tokens import Codec
 
 TEMPLATE = Template(
     input="Review: {{text}}\nIs it good?", words={"no": "bad", "yes": "very good"}, description="Films.\n\n"
@@ -81,6 +89,40 @@ def test_calibration_rows_stand_after_the_same_demonstrations(tiny_lm):
         assert row == pytest.approx([plain(tiny_lm, empty, " bad"), plain(tiny_lm, empty, " very good")], abs=1e-4)
 
 
+def test_random_in_domain_texts_hold_no_answer(tiny_lm):
+    """Words are drawn from what the layout shows: a field that it does not name may be the answer."""
+    told = [replace(e, fields={**e.fields, "label_text": f"secret-{e.label}"}) for e in TASK.test]
+    adapted = InContext(shots=2, pick="first_n").fit(tiny_lm, TASK, TASK.train, 0)
+    plain_rows, with_more = (score(adapted, TASK, rows).predictions.domain for rows in (TASK.test, told))
+    assert np.array_equal(plain_rows, with_more)
+
+
+NESTED = replace(TEMPLATE, input="Review: {{doc.text}} {{choices[0]}}\nIs it good?")
+
+
+def test_inputs_within_lists_and_mappings_are_emptied_too(tiny_lm):
+    rows = [replace(e, fields={"doc": {"text": e.fields["text"]}, "choices": [e.fields["text"]]}) for e in TASK.test]
+    found = score(ZeroShot(template=NESTED).fit(tiny_lm, TASK, (), 0), TASK, rows).predictions
+    for row, text in zip(found.content_free, CONTENT_FREE, strict=True):
+        prompt = f"Films.\n\nReview: {text} {text}\nIs it good?"
+        assert row == pytest.approx([plain(tiny_lm, prompt, " bad"), plain(tiny_lm, prompt, " very good")], abs=1e-4)
+    assert np.abs(SCORES["unconditional_likelihood_normalized"](found)).min() > 0
+
+
+@pytest.mark.parametrize("layout", ["Review: {{number}}\nIs it good?", "{{ {7: 'a', 8: 'b'}[number] }}:"])
+def test_rules_that_need_another_input_are_undefined_where_there_is_none(tiny_lm, layout):
+    """A number cannot be emptied: the query itself would stand for an input without content."""
+    rows = [replace(e, fields={"number": 7 + i % 2, "note": "x"}) for i, e in enumerate(TASK.test)]
+    template = replace(TEMPLATE, input=layout)
+    found = score(ZeroShot(template=template).fit(tiny_lm, TASK, (), 0), TASK, rows).predictions
+    assert (found.content_free, found.domain, found.unconditional) == (None, None, None)
+    assert SCORES["contextual_calibration"](found) is None
+    assert why_undefined("contextual_calibration", found) == "no content-free inputs were scored"
+    said = "the answers were not scored without their input"
+    assert why_undefined("unconditional_likelihood_normalized", found) == said
+    assert SCORES["sum"](found) is not None
+
+
 def test_who_does_not_calibrate_pays_for_no_calibration(tiny_lm):
     adapted = InContext(shots=2, pick="first_n").fit(tiny_lm, TASK, TASK.train, 0)
     whole, bare = score(adapted, TASK, TASK.test), score(adapted, TASK, TASK.test, calibration=False)
@@ -121,6 +163,37 @@ def test_open_tasks_are_answered_greedily_up_to_a_line_break(tiny_lm):
                 tokens.append(int(tiny_lm.model(input_ids=torch.tensor([tokens])).logits[0, -1].argmax()))
         assert answer == tiny_lm.codec.decode(tokens[start:]).split("\n")[0].strip()
     assert found.gold_text == ("d", "f")
+
+
+def test_a_delimiter_may_hold_a_line_break(tiny_lm):
+    """What ends an open answer is looked for after the delimiter, which the model says too."""
+    rows = tuple(Example(id=i, fields={"input": i}, label=i) for i in "abc")
+    task = Task(name="next", kind="open", labels=("b", "c"), train=rows[:1], test=rows[1:],
+                template=Template(input="{{input}}:", delimiter="\n", separator="\n\n"))  # fmt: skip
+    adapted = InContext(shots=1).fit(tiny_lm, task, task.train, 0)
+
+    def says(self, prompts, done, limit, **_):
+        assert not done("\n")
+        assert not done("\nb")
+        assert done("\nb\n")
+        return Answers(tuple(f"\n{e.label}\n\nx" for e in task.test), 0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(adapted.reader), "greedy", says)
+        found = score(adapted, task, task.test).predictions
+    assert found.greedy == found.gold_text == ("b", "c")
+
+
+def test_the_token_that_ends_an_answer_is_the_one_that_stands_after_it():
+    """A tokenizer that begins every text with a blank says another one for a separator alone."""
+    vocabulary = {token: i for i, token in enumerate(["▁", "▁b", "\n", "b", "▁c", "<unk>"])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Sequence([Metaspace(prepend_scheme="always"), Split("\n", "isolated")])
+    codec = Codec(PreTrainedTokenizerFast(tokenizer_object=tokenizer), (), None)
+    task = replace(TASK, kind="open", labels=("b", "c"))
+    assert codec.encode(["\n"])[0][:1] == (vocabulary["▁"],)
+    assert ending(codec, Template(input="{{text}}:", separator="\n"), task) == (vocabulary["\n"],)
+    assert ending(codec, Template(input="{{text}}:", separator=""), task) == ()
 
 
 @pytest.mark.parametrize("how", ["bm25", "hidden"])

@@ -17,6 +17,7 @@ from kshot.model import tiny
 from kshot.model.adapted import Adapted, Training, load_adapted
 from kshot.model.classifier import CLASSIFIERS
 from kshot.model.delta import NO_CHANGE, Delta, LowRank, linear_layers
+from kshot.model.momentum import Momentum
 from kshot.model.prefix import Prefix
 from kshot.model.prompts import Prompt, continuations
 from kshot.model.sealed import seal
@@ -350,3 +351,69 @@ def test_a_field_that_json_cannot_hold_is_named(tiny_lm, tmp_path):
     with pytest.raises(DataError, match="an artefact holds text, numbers and lists"):
         plain(tiny_lm, demonstrations=(odd,)).save(tmp_path / "a")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("on_top", ["delta", "momentum"])
+def test_what_the_model_was_read_with_belongs_to_the_artefact(on_top, tiny_lm, tmp_path):
+    changes = {"delta": low_rank(tiny_lm), "momentum": Momentum(torch.full(tiny_lm.value_heads, 0.5))}
+    lm = replace(tiny_lm, **{on_top: changes[on_top]})
+    adapted = plain(lm)
+    adapted.save(tmp_path / "a")
+    assert said(load_adapted(lm, tmp_path / "a")) == said(adapted) != said(plain(tiny_lm))
+    words = {"delta": "change of weights", "momentum": "momentum"}[on_top]
+    with pytest.raises(
+        ModelError, match=rf"with a {words} of its own \(hash \w{{12}}\), and this one is read with no {words}"
+    ):
+        load_adapted(tiny_lm, tmp_path / "a")
+    plain(tiny_lm).save(tmp_path / "b")
+    with pytest.raises(ModelError, match=rf"with no {words}, and this one is read with a {words} of its own"):
+        load_adapted(lm, tmp_path / "b")
+    # written before kshot kept this: taken as it is
+    facts = json.loads((tmp_path / "b" / "kshot.json").read_text())
+    del facts["model"][on_top]
+    change(tmp_path / "b", model=facts["model"])
+    assert said(load_adapted(lm, tmp_path / "b")) == said(adapted)
+
+
+def test_a_prefix_is_read_ahead_with_all_changes(tiny_lm, tmp_path):
+    adapted = KINDS["in-context"](replace(tiny_lm, delta=low_rank(tiny_lm)))
+    adapted = replace(adapted, delta=dense(tiny_lm))
+    adapted = replace(adapted, prefix=adapted.reader.prefill(adapted.prefix.tokens))
+    adapted.save(tmp_path / "a")
+    assert said(load_adapted(adapted.lm, tmp_path / "a")) == said(adapted)
+
+
+def test_where_it_was_saved_is_where_it_lies(tiny_lm, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert KINDS["zero-shot"](tiny_lm).save("~/a") == tmp_path / "a"
+    assert (tmp_path / "a" / "kshot.json").is_file()
+
+
+def test_an_interrupt_between_two_names_leaves_the_old_artefact(saved, tiny_lm, tmp_path, monkeypatch):
+    before, rename, count = {p.name: p.read_bytes() for p in saved.iterdir()}, os.replace, []
+
+    def stopped(one, other):
+        count.append(one)
+        if len(count) == 2:
+            raise KeyboardInterrupt
+        rename(one, other)
+
+    monkeypatch.setattr("kshot.model.sealed.os.replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        KINDS["soft-prompt"](tiny_lm).save(saved)
+    assert {p.name: p.read_bytes() for p in saved.iterdir()} == before
+    assert {p.name for p in tmp_path.iterdir()} == {"a"}
+
+
+def test_what_a_kill_between_two_names_left_is_found_again(saved, tiny_lm, tmp_path):
+    right = said(load_adapted(tiny_lm, saved))
+    saved.rename(tmp_path / ".a.old-1")
+    assert said(load_adapted(tiny_lm, saved)) == right
+    # and where the new one has the name already, the old one goes when it is saved again
+    (tmp_path / ".a.old-2").mkdir()
+    KINDS["zero-shot"](tiny_lm).save(saved)
+    assert {p.name for p in tmp_path.iterdir()} == {"a"}
+    saved.rename(tmp_path / ".a.old-3")
+    KINDS["lora"](tiny_lm).save(saved)
+    assert {p.name for p in tmp_path.iterdir()} == {"a"}
+    assert load_adapted(tiny_lm, saved).delta

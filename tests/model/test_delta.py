@@ -1,15 +1,18 @@
 """Changes of weights by name: what they do, what they leave alone, and whom they name."""
 
 from dataclasses import replace
+from threading import Thread
 
+import numpy as np
 import pytest
 import torch
 import zoo
 from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
-from kshot.errors import UnknownName
+from kshot.errors import ModelError, UnknownName
 from kshot.model.delta import NO_CHANGE, Delta, LowRank, call, linear_layers, targets, weights
+from kshot.model.hidden import last_hidden, mean_hidden
 from kshot.model.tree import Scored
 from kshot.seeds import torch_stream
 
@@ -145,3 +148,79 @@ def test_what_it_weighs() -> None:
     delta = Delta({"b": LowRank(noise(2, 3), noise(4, 2), 1.0)}, {"a": noise(5).float()})
     assert [tuple(t.shape) for t in delta.tensors()] == [(2, 3), (4, 2), (5,)]
     assert delta.nbytes == 8 * (6 + 8) + 4 * 5
+
+
+def test_threads_that_share_a_model_do_not_share_their_changes(tiny_lm) -> None:
+    """The planted way to see it: each thread scores again and again, and always hears its own model."""
+    name = "model.layers.0.self_attn.q_proj"
+    twice = {f"{name}.weight": tiny_lm.model.get_parameter(f"{name}.weight").detach() * 2}
+    thin = Delta({name: LowRank(noise(4, 32).float() * 9, noise(32, 4).float() * 9, 1.0)})
+    readers = [tiny_lm, replace(tiny_lm, delta=thin), replace(tiny_lm, delta=Delta(dense=twice))]
+    sequences = [Scored((1, 2, 3, 4, 5), 1), Scored((7, 8, 9, 4, 5), 1)]
+    right = [reader.score(sequences).sums() for reader in readers]
+    wrong: list[int] = []
+
+    def again(i: int) -> None:
+        for _ in range(40):
+            if not np.allclose(readers[i].score(sequences).sums(), right[i], atol=1e-4):
+                wrong.append(i)
+
+    threads = [Thread(target=again, args=(i,)) for i in range(len(readers))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bloom"])
+def test_features_are_those_of_the_changed_model(name: str) -> None:
+    lm = zoo.lm(name)
+    delta = thin(lm.model, targets(lm.model, ("all-linear",)))
+    delta = replace(delta, dense={n: p + noise(*p.shape) for n, p in lm.model.named_parameters() if "norm" in n})
+    own = zoo.lm(name)
+    with torch.no_grad():
+        for layer, one in delta.low_rank.items():
+            module, change = own.model.get_submodule(layer), one.scale * one.up @ one.down
+            module.weight.add_(change.T if isinstance(module, Conv1D) else change)
+        for n, value in delta.dense.items():
+            own.model.get_parameter(n).copy_(value)
+    texts = [(3, 4, 5), (3, 4, 6, 7)]
+    with zoo.Pure64():
+        for read in (last_hidden, mean_hidden):
+            found, right = read(replace(lm, delta=delta), texts)[0], read(own, texts)[0]
+            assert np.abs(found - right).max() < 1e-9
+            assert np.abs(read(lm, texts)[0] - right).max() > 1e-3
+
+
+def test_one_change_on_top_of_another() -> None:
+    lm = zoo.lm("llama")
+    layers = targets(lm.model, ("q_proj", "o_proj"))
+    first, second = thin(lm.model, layers), thin(lm.model, targets(lm.model, ("o_proj", "up_proj")), 0.5)
+    first = replace(first, dense={"model.norm.weight": noise(32)})
+    sequences = [Scored((3, 4, 5, 6), 2)]
+    with zoo.Pure64():
+        found = replace(lm, delta=first).changed(second).score(sequences).sums()
+        whole = dict(first.dense)
+        for delta in (first, second):
+            for layer, one in delta.low_rank.items():
+                key = f"{layer}.weight"
+                whole[key] = whole.get(key, lm.model.get_parameter(key).detach()) + one.scale * one.up @ one.down
+        assert np.abs(found - replace(lm, delta=Delta(dense=whole)).score(sequences).sums()).max() < 1e-9
+    assert lm.changed(NO_CHANGE) is lm
+    with pytest.raises(ModelError, match=r"both replace 'model.norm.weight'; what works is one of them"):
+        replace(lm, delta=first).changed(Delta(dense={"model.norm.weight": noise(32)}))
+
+
+def test_its_hash_is_of_what_it_changes_and_to_what() -> None:
+    one = LowRank(noise(2, 3), noise(4, 2), 1.0)
+    deltas = [
+        Delta({"b": one}),
+        Delta({"c": one}),
+        Delta({"b": replace(one, scale=2.0)}),
+        Delta({"b": one}, {"a": noise(5)}),
+        Delta({"b": one}, {"a": noise(5).bfloat16()}),
+        Delta({"b": one}, {"a": noise(5) + 1e-9}),
+    ]
+    assert len({delta.hash for delta in deltas}) == len(deltas)
+    assert Delta({"b": replace(one, down=one.down.clone())}).hash == deltas[0].hash

@@ -35,3 +35,19 @@ def test_likeness_is_the_cosine_of_mean_hidden_states(tiny_lm: LM) -> None:
     assert len({round(float(value), 4) for value in found}) == 5
     nearest = retrieval(lm, TEMPLATE, pool, shots=2, pick="hidden")(query)
     assert [e.id for e in nearest] == [pool[i].id for i in np.argsort(expected)[-2:]]
+
+
+def test_a_column_that_holds_the_label_in_words_does_not_retrieve(tiny_lm: LM) -> None:
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list("abcdefghij"), 4)) for _ in range(300)]
+
+    def example(i: int) -> Example:
+        label = "good" if i % 2 else "bad"
+        text = " ".join(rng.choice(words, 6))
+        return Example(id=str(i), fields={"text": text, "label_text": f"a {label} one"}, label=label)
+
+    pool, asked = tuple(map(example, range(200))), [example(i) for i in range(200, 260)]
+    shown = retrieval(tiny_lm, Template(input="{{text}}"), pool, shots=4, pick="bm25")
+    same = np.mean([one.label == query.label for query in asked for one in shown(query)])
+    # 240 draws of an even chance, three standard errors; of all columns it would be 0.9 and more.
+    assert abs(same - 0.5) < 3 * 0.5 / 240**0.5

@@ -150,6 +150,38 @@ def test_greedy_answers_equal_the_plain_argmax(name, guessed):
         assert answer == lm.codec.decode(tokens[len(prompt) :])
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma2", "mistral", "deepseek-mla"])
+@pytest.mark.parametrize("lots", [False, True])
+def test_greedy_answers_read_every_token_once(name, lots):
+    """Of unequal prompts, with a text's prefix, a free one and none: the plain argmax, and no token is run twice."""
+    lm = zoo.lm(name)
+    rng = np.random.default_rng(0)
+    begun = tuple(rng.integers(3, 90, 9).tolist())
+    prompts = [begun + tuple(rng.integers(3, 90, n).tolist()) for n in (12, 1, 7, 20)]
+    cut = [p[4:] for p in prompts]
+    lm = replace(lm, tokens_per_pack=48) if lots else lm
+    lm.model.generation_config.eos_token_id = None
+    with zoo.Pure64(), torch.no_grad():
+        expected = []
+        for prompt in prompts:
+            tokens = prompt
+            for _ in range(6):
+                tokens = (*tokens, int(lm.model(input_ids=torch.tensor([tokens])).logits[0, -1].argmax()))
+            expected.append(tokens[len(prompt) :])
+        right = [lm.codec.decode(answer[: answer.index(2)] if 2 in answer else answer) for answer in expected]
+        free = replace(lm.prefill(begun[:4]), tokens=None)
+        known = [answer[:2] for answer in expected]
+        found = lm.greedy(prompts, lambda _: False, 6)
+        assert list(found.texts) == right
+        assert list(lm.greedy(cut, lambda _: False, 6, prefix=free).texts) == right
+        assert list(lm.greedy(prompts, lambda _: False, 6, prefix=lm.prefill(prompts[0]), known=known).texts) == right
+        guessed = lm.greedy(prompts, lambda _: False, 6, guess=lambda i, answer: (*expected[i][len(answer) : 3], 5, 6))
+        assert list(guessed.texts) == right
+    if not any(2 in answer for answer in expected):
+        distinct = {prompt[: i + 1] for prompt in prompts for i in range(len(prompt))}
+        assert found.tokens == len(distinct) + 4 * (6 - 1)
+
+
 def test_without_a_pass_the_model_answers_bit_for_bit_as_before():
     plain, seamed = zoo.model("gemma3", torch.float32), zoo.lm("gemma3", torch.float32).model
     ids = torch.randint(3, 90, (2, 40), generator=torch.Generator().manual_seed(0))

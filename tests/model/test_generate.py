@@ -76,3 +76,15 @@ def test_what_cannot_be_gone_on_with() -> None:
         next(going_on(lm, (), GREEDY, stream(0, "x"), 5))
     with pytest.raises(PromptError, match=r"3 tokens of prompt and 99999 to come: llama reads \d+; ask for fewer"):
         next(going_on(lm, PROMPT, GREEDY, stream(0, "x"), 99_999))
+
+
+def test_the_end_of_a_turn_ends_an_answer_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chat model is generated with several ends; the tokenizer knows one of them."""
+    lm = zoo.lm("llama")
+    (first, second, *_) = going_on(lm, PROMPT, GREEDY, stream(0, "x"), 5)
+    assert second not in (first, lm.codec.tokenizer.eos_token_id)
+    for ends in ([90, second], second):
+        monkeypatch.setattr(lm.model.generation_config, "eos_token_id", ends)
+        assert lm.ends == {2, second, *([90] if isinstance(ends, list) else [])}
+        assert list(going_on(lm, PROMPT, GREEDY, stream(0, "x"), 5)) == [first]
+        assert lm.greedy([PROMPT], lambda _: False, 5).texts == (lm.codec.decode([first]),)

@@ -252,3 +252,27 @@ def _without_tokenizer(folder: Path, into: Path) -> Path:
         if not path.name.startswith(("tokenizer", "special")):
             (into / path.name).write_bytes(path.read_bytes())
     return into
+
+
+def small(positions: int) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+    """A GPT-2 of one layer that reads so many tokens, and its words."""
+    words = tuple(f"w{i}" for i in range(10))
+    language = LANGUAGES["transformer"](len(words), positions, Shape(layers=1, heads=2, width=8))
+    rng = torch_stream(0, "few-positions")
+    start = language.start(rng)
+    return {name: tensor + 0.3 * torch.randn(tensor.shape, generator=rng) for name, tensor in start.items()}, words
+
+
+@pytest.mark.parametrize("positions", [2, 4, 7, 8, 12])
+def test_a_model_of_few_positions_is_checked_as_far_as_it_reads(positions: int) -> None:
+    weights, words = small(positions)
+    assert grown_lm(weights, 2, words).route.kind == "tree"
+
+
+def test_it_is_known_by_heads_and_words_too_in_any_number_format() -> None:
+    weights, words = small(16)
+    found = [grown_lm(weights, 2, words), grown_lm(weights, 4, words), grown_lm(weights, 2, words[::-1])]
+    found.append(grown_lm({name: tensor.bfloat16() for name, tensor in weights.items()}, 2, words))
+    assert len({lm.hash for lm in found}) == len(found)
+    assert found[-1].dtype == torch.bfloat16
+    assert grown_lm({name: tensor.clone() for name, tensor in weights.items()}, 2, words).hash == found[0].hash

@@ -1,5 +1,7 @@
 """Heads left out one by one add up to what attention says; a copying head is found."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import zoo
 
 from kshot.errors import ModelError
 from kshot.model import tiny
+from kshot.model.delta import Delta, LowRank
 from kshot.model.heads import induction_scores, without_heads
 from kshot.model.lm import LM
 from kshot.model.load import load_model
@@ -68,3 +71,24 @@ def test_a_trained_model_has_heads_that_copy() -> None:
     scores = induction_scores(load_model("smollm2-135m"))
     assert scores.max() > 0.5
     assert np.median(scores) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "projection"), [("llama", "model.layers.0.self_attn.o_proj"), ("gpt2", "transformer.h.0.attn.c_proj")]
+)
+def test_a_head_left_out_does_not_speak_through_a_change_of_the_projection(name: str, projection: str) -> None:
+    lm = zoo.lm(name)
+    generator = torch.Generator().manual_seed(0)
+    down, up = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((2, 32), (32, 2)))
+    changed = replace(lm, delta=Delta({projection: LowRank(down, up, 1.0)}))
+    nothing = said(without_heads(changed, [(0, head) for head in range(4)]))
+    assert np.abs(nothing - said(without_heads(lm, [(0, head) for head in range(4)]))).max() < 1e-12
+    assert torch.equal(changed.delta.low_rank[projection].down, down)
+
+
+@pytest.mark.parametrize("head", [(0, 4), (3, 0), (0, -1), (-1, 0)])
+def test_a_head_that_there_is_not_is_refused(head: tuple[int, int]) -> None:
+    with pytest.raises(
+        ModelError, match=rf"head {head[1]} of layer {head[0]} was asked for, and llama has 3 layers of 4 heads"
+    ):
+        without_heads(zoo.lm("llama"), [head])

@@ -4,17 +4,19 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import zoo
 from tokenizers.processors import TemplateProcessing
+from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
 from kshot.errors import ModelError
 from kshot.model import tiny
 from kshot.model.lm import Route
-from kshot.model.load import frozen, load_model, open_model
+from kshot.model.load import _route, frozen, load_model, open_model
 from kshot.model.sources import Source
 from kshot.model.tree import Scored
 
@@ -122,6 +124,33 @@ def test_memory_bounds_the_packs_and_not_the_answers(tiny_lm, monkeypatch):
     assert small.rows_per_pack < tiny_lm.rows_per_pack
     sequences = zoo.forest(np.random.default_rng(0), 200, 20, 250)
     assert np.abs(small.score(sequences).sums() - tiny_lm.score(sequences).sums()).max() < 1e-4
+
+
+def test_eager_attention_counts_what_it_writes_down(monkeypatch):
+    """Its scores grow with heads and with the square of the tokens: of so little memory fewer tokens are left to a pack."""
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=400_000_000))
+    eager, merged = zoo.lm("gemma2"), zoo.lm("gemma3")
+    assert (eager.model.config._attn_implementation, merged.model.config._attn_implementation) == (
+        "kshot-eager",
+        "kshot-sdpa",
+    )
+    assert eager.tokens_per_pack == 256
+    assert merged.tokens_per_pack == 4096
+
+
+def test_what_a_model_that_also_sees_keeps_of_its_texts_is_read():
+    text = {**zoo.TREE["gemma3"][1], "rope_parameters": {"full_attention": {"rope_type": "dynamic", "factor": 2.0,
+            "rope_theta": 1e4}, "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}}  # fmt: skip
+    sees = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "image_size": 28, "patch_size": 14}  # fmt: skip
+    config = Gemma3Config(text_config=text, vision_config=sees, mm_tokens_per_image=4)
+    with torch.device("meta"):
+        found = Gemma3ForConditionalGeneration(config)
+    assert _route(found).reason == "rotary scaling dynamic depends on the length of the text"
+    config = Gemma3Config(text_config=zoo.TREE["gemma3"][1], vision_config=sees, mm_tokens_per_image=4)
+    source = Source(name="sees", caption="", folder=Path(), kind="directory", hash="0")
+    lm = frozen(Gemma3ForConditionalGeneration(config).eval(), zoo.Letters(), source)
+    assert (lm.context, lm.route.kind) == (256, "tree")
 
 
 def test_a_prefix_longer_than_a_pack_is_read_in_parts(tiny_lm):

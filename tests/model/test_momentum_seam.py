@@ -12,10 +12,11 @@ import zoo
 from torch import Tensor
 
 from kshot.errors import ModelError
-from kshot.model.attention import with_momentum
+from kshot.model.attention import Before, Pass, with_momentum
 from kshot.model.hidden import last_hidden
 from kshot.model.lm import LM
 from kshot.model.momentum import Momentum, carried
+from kshot.model.prefix import EMPTY
 from kshot.model.tree import Scored
 
 NAMES = ("llama", "gemma3", "qwen3")
@@ -157,3 +158,36 @@ def test_a_model_whose_attention_cannot_be_reached_is_refused() -> None:
     lm = replace(zoo.lm("gptj"), momentum=Momentum(DECAY))
     with pytest.raises(ModelError, match="has no attention that momentum could be added to"):
         lm.score([Scored((3, 4, 5), 1)])
+
+
+@pytest.mark.parametrize("gate", [None, GATE])
+def test_a_plain_causal_call_is_with_momentum_too(gate: Tensor | None) -> None:
+    lm = replace(zoo.lm("llama"), momentum=Momentum(DECAY, gate))
+    tokens = np.random.default_rng(0).integers(3, zoo.VOCABULARY, size=20)
+    rows = np.array([7, 19])
+    with torch.no_grad():
+        found = lm.forward(tokens, None, rows)
+        packed = Pass((Before(EMPTY, 0, 20),), np.arange(20), np.full(20, 20))
+        assert (found - lm.forward(tokens, packed, rows)).abs().max() < 1e-9
+        assert (found - replace(lm, momentum=None).forward(tokens, None, rows)).abs().max() > 1e-3
+
+
+def test_greedy_answers_grow_with_it() -> None:
+    lm = replace(zoo.lm("llama"), momentum=Momentum(DECAY, GATE))
+    prompts = [(5, 6, 7, 8, 9), (5, 6, 11), (5, 6, 7, 12)]
+    found = lm.greedy(prompts, lambda _: False, 6).texts
+    for prompt, answer in zip(prompts, found, strict=True):
+        tokens: tuple[int, ...] = prompt
+        with torch.no_grad():
+            for _ in range(6):
+                best = int(lm.forward(np.array(tokens), None, np.array([len(tokens) - 1]))[0].argmax())
+                if best in lm.ends:
+                    break
+                tokens = (*tokens, best)
+        assert answer == lm.codec.decode(tokens[len(prompt) :])
+
+
+def test_features_of_a_model_whose_attention_cannot_be_reached_are_refused() -> None:
+    lm = replace(zoo.lm("gptj"), momentum=Momentum(DECAY))
+    with pytest.raises(ModelError, match="has no attention that momentum could be added to"):
+        last_hidden(lm, [(3, 4, 5)])

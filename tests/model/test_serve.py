@@ -17,7 +17,8 @@ from kshot.model import tiny
 from kshot.model.adapted import Adapted
 from kshot.model.classifier import CLASSIFIERS
 from kshot.model.delta import Delta, LowRank
-from kshot.model.serve import ANSWER_TOKENS, RULES, answer_together, ensemble, predict_together
+from kshot.model.momentum import Momentum
+from kshot.model.serve import ANSWER_TOKENS, RULES, answer_together, ensemble, fields_of, predict_together
 from kshot.seeds import torch_stream
 
 TEMPLATE = Template(input="T: {{text}}\nL:", words={"x": "no", "y": "yes it is"}, description="Say.")
@@ -213,3 +214,48 @@ def test_models_that_read_whole_rows_serve_too():
     adapted = InContext(shots=2).fit(lm, TASK, POOL, 0)
     for text, one in zip(TEXTS, adapted.predict(TEXTS), strict=True):
         same(one, adapted.predict([text])[0])
+
+
+def test_what_holds_for_a_whole_pass_is_not_shared(lm64):
+    """Momentum, and changes of weights of the model itself, beside artefacts without."""
+    plain = Adapted(lm=lm64, template=TEMPLATE, labels=("x", "y"))
+    momentum = replace(
+        plain, lm=replace(lm64, momentum=Momentum(torch.full(lm64.value_heads, 0.5, dtype=torch.float64)))
+    )
+    changed = replace(plain, lm=replace(lm64, delta=lora(lm64, "e").delta))
+    both = replace(changed, delta=lora(lm64, "f").delta)
+    alone = [one.predict(["a"])[0] for one in (plain, momentum, changed, both)]
+    assert len({one.logprobs["x"] for one in alone}) == 4
+    for one, (found,) in zip(
+        alone, predict_together([(t, ["a"]) for t in (plain, momentum, changed, both)]), strict=True
+    ):
+        same(found, one)
+
+
+def test_a_filter_of_lm_eval_is_served(tiny_lm):
+    template = replace(TEMPLATE, input="{% set t = text|regex_replace('a+', 'b') %}T: {{t}} {{title}}\nL:")
+    taught = Adapted(lm=tiny_lm, template=template, labels=("x", "y"))
+    assert fields_of(taught) == ["text", "title"]
+    plain = replace(taught, template=replace(TEMPLATE, input="T: {{text}} {{title}}\nL:"))
+    assert taught.predict([{"text": "caat", "title": "-"}]) == plain.predict([{"text": "cbt", "title": "-"}])
+
+
+def test_a_query_whose_answers_cannot_be_said_holds_up_no_other(tiny_lm):
+    taught = Adapted(lm=tiny_lm, template=Template(input="{{text}}:", delimiter=""), kind="choice")
+    queries = [
+        {"text": "q", "choices": ["a", "b"]},
+        {"text": "r", "choices": ["", "b"]},
+        {"text": "s", "choices": ["c", "d"]},
+    ]
+    one, two, three = answer_together([(taught, queries)])[0]
+    assert isinstance(two, PromptError)
+    assert [one, three] == taught.predict([queries[0], queries[2]])
+    with pytest.raises(PromptError, match="text 2: the answer '' adds no token after its prompt"):
+        taught.predict(queries)
+
+
+def test_one_query_that_is_no_list_is_refused(tiny_lm):
+    with pytest.raises(
+        PromptError, match=r"a list of queries was expected, and this is a single one; put it in a list"
+    ):
+        ZeroShot().fit(tiny_lm, TASK, POOL, 0).predict("A joy.")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kshot.errors import KshotError, ModelError, UnknownName
-from kshot.model import sources
+from kshot.model import digests, sources
 from kshot.model.sources import MODELS, Embedded, content_hash, convert_gguf, resolve, weight_files
 from kshot.packages import Wheel
 
@@ -88,17 +89,51 @@ def test_the_hash_sees_every_part(folder, name):
     assert content_hash(folder) != before
 
 
-def test_of_a_large_file_beginning_middle_and_end_count(folder, monkeypatch):
-    monkeypatch.setattr(sources, "_SAMPLED_BYTES", 1 << 20)
+def test_of_a_large_file_every_byte_counts(folder, monkeypatch):
+    monkeypatch.setattr(sources, "_LARGE", 1 << 20)
     size = 3 << 20
     (folder / "model.safetensors").write_bytes(bytes(size))
     seen = {content_hash(folder)}
-    for position in (0, size // 2, size - 1):
+    for position in (0, size // 2 + 123, size // 3, size - 1):
         data = bytearray(size)
         data[position] = 1
         (folder / "model.safetensors").write_bytes(bytes(data))
         seen.add(content_hash(folder))
-    assert len(seen) == 4
+    assert len(seen) == 5
+
+
+def test_a_large_file_is_read_once_until_it_changes(folder, cache, monkeypatch):
+    monkeypatch.setattr(sources, "_LARGE", 0)
+    monkeypatch.setattr(digests, "_SETTLED_NS", 0)
+    read, whole = [], digests.hashlib.file_digest
+    monkeypatch.setattr(digests.hashlib, "file_digest", lambda *a: (read.append(a[0].name), whole(*a))[1])
+    before, count = content_hash(folder), len(read)
+    assert count
+    assert (content_hash(folder), len(read)) == (before, count)
+    # what is wrong in the cache does not matter
+    for damage in ("", "{", "[]", '{"sha256": "0"}', '{"sha256": 3}'):
+        for entry in (cache / "digests").iterdir():
+            entry.write_text(damage)
+        assert content_hash(folder) == before
+    assert len(read) == 6 * count
+    path = folder / "model.safetensors"
+    seen = path.stat()
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    assert content_hash(folder) != before, "the same size and time, and yet another file"
+
+
+def test_without_a_cache_a_large_file_is_hashed_all_the_same(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_LARGE", 0)
+    before = content_hash(folder)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KSHOT_CACHE", str(tmp_path / "file"))
+    assert content_hash(folder) == before
+
+
+def test_a_model_folder_that_a_killed_save_moved_is_found_again(folder):
+    folder.rename(folder.with_name(".tiny.old-1"))
+    assert resolve(str(folder)).folder == folder
 
 
 def test_bin_weights_are_taken_only_without_safetensors_and_said(folder):

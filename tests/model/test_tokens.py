@@ -95,3 +95,25 @@ def test_an_empty_prompt_without_a_start_token_is_refused():
     codec = Codec(CODECS["byte-level"].tokenizer, (), None)
     with pytest.raises(PromptError, match="the prompt is empty and this model has no start token"):
         codec.continuations("", [""], [["positive"]])
+
+
+def test_what_stands_beside_a_prompt_does_not_change_it():
+    """The start token is put before a prompt for that prompt's own sake: it is empty, or its seam leaves nothing of it."""
+    codec = CODECS["byte-level"]
+    (alone,) = codec.continuations("", ["Sentiment:"], [[" positive"]]).sequences
+    (empty,) = codec.continuations("", [""], [["positive"]]).sequences
+    for prompts, answers in (
+        (["Sentiment:", ""], [" positive", "positive"]),
+        (["", "Sentiment:"], ["positive", " positive"]),
+    ):
+        found = codec.continuations("", prompts, [[answer] for answer in answers]).sequences
+        assert found == ((alone, empty) if prompts[0] else (empty, alone))
+
+
+def test_truncation_and_padding_of_a_call_are_not_ours():
+    codec = byte_level()
+    codec.tokenizer.pad_token = "</s>"
+    before = codec.encode([TEXT, "a"])
+    codec.tokenizer([TEXT, "a"], truncation=True, padding=True, max_length=3)
+    assert codec.encode([TEXT, "a"]) == before
+    assert codec.after(TEXT, ["a"]) == codec.encode([TEXT + "a"])

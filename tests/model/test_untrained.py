@@ -1,6 +1,7 @@
 """Models of the same shape without training: what is drawn, what is kept, and that nothing else is touched."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import zoo
 
 from kshot.model import untrained as module
 from kshot.model.lm import LM
+from kshot.model.momentum import Momentum
 from kshot.model.trace import traced
 from kshot.model.untrained import untrained
 
@@ -181,3 +183,10 @@ def test_it_can_be_traced(tiny_lm: LM) -> None:
         (one,) = traced(untrained(tiny_lm, 0, keep_embeddings=keep), [text], [(-1,)])
         assert np.isfinite(one.outputs).all()
         assert one.outputs.shape[0] == 2
+
+
+def test_the_kind_of_attention_stays() -> None:
+    lm = zoo.lm("llama")
+    with_sum = replace(lm, momentum=Momentum(torch.full(lm.value_heads, 0.5, dtype=torch.float64)))
+    assert untrained(with_sum, 0).momentum is with_sum.momentum
+    assert untrained(lm, 0).momentum is None

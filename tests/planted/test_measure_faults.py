@@ -32,7 +32,7 @@ def _by_inner_product(model: LM, rows: torch.Tensor, count: int = 5) -> Any:
 MEASURE_FAULTS: dict[str, tuple[str, str, Callable[[Any], Callable[..., Any]]]] = {
     # measure: (test file, its check, the measure made wrong)
     "accuracy": ("metrics", "test_accuracy_by_hand", lambda f: lambda s, g: f(s, np.maximum(g, 0))),
-    "bootstrap_mean": (
+    "mean_interval": (
         "intervals",
         "test_bootstrap_is_near_the_normal_interval_of_many_values",
         lambda f: lambda v, **more: f(v[: len(v) // 4], **more),

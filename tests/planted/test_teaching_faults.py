@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,13 @@ def test_a_pick_that_may_return_the_query(how: str, tiny_lm: LM, monkeypatch: py
     def check() -> None:
         contract.assert_no_query_is_in_its_own_prompt(method, tiny_lm, task, task.train, monkeypatch)
 
-    caught(check, lambda patch: patch.setattr("kshot.data.pick._same", lambda example, query: False))
+    turn = count()
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr("kshot.data.pick._besides", lambda pool, query, template: list(pool))
+        patch.setattr("kshot.model.demonstrations.input_key", lambda template, fields: f"{next(turn)}")
+
+    caught(check, plant)
 
 
 def test_a_draw_that_forgets_its_seed(tiny_lm: LM) -> None:

@@ -83,7 +83,7 @@ def verdicts() -> list[Row]:
         ("the order of attention is that of the gradients", "Kendall above 0", 0.11, 0.08, 0.14, "shown"),
     )
     keys = ("claim", "prediction", "observed", "low", "high", "verdict")
-    return [dict(zip(keys, line, strict=True)) for line in lines]
+    return [{**dict(zip(keys, line, strict=True)), "task": None} for line in lines]
 
 
 def _task(name: str) -> Row:

@@ -262,6 +262,7 @@ def _results(cells: list[Row], summary: list[Row]) -> Row:
             "only_a": only_a,
             "only_b": only_b,
             "difference": (only_a - only_b) / 120,
+            "p": p * 3,
             "p_values": {"0": p, "1": p * 3, "2": None if p > 0.1 else p / 2},
         }
         for name in TASKS

@@ -84,3 +84,51 @@ def width_on_a_phone(html: str, folder: Path) -> int:
     title = re.search(r"<title>wide (\d+)</title>", found.stdout)
     assert title, found.stdout[:300] + found.stderr[-300:]
     return int(title[1])
+
+
+class _Tables(HTMLParser):
+    """Tables of a page by the label of their region: in each row the text under every heading, as it is seen."""
+
+    def __init__(self) -> None:
+        HTMLParser.__init__(self)
+        self.found: dict[str, list[dict[str, str]]] = {}
+        self.label = ""
+        self.heads: list[str] = []
+        self.cells: list[str] = []
+        self.is_head = self.is_hidden = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        own = dict(attrs)
+        if own.get("role") == "region":
+            self.label = own.get("aria-label") or ""
+        if tag == "table":
+            self.heads = []
+        elif tag == "tr":
+            self.cells, self.is_head = [], False
+        elif tag in ("th", "td"):
+            self.cells.append("")
+            self.is_head = self.is_head or own.get("scope") == "col"
+        elif tag == "br" and self.cells:
+            self.cells[-1] += " "
+        self.is_hidden = self.is_hidden or own.get("class") == "sr"
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "tr" and self.is_head:
+            self.heads = [" ".join(text.split()) for text in self.cells]
+        elif tag == "tr":
+            row = dict(zip(self.heads, (text.strip() for text in self.cells), strict=True))
+            self.found.setdefault(self.label, []).append(row)
+        elif tag == "table":
+            self.label = ""
+        self.is_hidden = self.is_hidden and tag != "span"
+
+    def handle_data(self, data: str) -> None:
+        if self.cells and not self.is_hidden:
+            self.cells[-1] += data
+
+
+def tables(html: str) -> dict[str, list[dict[str, str]]]:
+    """Tables of a page by the label of their region: in each row the text under every heading, as it is seen."""
+    read = _Tables()
+    read.feed(html)
+    return read.found

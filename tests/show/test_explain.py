@@ -69,6 +69,17 @@ def test_the_answer_names_claims_with_what_was_seen() -> None:
     assert many.endswith("Shown: c0; c1; c2; and 2 more.")
 
 
+def test_what_one_set_of_demonstrations_says_is_said_to_be_of_one() -> None:
+    row = {"claim": "c", "observed": 0.5, "verdict": "shown", "task": None}
+    said = "one set of demonstrations"
+    assert said in answer([{**row, "seeds": 1}])
+    for several in ({**row, "seeds": 3}, {**row, "seeds": 1, "verdict": "not shown"}):
+        assert said not in answer([several])
+    brief = {"verdicts": [{**row, "seeds": 1}]}
+    assert page(brief).count(said) == 2, "in the answer, and below the table"
+    assert said not in page({"verdicts": [{**row, "seeds": 3}]})
+
+
 def test_the_table_beside_the_published_one_holds_the_published_variants() -> None:
     lines = {line["name"]: line["cells"][0] for line in explain_rows.beside_published(RECORD["measures"], list(TASKS))}
     how = "appended label, normalised, published"

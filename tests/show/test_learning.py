@@ -220,6 +220,13 @@ def test_the_terminal_shows_methods_by_sizes(width: int) -> None:
     assert "failed" in next(line for line in lines if line.startswith("prefix"))
 
 
+@pytest.mark.parametrize("name", ["films[/v2]", "other[draft]", "a:cat:b"])
+def test_a_task_is_called_in_the_terminal_as_it_is(name: str) -> None:
+    said = str(Result(results=json.loads(json.dumps(RESULTS).replace('"sst2"', json.dumps(name)))))
+    assert any(line.startswith(f"{name} ") for line in said.splitlines())
+    assert f"{name}: " in said
+
+
 def test_a_plot_of_one_task_names_every_way(tmp_path: Path) -> None:
     result = Result(results=RESULTS)
     assert len(result.plot("sst2").axes[0].texts) == len(SERIES)

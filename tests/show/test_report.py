@@ -190,6 +190,17 @@ def test_many_labels_become_a_list_of_mistakes() -> None:
         (None, "there is no results.json; give the folder that `kshot run --output-path` wrote"),
         ("{", "results.json is not readable as JSON"),
         ("[]", "results.json has no key 'kshot'; give the folder"),
+        ('{"kshot": "x"}', "kshot is no mapping in results.json; give the folder"),
+        ('{"kshot": {"cells": []}}', "there is no kshot.tasks in results.json"),
+        ('{"kshot": {"tasks": [], "cells": [], "summary": []}}', "kshot.tasks is no mapping"),
+        ('{"kshot": {"tasks": {}, "cells": [], "summary": [1]}}', "a row of kshot.summary is no mapping"),
+        ('{"kshot": {"tasks": {}, "cells": [{"id": "a"}], "summary": []}}', "kshot.cells lacks 'task'"),
+        ('{"kshot": {"texts": {}, "measures": [], "cells": []}}', "there is no kshot.model"),
+        ('{"kshot": {"measures": {}}}', "kshot.measures is no list"),
+        ('{"kshot": {"measures": [], "settings": "x"}}', "kshot.settings is no mapping"),
+        ('{"kshot": {"corpus": {"name": "a", "tokens": 1}, "plan": {}}}', "kshot.plan lacks 'objective'"),
+        ('{"kshot": {"experiments": {}, "measures": []}}', "there is no kshot.verdicts"),
+        ('{"kshot": {"hypotheses": {}}}', "there is no kshot.tasks"),
     ],
 )
 def test_a_folder_without_records_is_refused_in_one_line(tmp_path: Path, content: str | None, said: str) -> None:
@@ -210,6 +221,14 @@ def test_samples_that_are_not_where_the_cell_says_are_refused(tmp_path: Path) ->
     with pytest.raises(
         DataError, match=r"bytes \d+ to \d+ of .* are not the samples of cell plurals-in-context-16-0-0"
     ):
+        write_report(tmp_path)
+
+
+def test_samples_that_are_none_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, n=12)
+    whole = (tmp_path / "samples.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "samples.jsonl").write_text(whole.replace('"gold"', '"good"'), encoding="utf-8")
+    with pytest.raises(DataError, match=r"are not the samples of cell .*a line without gold, pred and right"):
         write_report(tmp_path)
 
 

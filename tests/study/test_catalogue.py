@@ -124,6 +124,7 @@ def test_wrong_labels_are_wrong_as_many_as_asked_and_nested() -> None:
         own = with_wrong_labels(task, shown, share, seed=3)
         changed = {i for i, (one, other) in enumerate(zip(own, shown, strict=True)) if one.label != other.label}
         assert len(changed) == round(share * 12)
+        assert len(changed) == labels._changed(shown, share)
         assert before <= changed
         assert all(
             one.fields == other.fields and one.label in task.labels for one, other in zip(own, shown, strict=True)
@@ -131,6 +132,29 @@ def test_wrong_labels_are_wrong_as_many_as_asked_and_nested() -> None:
         before = changed
     with pytest.raises(MethodError, match="1 label"):
         with_wrong_labels(replace(task, labels=("bad",)), shown, 1.0, seed=0)
+
+
+@pytest.mark.parametrize("k", [2, 3, 6, 8, 10, 19])
+def test_the_first_wrong_labels_cost_their_share_where_every_one_costs_the_same(k: int) -> None:
+    shown = films(60).train[:k]
+    cost = np.array([3.0, 6.0])
+    own = {name: np.zeros(2) for name in ("right labels", "no demonstrations", "right labels, arbitrary words",
+                                          "wrong labels, arbitrary words", "right labels, 2 demonstrations",
+                                          "wrong labels, 2 demonstrations")}  # fmt: skip
+    share = labels._changed(shown, 0.25) / k
+    own |= {"wrong labels": -cost, "25% of the labels wrong": -cost * share}
+    found = labels._contrasts(own, 2, share, "")
+    assert found["the first quarter costs less than its share"] == pytest.approx(0, abs=1e-12)
+
+
+def test_the_best_rate_is_found_on_queries_that_do_not_judge_it() -> None:
+    rng, names = np.random.default_rng(0), [learning._tuned(rate) for rate in learning._RATES]
+    ahead = []
+    for _ in range(200):
+        # Three rates that do as well as one another.
+        right = {name: (rng.random(30) < 0.5).astype(float) for name in names}
+        ahead.append(learning._at_best_rate(right, right).mean() - 0.5)
+    assert abs(np.mean(ahead)) < 3 * np.std(ahead) / 200**0.5, "the best on the same queries is ahead by 0.08"
 
 
 def test_arbitrary_words_are_others_for_each_label_and_seed(tiny_lm: LM) -> None:

@@ -11,12 +11,12 @@ from kshot.data.pick import pick
 from kshot.model.lm import LM
 from kshot.show.explain import answer
 from kshot.study import claims as module
-from kshot.study.claims import BAR, CLAIMS, LEAST, verdicts, widening
+from kshot.study.claims import BAR, CLAIMS, verdicts
 from kshot.study.compared import Setting, compared
 from kshot.study.implied import implied
-from kshot.study.over_seeds import over_seeds
+from kshot.study.over_seeds import LEAST, over_seeds, widening
 
-KEYS = ["claim", "prediction", "observed", "low", "high", "verdict", "task"]
+KEYS = ["claim", "prediction", "observed", "low", "high", "verdict", "seeds", "task"]
 LENGTHS, ALONG = "null: lengths kept", "null: lengths and part along zero-shot kept"
 HERE, PAPER = "corrected, last prompt token", "published, appended label"
 RAW, MAPS = f"last prompt token, raw, {LENGTHS}", "last prompt token"
@@ -162,14 +162,22 @@ def test_the_number_of_claims_widens() -> None:
 
 
 def test_a_claim_forgotten_in_the_count_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "widening", lambda claims: widening(claims - 1))
+    monkeypatch.setattr(module, "widening", lambda claims, seeds: widening(claims - 1, seeds))
     with pytest.raises(AssertionError):
         test_the_number_of_claims_widens()
 
 
-def test_widening_by_hand() -> None:
-    assert widening(0) == widening(1) == 1.0
-    assert widening(10) == pytest.approx(2.80703 / 1.95996, abs=1e-5)
+def test_over_seeds_the_number_of_claims_widens_by_students_t() -> None:
+    names = [name for name in ABOUT if ABOUT[name][2] == "null" and ABOUT[name][0] != "rec2ftp"]
+    rows = [
+        found for name in names for seed, much in enumerate((0.2, 0.3, 0.4)) for found in about(name, much, seed=seed)
+    ]
+    line = one([*over_seeds(rows), *rows], names[0])
+    alone = math.hypot(4.3027 * 0.1 / math.sqrt(3), 0.05)
+    half = alone * stats.t.isf(0.025 / len(names), 2) / stats.t.isf(0.025, 2)
+    assert (line["low"], line["high"]) == pytest.approx((0.3 - half, 0.3 + half), abs=0.01)
+    assert (line["verdict"], line["seeds"]) == ("not shown", 3)
+    assert one(about(names[0], 0.3), names[0])["seeds"] == 1
 
 
 def test_what_is_undefined_or_has_no_interval_is_not_shown_and_does_not_count() -> None:
@@ -284,7 +292,7 @@ def test_over_tasks(differences: tuple, verdict: str, observed: str) -> None:
     assert found[: len(overall)] == overall
     line, other = overall
     assert (line["claim"], line["verdict"], line["observed"]) == ("SimAM-Δ is above zero", verdict, observed)
-    assert (line["low"], line["high"]) == (None, None)
+    assert (line["low"], line["high"], line["seeds"]) == (None, None, 1)
     assert (other["verdict"], other["observed"]) == ("shown", "shown on 3 of 3 tasks")
     own = [line for line in found if line["claim"] == "SimAM-Δ is above zero" and line["task"] is not None]
     assert [line["observed"] for line in own] == [much for much in differences if much is not None]

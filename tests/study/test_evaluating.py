@@ -184,6 +184,26 @@ def test_texts_that_cannot_be_told_apart_or_hold_nothing(tiny_lm: LM, file: Path
         evaluate(make_evaluate_settings(tasks=("m", str(file), str(other))), model=tiny_lm)
 
 
+def test_texts_that_say_the_same_have_lines_of_their_own(tiny_lm: LM, file: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.txt"
+    again.write_bytes(file.read_bytes())
+    both = make_evaluate_settings(
+        tasks=("m", str(file), str(again)), context=(16,), limit="all", output_path=str(tmp_path / "out")
+    )
+    for _ in range(2):
+        ours = evaluate(both, model=tiny_lm).results["kshot"]
+        assert [cell["task"] for cell in ours["cells"]] == ["words", "again"]
+        assert [row["text"] for row in shown.lines(ours)] == ["words", "again"]
+    assert len((tmp_path / "out" / "records.jsonl").read_bytes().splitlines()) == 2
+
+
+def test_names_are_no_markup(tiny_lm: LM, tmp_path: Path) -> None:
+    path = tmp_path / "other[draft][:cat:.txt"
+    path.write_text("x y z", encoding="utf-8")
+    said = shown.text(evaluate(asked(path), model=tiny_lm).results["kshot"])
+    assert said.count("other[draft][:cat:") == 3
+
+
 def test_files_called_train_are_known_by_their_folder(tiny_lm: LM, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

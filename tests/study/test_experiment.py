@@ -8,6 +8,7 @@ from small import films, words
 from kshot.data.task import Task
 from kshot.data.template import Template
 from kshot.errors import DataError, KshotError, UnknownName
+from kshot.model.heads import without_heads
 from kshot.model.lm import LM
 from kshot.study.cells import cells_of, members, recipe
 from kshot.study.experiment import check_pool, experiment, queries
@@ -162,7 +163,7 @@ def test_identity_follows_the_numbers_and_nothing_else(tiny_lm: LM) -> None:
     assert identity(output_path="elsewhere", log_samples=False) == base
     assert identity(replace(tiny_lm, tokens_per_pack=64, name="other", caption="other")) == base
     task = films()
-    for other in (
+    others = (
         identity(limit=6),
         identity(seed=3),
         identity(num_fewshot=5),
@@ -171,13 +172,15 @@ def test_identity_follows_the_numbers_and_nothing_else(tiny_lm: LM) -> None:
         identity(scoring="channel"),
         identity(overlength="skip"),
         identity(replace(tiny_lm, hash="another")),
+        identity(without_heads(tiny_lm, [(0, 1)])),
+        identity(without_heads(tiny_lm, [(0, 2)])),
         identity(task=replace(task, train=task.train[::-1])),
         identity(task=replace(task, template=Template(input="{{text}}!"))),
         identity(task=words()),
         identity(task=_two_layouts()),
         identity(ensemble="orders"),
-    ):
-        assert other != base
+    )
+    assert len({base, *others}) == 1 + len(others)
 
 
 def test_a_cell_keeps_its_id_beside_other_cells(tiny_lm: LM) -> None:

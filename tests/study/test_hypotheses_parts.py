@@ -70,6 +70,39 @@ def test_together_is_one_after_another() -> None:
     assert both.right.tolist() == [1.0, 0.0, 1.0]
 
 
+def test_the_same_query_again_is_no_further_evidence() -> None:
+    """Three tables with the same answers are as sure as one."""
+    rng = np.random.default_rng(0)
+    gold, said = rng.integers(2, size=64).tolist(), rng.integers(2, size=64).tolist()
+    one, other = answers(said, gold), answers(gold[::-1], gold)
+    for single, thrice in zip(answer_rows(("a",), one, 0), answer_rows(("a",), together([one] * 3), 0), strict=True):
+        assert (single["low"], single["high"], single["n"]) == (thrice["low"], thrice["high"], thrice["n"])
+    assert contrast_row("x", one, other, 0) == contrast_row("x", together([one] * 3), together([other] * 3), 0)
+    assert together([one] * 3).n == 64
+
+
+def test_label_words_after_the_same_demonstrations_are_as_many_queries_as_there_are_labels() -> None:
+    own = learners.asked(learners.Learner("H3", 0.3), 0, queries=40)
+    memory = own.altered(TRANSFORMS["memory-random"])
+    fixed, redrawn = (own.answers(memory, protocol) for protocol in ("fixed", "redrawn"))
+    assert (fixed.n, redrawn.n, own.answers(own.written, "fixed").n) == (2, 40, 40)
+    assert {row["n"] for row in answer_rows(("a",), fixed, 0)} == {2}
+    assert len({(label, number) for label, number in zip(memory.gold, fixed.numbered, strict=True)}) == 2
+    # What is answered to a label word is one draw, not twenty.
+    half_right = replace(fixed, table=np.eye(2)[np.zeros(40, dtype=np.int64)])
+    accuracy = answer_rows(("a",), half_right, 0)[0]
+    assert (accuracy["low"], accuracy["high"]) == (0.0, 1.0)
+    single = answers([0], [0])
+    assert answer_rows(("a",), single, 0)[0]["low"] is None
+
+
+def test_labels_that_occur_once_are_not_looked_for_until_they_are_found() -> None:
+    own = learners.asked(learners.Learner("H2", 1e-6), 0, queries=8)
+    pool = tuple(replace(piece, gold=i if i < 12 else 12) for i, piece in enumerate(own.written.pool))
+    rare = replace(own.written, labels=tuple(map(str, range(13))), pool=pool)
+    assert regression_as_published(replace(own, written=rare, shots=13)) is None
+
+
 # Learners of a known kind, without noise
 
 
@@ -143,6 +176,18 @@ def test_functions_that_are_hard_are_hard_in_both() -> None:
     assert p < 0.05
     assert len(pictures["functions"]["memory"]) == 24
     assert sum(part["n"] for part in pictures["functions"]["binned"]) == 24
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 0.6, 1 / 3])
+def test_equal_accuracies_go_together_with_nothing(value: float) -> None:
+    """The standard deviation of many times 0.1 is 1e-17 and not 0."""
+    other = np.linspace(0.1, 0.9, 15)
+    for x in (np.full(15, value), np.full(15, value) + np.linspace(0, 1e-16, 15)):
+        for row in (correlation_row("x", x, other), correlation_row("x", other, x), correlation_row("x", x, x)):
+            assert (row["value"], row["low"], row["high"]) == (None, None, None)
+            assert row["reason"]
+    assert correlation_row("x", other, other)["value"] == pytest.approx(1.0)
+    assert split_half(np.full((15, 10), value)) is None
 
 
 def test_functions_that_were_asked_before_a_kill_are_not_asked_again(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import letters
+import numpy as np
 import pytest
 from small import calm, words
 
@@ -18,11 +19,13 @@ from kshot.errors import DataError, KshotError, MethodError, OutputError, Unknow
 from kshot.model import tiny
 from kshot.model.lm import LM
 from kshot.show.hypotheses import page, text
+from kshot.study.figures import figure
 from kshot.study.hypotheses import relations
 from kshot.study.hypotheses.battery import PARTS, Battery
 from kshot.study.hypotheses.scale import JUDGED, SCALES
 from kshot.study.hypotheses_settings import BATTERY, make_hypotheses_settings
-from kshot.study.hypothesizing import _of_few_seeds, hypotheses, scaled
+from kshot.study.hypothesizing import _of_few_seeds, hypotheses, of_test_set, scaled
+from kshot.study.over_seeds import over_seeds
 from kshot.study.place import Finished
 
 OPTIONS: dict[str, Any] = {"num_fewshot": 4, "limit": 6, "seed": (0, 1), "dtype": "float32"}
@@ -318,3 +321,34 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert json.loads(capsys.readouterr().out)["kshot"]["argv"][:2] == ["kshot", "hypotheses"]
     assert cli.status([*line[:4], "--parts", "everything"]) == 2
     assert capsys.readouterr().err.startswith("kshot: unknown part 'everything'")
+
+
+@pytest.mark.parametrize(("size", "limit", "seeds"), [(600, 256, 20), (650, 32, 20), (64, 32, 7), (64, 64, 20)])
+def test_queries_of_one_test_set_are_no_new_ones_for_every_seed(size: int, limit: int, seeds: int) -> None:
+    """The truth is that of all such test sets; seeds that draw from one of them share its share of luck."""
+    rng, truth, held = np.random.default_rng(size + limit), 0.6, 0
+    for _ in range(400):
+        right = rng.random(size) < truth
+        rows = []
+        for seed in range(seeds):
+            drawn = rng.permutation(size)[:limit]
+            # One answer in ten is another after other demonstrations.
+            said = np.where(rng.random(limit) < 0.1, rng.random(limit) < truth, right[drawn])
+            half = 1.96 * said.std() / np.sqrt(limit)
+            row = figure(
+                "accuracy", ("x",), value=said.mean(), low=said.mean() - half, high=said.mean() + half, n=limit
+            )
+            rows.append(of_test_set({"task": "t", "model": "m", "seed": seed, **row}, size, limit))
+        (whole,) = over_seeds(rows)
+        held += whole["low"] <= truth <= whole["high"]
+    assert held / 400 >= 0.93
+
+
+def test_an_interval_over_functions_is_none_over_queries() -> None:
+    row = {"task": "t", **figure("correlation", ("x",), value=0.5, low=0.1, high=0.8, n=15)}
+    assert of_test_set(row, 600, 32)["low"] is None
+    assert of_test_set(row, 600, 500) == of_test_set(row, 600, None) == row
+    chain = {"task": "relations", **figure("accuracy", ("x",), value=0.5, low=0.1, high=0.8, n=24)}
+    assert (of_test_set(chain, None, 32)["low"], of_test_set(chain, None, 32)["high"]) == (None, None)
+    nothing = figure("accuracy", ("x",), value=None, n=4, reason="why")
+    assert of_test_set(nothing, 600, 32) == nothing

@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 from scipy import stats
 
 from kshot.study import over_seeds as module
-from kshot.study.over_seeds import of_best_seed, over_seeds, within_range
+from kshot.study.over_seeds import of_best_seed, over_seeds, widening, within_range
 
 # t of 1 and of 2 degrees of freedom that 2.5 % lie beyond, from a printed table.
 T1, T2 = 12.7062, 4.3027
@@ -70,6 +71,26 @@ def test_a_wrong_formula_would_be_seen(fault: str, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(module.math, "hypot", wrong[fault])
     with pytest.raises(AssertionError):
         test_three_seeds_by_hand()
+
+
+def test_widening_by_hand() -> None:
+    assert widening(0) == widening(1) == 1.0
+    assert widening(10) == pytest.approx(2.80703 / 1.95996, abs=1e-5)
+    assert widening(1, 3) == 1.0
+    assert widening(10, 3) == pytest.approx(14.0890 / 4.30265, abs=1e-4)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_of_many_claims_without_effect_one_run_in_twenty_shows_any(seeds: int) -> None:
+    claims, runs, wrong = 19, 200, []
+    drawn, factor = np.random.default_rng(0).normal(size=(runs, claims, seeds)), widening(19, seeds)
+    for run in drawn:
+        rows = [row(seed, float(value), task=f"t{i}") for i, own in enumerate(run) for seed, value in enumerate(own)]
+        bounds = [(own["value"] - own["low"], abs(own["value"])) for own in over_seeds(rows)]
+        assert len(bounds) == claims
+        wrong.append(any(far > factor * half for half, far in bounds))
+    # 0.05 and three standard errors; with normal quantiles it is 0.46, 0.35 and 0.22.
+    assert sum(wrong) / runs < 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
 
 
 def test_a_row_for_everything_of_two_seeds_and_nothing_else() -> None:

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from kshot.study.catalogue import QUESTIONS
-from kshot.study.over_seeds import over_seeds
-from kshot.study.replies import replies, widening
+from kshot.study.over_seeds import LEAST, over_seeds, widening
+from kshot.study.replies import replies
 
 COST = "wrong labels cost"
 
@@ -47,6 +47,14 @@ def test_one_seed_says_nothing_and_it_is_said() -> None:
     (line,) = judged(rows(COST, [0.5]))
     assert (line["verdict"], line["low"], line["observed"]) == ("not shown", None, 0.5)
     assert "one set of demonstrations" in line["reason"]
+
+
+def test_a_handful_of_queries_says_nothing_and_it_is_said() -> None:
+    (line,) = judged(rows(COST, [1.0, 1.0], half=0.0, n=LEAST - 1))
+    assert (line["verdict"], line["low"], line["observed"]) == ("not shown", None, 1.0)
+    assert f"{LEAST - 1} queries" in line["reason"]
+    (line,) = judged(rows(COST, [1.0, 1.0], half=0.0, n=LEAST))
+    assert line["verdict"] == "shown"
 
 
 def test_what_is_undefined_keeps_its_reason() -> None:

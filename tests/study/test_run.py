@@ -357,7 +357,10 @@ def test_a_model_that_answers_with_nan_is_refused_and_nothing_is_written(tmp_pat
     next(iter(lm.model.parameters())).data[:] = float("nan")
     with pytest.raises(NumericError) as caught:
         _run(lm, tmp_path / "out")
-    line = "films: zero-shot@0, seed 0: tiny-0 answered with NaN in torch.float32; try --dtype float32"
+    line = (
+        "films: zero-shot@0, seed 0: tiny-0 answered with NaN in torch.float32; look for NaN or infinity in its weights, "
+        "or in what was learned for it"
+    )
     assert str(caught.value) == line
     assert not (tmp_path / "out").exists()
 

@@ -1,18 +1,21 @@
 """Options: one place, sensible numbers, and a command that repeats them."""
 
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kshot.cli_options import signature, spelt
+from kshot.cli_options import as_command, spelt
 from kshot.data.pick import PICKS
 from kshot.errors import KshotError, UnknownName
 from kshot.measure.scoring import Overlength
 from kshot.model.load import MODEL, Device, DType
+from kshot.study.evaluate_settings import EvaluateSettings
+from kshot.study.explain_settings import ExplainSettings
 from kshot.study.options import command, flag, plain
+from kshot.study.pretrain_settings import PretrainSettings
 from kshot.study.settings import Settings, make_settings
 
 
@@ -101,21 +104,59 @@ def test_templates_of_a_config_come_again_too(tmp_path: Path) -> None:
     assert (asked.template, asked.ensemble) == (("{{a}}, {{b}}", "{{b}}"), "templates")
 
 
+@pytest.mark.parametrize("switch", ["--no-save", "--save", "--no-log-samples", "--log_samples"])
+def test_tasks_of_the_command_line_win_whatever_stands_before_them(switch: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("tasks: [other]\nsave: true\nlog-samples: true\nlimit: 5\n", encoding="utf-8")
+    asked = _parsed(["run", switch, "plurals", "--config", str(config)])
+    assert (asked.tasks, asked.limit) == (("plurals",), 5)
+    assert (asked.save, asked.log_samples) == (switch != "--no-save", switch != "--no-log-samples")
+    assert _parsed(["run", f"--config={config}"]).tasks == ("other",)
+
+
+@pytest.mark.parametrize("value", ["--{{first_name}}", "--num_fewshot", "--a_b=c_d"])
+def test_a_value_stays_as_it_is_written(value: str) -> None:
+    assert _parsed(["run", "--template", value, "--num_fewshot", "2"]) == make_settings(template=value, num_fewshot=2)
+    assert _parsed(["run", f"--template={value}", "--num_fewshot=2"]) == make_settings(template=value, num_fewshot=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "read"),
+    [
+        (Settings, "ids", "[007, 1e3, 2024-01-02]", ("007", "1e3", "2024-01-02")),
+        (PretrainSettings, "eta", "[0.3, 0.60]", ("0.3", "0.60")),
+        (EvaluateSettings, "momentum", "0.3", "0.3"),
+        (ExplainSettings, "learning-rate", "1e-3", 0.001),
+    ],
+)
+def test_a_number_of_a_config_is_the_word_that_it_is_written_as(
+    kind: type, name: str, value: str, read: object, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"{name}: {value}\n", encoding="utf-8")
+    assert _given(["run", "--config", str(config)], kind) == {name.replace("-", "_"): read}
+
+
+def test_tasks_stand_behind_a_flag_as_in_lm_eval() -> None:
+    assert _parsed(["run", "--tasks", "plurals,capitals"]).tasks == ("plurals", "capitals")
+    assert _parsed(["run", "colours", "--tasks=plurals"]).tasks == ("colours", "plurals")
+    with pytest.raises(KshotError, match="--tasks is empty; give at least one"):
+        _parsed(["run", "--tasks", ""])
+
+
 def _parsed(words: list[str]) -> Settings:
+    return make_settings(**_given(words, Settings))
+
+
+def _given(words: list[str], kind: type) -> dict[str, Any]:
+    """The options of a command line, as a command with these settings gets them."""
     from kshot import cli
 
-    found: list[Settings] = []
+    found: dict[str, Any] = {}
     app = cli.App(result_action="return_value")
-
-    def keep(*tasks: str, config: str | None = None, json: bool = False, **options: object) -> None:
-        found.append(make_settings(**({"tasks": tasks} if tasks else {}), **options))
-
-    # as in as_command
-    keep.__signature__ = signature(Settings)  # type: ignore[attr-defined]
-    keep.__annotations__ = {}
-    app.command(keep, name="run")
-    app(spelt(words, Settings), exit_on_error=False, print_error=False)
-    return found[0]
+    app.command(as_command(found.update, kind), name="run")
+    app(spelt(words, app), exit_on_error=False, print_error=False)
+    return found
 
 
 def test_flags_and_plain_values() -> None:

@@ -9,6 +9,7 @@ import pytest
 from small import calm, films, words
 
 from kshot.adapt.course import Course
+from kshot.data.task import Example
 from kshot.errors import DataError
 from kshot.model.lm import LM
 from kshot.study import answering
@@ -93,6 +94,35 @@ def test_a_task_and_its_transfers_draw_from_one_pool(tmp_path: Path) -> None:
     (first, second), notes = apart((both[0], asked))
     assert first.train == second.train == (*here.train[:3], *here.train[4:])
     assert len(notes) == 2
+
+
+def test_an_input_is_known_by_what_the_layouts_show_of_it() -> None:
+    """Rows with a number of their own are the same row again; white space tells nothing apart."""
+    here = films()
+    again = Example(id="t", fields={"text": here.train[3].fields["text"].replace(" ", "  "), "idx": 9}, label="good")
+    (found,), notes = apart((replace(here, test=(*here.test, again)),))
+    assert found.train == (*here.train[:3], *here.train[4:])
+    assert notes == ["films: 1 of 12 training examples are test examples too and are never shown"]
+    first_word = replace(here.template, input="{{text.split()[0]}}")
+    (found,), notes = apart((replace(here, layouts=(first_word,)),))
+    assert found.train == ()
+
+
+def test_one_split_for_demonstrations_and_queries_is_parted(tiny_lm: LM) -> None:
+    rows = films().test
+    whole = replace(films(), train=rows, test=rows)
+    (found,), notes = apart((whole,))
+    assert {e.id for e in found.train}.isdisjoint(e.id for e in found.test)
+    assert {e.id for e in (*found.train, *found.test)} == {e.id for e in rows}
+    assert {e.label for e in found.train} == {"bad", "good"}
+    assert len(found.train) == 4
+    assert notes == [
+        "films: demonstrations and queries are the same 12 examples; 4 are kept to be shown, drawn by a hash of their "
+        "input, and the other 8 are asked (lm-eval asks all)"
+    ]
+    asked = make_settings(tasks="films", methods=("zero-shot", "in-context"), num_fewshot=2, seed=0, orders=1)
+    cells = run(asked, model=tiny_lm, tasks=(whole,)).results["kshot"]["cells"]
+    assert [(cell["shots"], cell["n"]) for cell in cells] == [(0, 8), (2, 8)]
 
 
 def test_the_budget_is_the_same_from_python_and_from_the_command_line() -> None:

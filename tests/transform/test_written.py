@@ -82,6 +82,15 @@ def test_what_cannot_be_written_is_said() -> None:
         written(task, nothing, codec, task.train, task.test)
 
 
+def test_a_layout_of_numbers_has_no_place_for_a_text() -> None:
+    task = letters.films()
+    task = replace(task, train=tuple(replace(e, fields={"n": i}) for i, e in enumerate(task.train)))
+    layout = replace(letters.LAYOUT, input="{{n}}:")
+    own = written(task, layout, letters.codec(), task.train[:6], task.train[6:8])
+    with pytest.raises(PromptError, match="shows no text that another could stand for"):
+        own.write("positive")
+
+
 @pytest.mark.parametrize("protocol", ["redrawn", "fixed"])
 def test_a_draw_repeats_itself_and_no_example(protocol: str) -> None:
     own = letters.tokens()

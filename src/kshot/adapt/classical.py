@@ -16,7 +16,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from kshot.adapt.examples import given
 from kshot.adapt.regression import Fitted, by_frequency, check_penalty, regression
 from kshot.data.task import Example, Task
-from kshot.data.template import Template
+from kshot.data.template import Template, content
 from kshot.errors import MethodError, PromptError, UnknownName
 from kshot.model.adapted import Adapted, Training
 from kshot.model.classifier import (
@@ -29,7 +29,7 @@ from kshot.model.classifier import (
 )
 from kshot.model.hidden import fitting, inputs, last_hidden, mean_hidden
 from kshot.model.lm import LM
-from kshot.model.terms import content, unit_of, units
+from kshot.model.terms import unit_of, units
 
 # A feature that hardly varies among the examples is not blown up beyond this share of the mean (root mean square) spread.
 _LEAST_SPREAD = 0.1

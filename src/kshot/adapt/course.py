@@ -22,15 +22,16 @@ class Course:
 
     ``budget`` of one run of training: so many ``steps``, ``passes`` over the examples, or ``seconds``. ``learning_rate``
     0 stands for the best of ``grid`` on the validation part: a quarter of the examples (``split``), the task's own
-    validation examples (``task``), or ``none``, and then the middle of the grid. ``loss`` is that of the answer's tokens
-    (``label``) or of every token (``all``). ``draw`` counts further initialisations and orders of the same examples.
-    ``state`` is a folder in which a fit that is stopped goes on, and ``watch`` is told how far it is.
+    validation examples (``task``), or ``none``, and then the middle of the grid. Where no ``grid`` is given, or no
+    ``optimiser``, it is the method's own. ``loss`` is that of the answer's tokens (``label``) or of every token
+    (``all``). ``draw`` counts further initialisations and orders of the same examples. ``state`` is a folder in which a
+    fit that is stopped goes on, and ``watch`` is told how far it is.
     """
 
     budget: str = "60steps"
     learning_rate: float = 0.0
     grid: tuple[float, ...] = ()
-    optimiser: str = "adamw"
+    optimiser: str | None = None
     weight_decay: float = 0.0
     batch: int = 16
     batches: Literal["shuffled", "in-order"] = "shuffled"
@@ -50,10 +51,14 @@ class Course:
             self.recipe(value)
         self.until(1)
 
+    def over(self, own: "Course") -> "Course":
+        """The same with the optimiser and the grid of a method's ``own`` course where it names none."""
+        return replace(self, optimiser=self.optimiser or own.optimiser, grid=self.grid or own.grid)
+
     def recipe(self, learning_rate: float) -> Recipe:
-        """What the training loop needs of it."""
+        """What the training loop needs of it; the optimiser is that of Recipe where none is named."""
         own = {f.name: getattr(self, f.name) for f in fields(Recipe) if f.name != "learning_rate"}
-        return Recipe(**own, learning_rate=learning_rate)
+        return Recipe(**{n: value for n, value in own.items() if value is not None}, learning_rate=learning_rate)
 
     def until(self, examples: int) -> Until:
         """The budget of one run over so many examples. KshotError where it cannot be read."""
@@ -101,18 +106,25 @@ class Pupil:
 
     def keeper(self, name: str) -> Keeper:
         folder = None if self.course.state is None else Path(self.course.state)
-        return Keeper(folder, name, self.key)
+        return Keeper(folder, name, self.key, device=self.lm.device)
+
+    def fit_keeper(self, learning_rate: float, steps: int) -> Keeper:
+        """Keeps the run that is kept in the end."""
+        return self.keeper(f"fit-{learning_rate:g}-{steps}")
 
 
 def go_on(
     pupil: Pupil, learner: Learner, rows: Sequence[Any], until: Until, recipe: Recipe, keeper: Keeper, state: State
 ) -> State:
-    """A run of training up to a point, kept on its way."""
+    """A run of training up to a point, kept on its way.
+
+    Where it ends it is not kept: what is looked at there belongs to the state, and one without would never be looked at.
+    """
     order = int(stream(pupil.seed, "batches", pupil.course.draw).integers(2**31))
     while state.step < until.steps and state.seconds < until.seconds:
+        keeper.offer(state)
         to = replace(until, steps=min(until.steps, state.step + 10), schedule=until.schedule or until.steps)
         state = advance(pupil.lm, learner, recipe, rows, state, until=to, seed=order)
-        keeper.offer(state)
         if pupil.course.watch is not None:
             where = f"step {state.step} of {until.steps}" if math.isinf(until.seconds) else f"step {state.step}"
             pupil.course.watch(f"learning rate {recipe.learning_rate:g}, {where}")

@@ -18,11 +18,11 @@ from torch.func import functional_call
 
 from kshot.adapt.judge import check_room, gold_rows
 from kshot.adapt.learners import finished, whole_weights
-from kshot.adapt.train import Diverged, Learner, Leaves, Recipe, Until, advance, begin
+from kshot.adapt.train import Learner, Leaves, Recipe, Until, advance, begin, diverged
 from kshot.data.task import Example, Task
 from kshot.data.template import Template
 from kshot.errors import MethodError
-from kshot.model.delta import NO_CHANGE, Delta, linear_layers
+from kshot.model.delta import Delta, alone, linear_layers
 from kshot.model.lm import LM
 from kshot.model.trace import traced
 from kshot.model.tree import Scored
@@ -75,7 +75,7 @@ def one_pass(
         if record:
             queries.append(_queries(lm, learner, state.leaves, row))
         state = advance(lm, learner, recipe, rows, state, until=Until(steps=step + 1), seed=0)
-    _still_numbers(state.leaves, len(rows), learning_rate)
+    _still_numbers(state.leaves, len(rows), recipe)
     delta = finished(lm, learner, state.leaves).delta
     return Descended(delta, state.losses, tuple(queries) if record else None)
 
@@ -117,11 +117,11 @@ def layer_causal_pass(
                 leaf.grad = None
             losses.append(step.gradients(leaves, row.tokens[: i + 1], row.tokens[i + 1]))
             optimiser.step(learning_rate)
-            _still_numbers(leaves, len(losses), learning_rate, loss=losses[-1])
+            _still_numbers(leaves, len(losses), recipe, loss=losses[-1])
         mean = sum(losses[-len(at) :]) / len(at)
         begun = begun or mean
         if mean > 2 * max(begun, step.guessing):
-            raise Diverged(_diverged(len(losses), f"mean loss {mean:.3g} of a demonstration", learning_rate))
+            raise diverged(len(losses), f"mean loss {mean:.3g} of a demonstration", recipe)
     delta = finished(lm, learner, {name: leaf.detach() for name, leaf in leaves.items()}).delta
     return Descended(delta, tuple(losses), tuple(queries) if record else None)
 
@@ -158,21 +158,17 @@ def _rounded(leaves: Leaves, seed: int) -> Leaves:
 
 def _queries(lm: LM, learner: Learner, leaves: Leaves, row: Scored) -> Float[np.ndarray, "l h t d"]:
     """The queries of every token of a row, under the weights as they stand."""
-    reader = replace(lm, delta=finished(lm, learner, leaves).delta)
+    reader = lm.changed(finished(lm, learner, leaves).delta)
     (trace,) = traced(reader, [row.tokens], [range(len(row.tokens))])
     return trace.queries.astype(np.float32)
 
 
-def _still_numbers(leaves: Leaves, step: int, learning_rate: float, loss: float = 0.0) -> None:
+def _still_numbers(leaves: Leaves, step: int, recipe: Recipe, loss: float = 0.0) -> None:
     """The last step of a pass is followed by no loss that would show what it did."""
     if not math.isfinite(loss):
-        raise Diverged(_diverged(step, f"loss {loss:.3g}", learning_rate))
+        raise diverged(step, f"loss {loss:.3g}", recipe)
     if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves.values()):
-        raise Diverged(_diverged(step, "weights that are no numbers", learning_rate))
-
-
-def _diverged(step: int, found: str, learning_rate: float) -> str:
-    return f"diverged at step {step}: {found} with sgd at learning rate {learning_rate:g}; try a smaller one"
+        raise diverged(step, "weights that are no numbers", recipe)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -213,32 +209,37 @@ class _LayerCausal:
     def _given(self, leaves: Leaves, tokens: Sequence[int]) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
         """What every attention module is called with, under the weights as they stand."""
         found: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
-        with torch.no_grad(), ExitStack() as stack:
+        with torch.no_grad(), alone(self.lm.model), ExitStack() as stack:
             for name, module in self.attentions.items():
 
                 def keep(module: nn.Module, args: Any, asked: Any, name: str = name) -> None:
                     found[name] = (args, asked)
 
                 stack.callback(module.register_forward_pre_hook(keep, with_kwargs=True).remove)
-            reader = replace(self.lm, delta=self.learner.placed(leaves).delta)
+            reader = self.lm.changed(self.learner.placed(leaves).delta)
             reader.forward(np.array(tokens), None, np.arange(0))
         return found
 
 
 def _layer_causal(lm: LM, learner: Learner, tokens: Sequence[int]) -> _LayerCausal:
-    """The parts of the model; MethodError where its answer is not its last hidden state through norm and head."""
+    """The parts of the model; MethodError where its answer is not its last hidden state through norm and head.
+
+    Each layer is run by itself, where a change of weights that the model is read with would not reach it.
+    """
+    if lm.delta:
+        raise MethodError(
+            f"layer-causal descent moves the weights of {lm.name} themselves, and it is read with a change of them; what works "
+            "is the model without that change"
+        )
     names = list(dict.fromkeys(name.rsplit(".", 2)[0] for name in learner.leaves))
     norm, head = getattr(lm.model.base_model, "norm", None), lm.model.get_output_embeddings()
     what = "there is no final norm by that name"
     if isinstance(norm, nn.Module) and isinstance(head, nn.Module):
         seen: list[Tensor] = []
-        handle = norm.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-        try:
-            with torch.no_grad():
-                logits = replace(lm, delta=NO_CHANGE).forward(np.array(tokens), None, np.array([len(tokens) - 1]))
-                apart = float((head(norm(seen[-1][:, -1])) - logits).abs().max() / logits.abs().max())
-        finally:
-            handle.remove()
+        with torch.no_grad(), alone(lm.model), ExitStack() as stack:
+            stack.callback(norm.register_forward_pre_hook(lambda module, args: seen.append(args[0])).remove)
+            logits = lm.forward(np.array(tokens), None, np.array([len(tokens) - 1]))
+            apart = float((head(norm(seen[-1][:, -1])) - logits).abs().max() / logits.abs().max())
         if apart < _SAME:
             return _LayerCausal(lm, learner, {name: lm.model.get_submodule(name) for name in names}, norm, head)
         what = f"its logits differ from that by {apart:.2g} of the largest: they are capped or scaled"

@@ -2,24 +2,25 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
-from kshot.adapt.train import Learner, Placed, flops_of
+from kshot.adapt.train import Placed, flops_of
 from kshot.data.task import Example, Task
 from kshot.data.template import Template
 from kshot.errors import MethodError
 from kshot.model.lm import LM
 from kshot.model.prompts import Prompt, continuations
-from kshot.model.tree import Scored
+from kshot.model.tokens import Codec
+from kshot.model.tree import Scored, shared_beginning
 
 
 def gold_rows(lm: LM, task: Task, template: Template, examples: Sequence[Example], *, whole: bool) -> list[Scored]:
     """Each example with its right answer to be scored, or with all of its tokens where ``whole``.
 
-    Seams are those of scoring. An open answer is learned together with the token that ends it.
+    Seams are those of scoring. An open answer is learned together with the token that ends it there: where the
+    separator changes the answer's last tokens, with those that both make.
     """
     own = [(e.label or "",) if task.kind == "open" else task.candidates(e) for e in examples]
     for example, labels in zip(examples, own, strict=True):
@@ -31,12 +32,23 @@ def gold_rows(lm: LM, task: Task, template: Template, examples: Sequence[Example
     found = continuations(lm.codec, template, prompts).sequences
     rows = [ours[labels.index(e.label or "")] for e, labels, ours in zip(examples, own, found, strict=True)]
     if task.kind == "open":
-        end = lm.codec.encode([template.separator])[0][:1]
-        rows = [Scored(row.tokens + end, row.start) for row in rows]
+        texts = [template.description + template.render(e.fields) + template.answer(e.label or "") for e in examples]
+        rows = [_ended(lm.codec, text, template.separator, row) for text, row in zip(texts, rows, strict=True)]
     if whole:
         first = max(1, len(lm.codec.first))
         rows = [Scored(row.tokens, first) for row in rows]
     return rows
+
+
+def _ended(codec: Codec, text: str, separator: str, row: Scored) -> Scored:
+    """The row of a text and of what begins the separator after it."""
+    # Not the separator by itself: some tokenizers begin every text with a blank.
+    alone, ended = codec.after(text, ["", separator])
+    same = shared_beginning([alone, ended])
+    more = range(same + 1, len(ended) + 1)
+    stop = next((i for i in more if len(codec.decode(ended[i:])) < len(separator)), same)
+    kept = row.tokens[: len(row.tokens) - (len(alone) - same)]
+    return Scored(kept + ended[same:stop], min(row.start, len(kept)))
 
 
 def check_room(lm: LM, rows: Sequence[Scored], prefix: int) -> None:
@@ -50,13 +62,24 @@ def check_room(lm: LM, rows: Sequence[Scored], prefix: int) -> None:
         )
 
 
-def mean_loss(lm: LM, learner: Learner, rows: Sequence[Scored]) -> float:
-    """Nats per scored token over all rows, as things stand before the first step."""
-    with torch.no_grad():
-        placed = learner.placed(learner.leaves)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The loss of rows (nats per scored token), and what it cost to ask for it."""
+
+    loss: float
+    seconds: float
+    tokens: int
+    flops: float
+
+
+def mean_loss(lm: LM, placed: Placed, rows: Sequence[Scored]) -> Asked:
+    """The mean over all scored tokens of the rows. MethodError where they do not fit, NumericError for no number."""
+    began = time.perf_counter()
     check_room(lm, rows, placed.prefix.length)
-    found = replace(lm, delta=placed.delta).score(rows, placed.prefix)
-    return -float(np.concatenate(found.logprobs).mean())
+    found = lm.changed(placed.delta).score(rows, placed.prefix)
+    logprobs, tokens = np.concatenate(found.logprobs), found.tokens + placed.read
+    flops = flops_of(lm, tokens, len(logprobs), 0, passes=1)
+    return Asked(loss=-float(logprobs.mean()), seconds=time.perf_counter() - began, tokens=tokens, flops=flops)
 
 
 @dataclass(slots=True)
@@ -80,12 +103,12 @@ class Judge:
         nothing is said of its accuracy.
         """
         began = time.perf_counter()
-        rows = self._asked()
-        reader = replace(self.lm, delta=placed.delta)
-        found = reader.score([row for own in rows for row in own], placed.prefix)
+        rows = self.asked()
+        found = self.lm.changed(placed.delta).score([row for own in rows for row in own], placed.prefix)
+        tokens = found.tokens + placed.read
         self.looks += 1
-        self.tokens += found.tokens
-        self.flops += flops_of(self.lm, found.tokens, len(rows), 0, passes=1)
+        self.tokens += tokens
+        self.flops += flops_of(self.lm, tokens, len(rows), 0, passes=1)
         if self.task.kind == "open":
             self.seconds += time.perf_counter() - began
             return step, -float(np.concatenate(found.logprobs).mean()), None
@@ -100,7 +123,8 @@ class Judge:
         self.seconds += time.perf_counter() - began
         return step, float(np.mean(losses)), float(np.mean(right))
 
-    def _asked(self) -> list[list[Scored]]:
+    def asked(self) -> list[list[Scored]]:
+        """What is read for each validation example: its answers, one after the other."""
         if not self._rows:
             if self.task.kind == "open":
                 rows = gold_rows(self.lm, self.task, self.template, self.examples, whole=False)

@@ -13,15 +13,16 @@ import numpy as np
 
 from kshot.adapt.course import Course, Make, Pupil, go_on
 from kshot.adapt.examples import held_out, unseen
-from kshot.adapt.judge import gold_rows, mean_loss
+from kshot.adapt.judge import Asked, gold_rows, mean_loss
 from kshot.adapt.learners import finished
 from kshot.adapt.search import Choice, searched
-from kshot.adapt.train import Learner, Placed, State, Until, begin
+from kshot.adapt.train import Learner, Placed, Recipe, State, Until, begin, check_loss, diverged
 from kshot.data.task import Example, Task
 from kshot.data.template import Template
-from kshot.errors import MethodError
+from kshot.errors import MethodError, NumericError
 from kshot.model.adapted import Training
 from kshot.model.lm import LM
+from kshot.model.tree import Scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -44,17 +45,15 @@ def learn(
     """
     if not (course.learning_rate or course.grid):
         raise MethodError("no learning rate to learn with; give one, or a grid of several to choose from")
-    said_of = replace(task, train=(), test=(), source="", notes=())
-    told = repr((lm.hash, str(lm.dtype), said_of, examples, replace(course, state=None, watch=None), seed, key))
-    pupil = Pupil(
-        lm=lm, task=task, course=course, make=make, seed=seed, key=hashlib.sha256(told.encode()).hexdigest()[:16]
-    )
+    told = _told(lm, task, examples, course, (seed, key))
+    pupil = Pupil(lm=lm, task=task, course=course, make=make, seed=seed, key=told)
     train, held, said = held_out(task, examples, course.validation, seed)
     rates = (course.learning_rate,) if course.learning_rate else tuple(course.grid)
     until = course.until(len(train))
+    at = None
     if held:
-        choice = searched(pupil, train, held, rates)
-        # Run once more, to the bit: copies of whole weights at every look would not fit.
+        choice, at = searched(pupil, train, held, rates)
+        # Where it does not stand there it is run once more, to the bit: copies of whole weights would not fit.
         until = Until(steps=choice.steps, schedule=until.schedule or until.steps)
     else:
         choice = Choice(learning_rate=sorted(rates)[len(rates) // 2], steps=until.steps)
@@ -64,34 +63,53 @@ def learn(
     start = make(taught)
     reader = start.reader(lm)
     rows = gold_rows(reader, task, start.template, taught, whole=course.loss == "all")
-    first = mean_loss(lm, start.learner, rows)
-    keeper, begun = pupil.keeper(f"fit-{choice.learning_rate:g}-{until.steps}"), begin(start.learner)
-    state = go_on(
-        pupil, start.learner, rows, until, course.recipe(choice.learning_rate), keeper, keeper.found() or begun
-    )
+    recipe, keeper = course.recipe(choice.learning_rate), pupil.fit_keeper(choice.learning_rate, until.steps)
+    asked = [mean_loss(lm, finished(lm, start.learner, start.learner.leaves), rows)]
+    state = go_on(pupil, start.learner, rows, until, recipe, keeper, at or keeper.found() or begin(start.learner))
+    placed = finished(lm, start.learner, state.leaves)
+    if not held:
+        asked.append(_still_learned(lm, placed, rows, recipe, state.step, begun=asked[0].loss))
     keeper.done()
     return Learned(
         lm=reader,
-        placed=finished(lm, start.learner, state.leaves),
+        placed=placed,
         template=start.template,
-        training=_account(start.learner, first, state, choice, said),
+        training=_account(start.learner, asked, state, choice, said),
         notes=(*start.notes, *unseen(task, taught), *_edge(choice, rates)),
     )
 
 
-def _account(learner: Learner, first: float, state: State, choice: Choice, said: str) -> Training:
-    """What the run that is kept and the search for it came to and cost."""
+def _told(lm: LM, task: Task, examples: Sequence[Example], course: Course, more: tuple[object, ...]) -> str:
+    """What a fit depends on, as a hash."""
+    said_of = replace(task, train=(), test=(), source="", notes=())
+    on_top = (lm.delta.hash if lm.delta else None, None if lm.momentum is None else lm.momentum.hash)
+    told = (lm.hash, str(lm.dtype), on_top, said_of, examples, replace(course, state=None, watch=None), *more)
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+
+
+def _still_learned(lm: LM, placed: Placed, rows: Sequence[Scored], recipe: Recipe, step: int, *, begun: float) -> Asked:
+    """The loss after the last step, which no batch has seen and no validation; Diverged where that spoilt it."""
+    try:
+        found = mean_loss(lm, placed, rows)
+    except NumericError as error:
+        raise diverged(step, "the answers are not numbers", recipe) from error
+    check_loss(lm, recipe, step, found.loss, begun=begun)
+    return found
+
+
+def _account(learner: Learner, asked: Sequence[Asked], state: State, choice: Choice, said: str) -> Training:
+    """What the run that is kept and the search for it came to and cost; the first of those ``asked`` is the start."""
     return Training(
         parameters=learner.parameters,
-        start=first,
+        start=asked[0].loss,
         validation=said,
         steps=state.step,
-        seconds=state.seconds + choice.seconds,
-        tokens=state.tokens + choice.tokens,
-        flops=state.flops + choice.flops,
+        seconds=state.seconds + choice.seconds + sum(one.seconds for one in asked),
+        tokens=state.tokens + choice.tokens + sum(one.tokens for one in asked),
+        flops=state.flops + choice.flops + sum(one.flops for one in asked),
         losses=state.losses,
         flattened=flattened(state.losses),
-        chosen={"learning_rate": choice.learning_rate, "steps": choice.steps},
+        chosen={"learning_rate": choice.learning_rate, "steps": state.step},
         search=choice.trials,
     )
 

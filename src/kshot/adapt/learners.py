@@ -148,4 +148,4 @@ def finished(lm: LM, learner: Learner, leaves: Mapping[str, Tensor]) -> Placed:
         prefix = Prefix(prefix.keys, prefix.values, None, leaves["prompt"].detach())
     elif prefix.length:
         prefix = Prefix(tuple(k.detach() for k in prefix.keys), tuple(v.detach() for v in prefix.values))
-    return Placed(prefix, placed.delta)
+    return Placed(prefix, placed.delta, placed.read)

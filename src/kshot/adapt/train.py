@@ -90,7 +90,8 @@ class Recipe:
 class State:
     """Where a fit stands after ``step`` steps: everything that the next step depends on, and what it has cost.
 
-    ``looks`` holds (step, loss, accuracy) wherever its search has looked at the validation examples.
+    ``looks`` holds (step, loss, accuracy) wherever its search has looked at the validation examples, and ``best`` the
+    leaves of the look with the least loss: none where that was the first, or where a copy of them is too large.
     """
 
     leaves: Leaves
@@ -101,10 +102,27 @@ class State:
     tokens: int = 0
     flops: float = 0.0
     looks: tuple[Look, ...] = ()
+    best: Leaves = field(default_factory=dict)
 
 
 class Diverged(MethodError):
     """A loss or a gradient that is not a number, or a loss far above that of guessing among all tokens."""
+
+
+def diverged(step: int, found: str, recipe: Recipe) -> Diverged:
+    """What to raise where so many steps have led to what was found."""
+    return Diverged(
+        f"diverged at step {step}: {found} with {recipe.optimiser} at learning rate {recipe.learning_rate:g}; try a "
+        "smaller one"
+    )
+
+
+def check_loss(lm: LM, recipe: Recipe, step: int, loss: float, *, begun: float) -> None:
+    """Diverged where the loss after so many steps is none that training comes back from: no number, or above twice that
+    of guessing among all tokens, or twice that of the first step (``begun``) where it began above that."""
+    bound = 2 * max(begun, math.log(lm.model.config.get_text_config().vocab_size))
+    if not math.isfinite(loss) or loss > bound:
+        raise diverged(step, f"loss {loss:.3g}", recipe)
 
 
 def begin(learner: Learner) -> State:
@@ -140,11 +158,14 @@ def advance(
             leaf.grad = None
         loss, cost = gradients(lm, learner, leaves, batch, kl=recipe.kl)
         norm = _clipped(leaves, recipe.clip)
-        _still_finite(lm, recipe, step, loss, norm, begun=losses[0] if losses else loss)
+        check_loss(lm, recipe, step + 1, loss, begun=losses[0] if losses else loss)
+        if not math.isfinite(norm):
+            raise diverged(step + 1, f"norm of the gradient {norm:.3g}", recipe)
         optimiser.step(rate(recipe.learning_rate, recipe.schedule, recipe.warmup, step, until.schedule or until.steps))
         losses.append(loss)
         tokens, flops, seconds = tokens + cost.tokens, flops + cost.flops, before + time.perf_counter() - began
-    return State(
+    return replace(
+        state,
         leaves={name: leaf.detach() for name, leaf in leaves.items()},
         moments=optimiser.moments(),
         step=len(losses),
@@ -152,20 +173,7 @@ def advance(
         seconds=seconds,
         tokens=tokens,
         flops=flops,
-        looks=state.looks,
     )
-
-
-def _still_finite(lm: LM, recipe: Recipe, step: int, loss: float, norm: float, *, begun: float) -> None:
-    """Twice the loss of guessing among all tokens, or twice that of the first step where it began above that, is no
-    loss that training comes back from."""
-    bound = 2 * max(begun, math.log(lm.model.config.get_text_config().vocab_size))
-    for name, value in (("loss", loss), ("norm of the gradient", norm)):
-        if not math.isfinite(value) or (name == "loss" and value > bound):
-            raise Diverged(
-                f"diverged at step {step + 1}: {name} {value:.3g} with {recipe.optimiser} at learning rate "
-                f"{recipe.learning_rate:g}; try a smaller one"
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +224,7 @@ def gradients(
         scored = sum(len(row.tokens) - row.start for row in batch)
         total, tokens, heads = 0.0, placed.read, 0
         reference = lm.stream(batch, trunk=False) if kl else None
-        for part in replace(lm, delta=delta).stream(batch, prefix, trunk=False):
+        for part in lm.changed(delta).stream(batch, prefix, trunk=False):
             loss = -part.logprobs().sum() / scored
             if reference is not None:
                 with torch.no_grad():

@@ -26,7 +26,7 @@ from kshot.model.adapted import Adapted, shown_texts
 from kshot.model.lm import LM
 from kshot.model.prefix import Prefix
 
-# The grids that each is tried with where no learning rate is given.
+# The optimiser of each (AdamW where none is named), and the grid that it is tried with where no learning rate is given.
 _SOFT = Course(optimiser="adafactor", grid=(0.003, 0.03, 0.3))
 _PREFIX = Course(grid=(1e-4, 1e-3, 1e-2))
 _THIN = Course(grid=(1e-4, 3e-4, 1e-3))
@@ -85,7 +85,7 @@ class SoftPrompt:
 
         shown = given(task, examples, shots=self.shots, how=self.pick, seed=seed, ids=self.ids)
         key = repr((self.length, self.init, self.norm, self.text, template))
-        return _adapted("soft-prompt", task, learn(lm, task, shown, make, self.course, seed=seed, key=key))
+        return _adapted("soft-prompt", task, learn(lm, task, shown, make, self.course.over(_SOFT), seed=seed, key=key))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +136,8 @@ class PrefixTuning:
 
         shown = given(task, examples, shots=self.shots, how=self.pick, seed=seed, ids=self.ids)
         key = repr((self.length, self.init, self.text, self.network, template))
-        return _adapted("prefix", task, learn(lm, task, shown, make, self.course, seed=seed, key=key))
+        course = self.course.over(_PREFIX)
+        return _adapted("prefix", task, learn(lm, task, shown, make, course, seed=seed, key=key))
 
     def _start(
         self, lm: LM, template: Template, taught: tuple[Example, ...], pool: Sequence[Example], seed: int
@@ -188,6 +189,8 @@ class LoRA:
         """What cannot be is said before anything runs."""
         if self.rank < 1:
             raise MethodError(f"lora of rank {self.rank}: what works is a whole number from 1 on")
+        if not self.targets:
+            raise MethodError("lora with no targets learns nothing; give targets=all-linear, or linear layers by name")
 
     def fit(self, lm: LM, task: Task, examples: tuple[Example, ...], seed: int) -> Adapted:
         template = self.template or task.template
@@ -210,6 +213,11 @@ class FineTune:
     weights: tuple[str, ...] = ("all",)
     course: Course = _WHOLE
 
+    def __post_init__(self) -> None:
+        """What cannot be is said before anything runs."""
+        if not self.weights:
+            raise MethodError("fine-tune with no weights learns nothing; give weights=all, last-2, or modules by name")
+
     def fit(self, lm: LM, task: Task, examples: tuple[Example, ...], seed: int) -> Adapted:
         template = self.template or task.template
 
@@ -230,7 +238,8 @@ def _weights(
 ) -> Adapted:
     shown = given(task, examples, shots=method.shots, how=method.pick, seed=seed, ids=method.ids)
     key = repr(replace(method, course=Course(), shots=1))
-    return _adapted(name, task, learn(lm, task, shown, make, method.course, seed=seed, key=key))
+    course = method.course.over(_THIN if name == "lora" else _WHOLE)
+    return _adapted(name, task, learn(lm, task, shown, make, course, seed=seed, key=key))
 
 
 def _adapted(name: str, task: Task, learned: Learned) -> Adapted:

@@ -10,8 +10,9 @@ from typing import Any
 
 from kshot.data.builtin import RELATIONS
 from kshot.data.corpora import bbc_headlines, boolq, commonsense_qa, hub_task, piqa
-from kshot.data.files import SUFFIXES, file_task, nearest, split_files
+from kshot.data.files import file_task, split_files
 from kshot.data.lm_eval import yaml_task
+from kshot.data.rows import SUFFIXES, nearest
 from kshot.data.task import Example, Kind, Task
 from kshot.data.template import Template
 from kshot.errors import DataError, UnknownName

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from kshot.data.counts import Corpus
-from kshot.data.files import CLASSIFICATION, OPEN, labels_in_order, read_rows, split
+from kshot.data.files import CLASSIFICATION, OPEN, apart, ends_with_its_line, labels_in_order, split
 from kshot.data.hub import dataset
+from kshot.data.rows import read_rows
 from kshot.data.task import Example, Task
 from kshot.data.template import Template
 from kshot.errors import DataError
@@ -216,13 +217,13 @@ def hub_task(name: str, *, template: Template | None = None) -> Task:
         if part in splits and not test:
             test = [example for example in _hub_examples(splits, part, gold, asked) if example.label is not None]
     train = [example for example in train if example.label is not None]
-    notes = []
+    if gold == "output":
+        for example in (*train, *test):
+            ends_with_its_line(layout, str(example.label), f"{asked}: {example.id}")
+    notes: list[str] = []
     if not test:
         train, test = split(train, layout, stratify=gold == "label")
-    questions = {layout.render(example.fields) for example in test}
-    kept = [example for example in train if layout.render(example.fields) not in questions]
-    if len(kept) < len(train):
-        notes.append(f"{len(train) - len(kept)} train rows dropped because their input is also in test")
+    kept = apart(train, test, layout, notes)
     return Task(
         name=repository.rpartition("/")[2],
         kind="classification" if gold == "label" else "open",

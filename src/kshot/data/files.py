@@ -1,41 +1,19 @@
 """A task from a file: ``.jsonl``, ``.csv`` or ``.parquet`` with ``text,label`` or ``input,output``."""
 
-import csv
-import io
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet
-
+from kshot.data.rows import SUFFIXES, Row, rows_of
 from kshot.data.task import Example, Kind, Task
-from kshot.data.template import Template
+from kshot.data.template import Template, input_key
 from kshot.errors import DataError, PromptError
 from kshot.seeds import digest
 
-SUFFIXES = (".jsonl", ".csv", ".parquet")
 TRAIN_SHARE = 0.7
 
 CLASSIFICATION = Template(input="Text: {{text}}\nLabel:")
 OPEN = Template(input="{{input}} ->", separator="\n")
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A row with the words that say where it stands in its file."""
-
-    where: str
-    fields: dict[str, Any]
-
-
-def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a file, in its order; DataError that names the line (parquet: the row) where it cannot be read."""
-    return [row.fields for row in _rows(Path(path))]
 
 
 def file_task(
@@ -48,8 +26,8 @@ def file_task(
     Raises DataError (PromptError where the template does not fit the fields).
     """
     path = Path(path)
-    train = _rows(path)
-    test = _rows(Path(test_path)) if test_path is not None else []
+    train = rows_of(path)
+    test = rows_of(Path(test_path)) if test_path is not None else []
     gold, layout = _layout(train, path, template)
     kind: Kind = "classification" if gold == "label" else "open"
     notes: list[str] = []
@@ -66,7 +44,7 @@ def file_task(
         learn = [_renamed(example, "train") for example in _distinct(pool, layout, path.name, notes)]
         asked = _distinct(_examples(test, other, gold, layout), layout, other.name, notes)
         ask = [_renamed(example, "test") for example in asked]
-        learn = _apart(learn, ask, layout, notes)
+        learn = apart(learn, ask, layout, notes)
         if not learn:
             raise DataError(
                 f"{path}: every input is in {other} too, so none is left to learn from; give others to test"
@@ -113,21 +91,23 @@ def split(
 ) -> tuple[list[Example], list[Example]]:
     """Examples as 70 % train and 30 % test, each in the order given; with ``stratify`` within each label.
 
-    Who goes where is decided by a hash of the rendered input; equal inputs stay on one side. Two different ones are
-    enough for one on each side.
+    Who goes where is decided by a hash of the rendered input; equal inputs (``input_key``) stay on one side. Two
+    different ones are enough for one on each side.
     """
-    rendered = [(template.render(example.fields), example) for example in examples]
-    strata: dict[str | None, dict[str, int]] = defaultdict(dict)
-    for text, example in rendered:
-        strata[example.label if stratify else None][text] = digest(seed, "split", text)
+    keyed = [(input_key(template, example.fields), example) for example in examples]
+    strata: dict[str | None, dict[str, tuple[int, str]]] = defaultdict(dict)
+    for key, example in keyed:
+        own, text = strata[example.label if stratify else None], template.render(example.fields)
+        rank = digest(seed, "split", text), text
+        own[key] = min(rank, own.get(key, rank))
     chosen: set[str] = set()
-    for texts in strata.values():
-        ranked = sorted(texts, key=lambda text: (texts[text], text))
+    for ranks in strata.values():
+        ranked = sorted(ranks, key=ranks.__getitem__)
         chosen |= set(ranked[: max(1, min(len(ranked) - 1, round(TRAIN_SHARE * len(ranked))))])
-    return [one for text, one in rendered if text in chosen], [one for text, one in rendered if text not in chosen]
+    return [one for key, one in keyed if key in chosen], [one for key, one in keyed if key not in chosen]
 
 
-def _layout(rows: Sequence[_Row], path: Path, template: Template | None) -> tuple[str, Template]:
+def _layout(rows: Sequence[Row], path: Path, template: Template | None) -> tuple[str, Template]:
     """The name of the field with the answer, and the template."""
     fields = rows[0].fields
     for given, gold, standard in (("text", "label", CLASSIFICATION), ("input", "output", OPEN)):
@@ -141,7 +121,7 @@ def _layout(rows: Sequence[_Row], path: Path, template: Template | None) -> tupl
     raise DataError(f"{found}; needed are text,label or input,output (or label or output, and a template for the rest)")
 
 
-def _examples(rows: Sequence[_Row], path: Path, gold: str, template: Template) -> list[Example]:
+def _examples(rows: Sequence[Row], path: Path, gold: str, template: Template) -> list[Example]:
     examples = []
     needed = [name for name in ("text", "input") if template in (CLASSIFICATION, OPEN) and name in rows[0].fields]
     for row in rows:
@@ -149,6 +129,8 @@ def _examples(rows: Sequence[_Row], path: Path, gold: str, template: Template) -
             found = ", ".join(map(str, row.fields)) or "nothing"
             raise DataError(f"{path}, {row.where}: lacks {', '.join(lacking)}; found {found}")
         label = _answer(row, path, gold)
+        if gold == "output":
+            ends_with_its_line(template, label, f"{path}, {row.where}")
         fields = {name: value for name, value in row.fields.items() if name != gold}
         for name in ("text", "input"):
             if name in fields and (
@@ -165,7 +147,7 @@ def _examples(rows: Sequence[_Row], path: Path, gold: str, template: Template) -
     return examples
 
 
-def _answer(row: _Row, path: Path, gold: str) -> str:
+def _answer(row: Row, path: Path, gold: str) -> str:
     value = row.fields.get(gold)
     if isinstance(value, bool):
         # as JSON spells it
@@ -180,8 +162,16 @@ def _answer(row: _Row, path: Path, gold: str) -> str:
     return str(value).strip()
 
 
-def _key(example: Example, template: Template) -> str:
-    return " ".join(template.render(example.fields).split())
+def ends_with_its_line(template: Template, answer: str, where: str) -> None:
+    """DataError, begun with ``where``, for an open answer that holds a stop sequence: what is said ends there, so it
+    could never be right."""
+    word = template.words.get(answer, answer)
+    for stop in template.stops:
+        if stop in word:
+            what = "a line break" if stop == "\n" else f"the separator {stop!r}"
+            raise DataError(
+                f"{where}: output {word[:40]!r} holds {what}, at which an answer ends; write it without, or call it label"
+            )
 
 
 def _distinct(examples: list[Example], template: Template, name: str, notes: list[str]) -> list[Example]:
@@ -189,7 +179,7 @@ def _distinct(examples: list[Example], template: Template, name: str, notes: lis
     first: dict[str, Example] = {}
     again = other = 0
     for example in examples:
-        kept = first.setdefault(_key(example, template), example)
+        kept = first.setdefault(input_key(template, example.fields), example)
         if kept is not example:
             again += kept.label == example.label
             other += kept.label != example.label
@@ -200,9 +190,10 @@ def _distinct(examples: list[Example], template: Template, name: str, notes: lis
     return list(first.values())
 
 
-def _apart(train: list[Example], test: list[Example], template: Template, notes: list[str]) -> list[Example]:
-    asked = {_key(example, template) for example in test}
-    kept = [example for example in train if _key(example, template) not in asked]
+def apart(train: Sequence[Example], test: Sequence[Example], template: Template, notes: list[str]) -> list[Example]:
+    """The training examples whose input is not in test, with a note where there are others."""
+    asked = {input_key(template, example.fields) for example in test}
+    kept = [example for example in train if input_key(template, example.fields) not in asked]
     if len(kept) < len(train):
         notes.append(f"{len(train) - len(kept)} train rows dropped because their input is also in test")
     return kept
@@ -234,95 +225,3 @@ def labels_in_order(
             raise DataError(f"{asked}: test has the label {missing}, which train lacks ({', '.join(sorted(known))})")
     found = known | scored if classification else scored
     return tuple(sorted(found, key=lambda one: (not one.isdecimal(), len(one) * one.isdecimal(), one)))
-
-
-def _rows(path: Path) -> list[_Row]:
-    readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
-    if path.suffix.lower() not in readers:
-        raise DataError(f"{path}: cannot read a file that ends in {path.suffix!r}; what works is {', '.join(SUFFIXES)}")
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file{nearest(path)}") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    rows = readers[path.suffix.lower()](path, data)
-    if not rows:
-        raise DataError(f"{path}: holds no rows; one line for each example is needed")
-    return rows
-
-
-def nearest(path: Path) -> str:
-    """A hint for a missing file: the names in its folder that are nearly the same."""
-    if not path.parent.is_dir():
-        return f" (nor a folder {path.parent})"
-    names = [other.name for other in path.parent.iterdir()]
-    near = get_close_matches(path.name, names, n=2, cutoff=0.5)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-
-
-def decoded(path: Path, data: bytes) -> str:
-    """The bytes of a file as UTF-8 text, with or without a byte order mark; DataError with the first wrong byte."""
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}; save it as UTF-8"
-        ) from error
-
-
-def _jsonl(path: Path, data: bytes) -> list[_Row]:
-    rows = []
-    # not splitlines: JSON text may hold line separators of Unicode
-    for number, line in enumerate(decoded(path, data).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-            raise DataError(f"{path}, line {number}: is not JSON ({reason}); one object a line is needed") from error
-        if not isinstance(value, dict):
-            raise DataError(f"{path}, line {number}: holds a JSON {type(value).__name__}; an object is needed")
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise DataError(
-                f"{path}, line {number}: holds half a character (a lone surrogate, \\ud800 to \\udfff); write it whole"
-            ) from error
-        rows.append(_Row(f"line {number}", value))
-    return rows
-
-
-def _csv(path: Path, data: bytes) -> list[_Row]:
-    reader = csv.reader(io.StringIO(decoded(path, data), newline=""), strict=True)
-    rows: list[_Row] = []
-    header: list[str] = []
-    try:
-        for cells in reader:
-            if not cells:
-                continue
-            if not header:
-                header = [name.strip() for name in cells]
-                if len(set(header)) < len(header):
-                    raise DataError(f"{path}: its first line names a field twice ({', '.join(header)})")
-            elif len(cells) != len(header):
-                raise DataError(
-                    f"{path}, line {reader.line_num}: has {len(cells)} cells where the first line names {len(header)} "
-                    f"({', '.join(header)}); put text with commas in quotes"
-                )
-            else:
-                rows.append(_Row(f"line {reader.line_num}", dict(zip(header, cells, strict=True))))
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: is not CSV ({error})") from error
-    return rows
-
-
-def _parquet(path: Path, data: bytes) -> list[_Row]:
-    if not data:
-        return []
-    try:
-        table = pyarrow.parquet.read_table(pa.BufferReader(data))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: is not a readable parquet file ({str(error).splitlines()[0]})") from error
-    return [_Row(f"row {number}", fields) for number, fields in enumerate(table.to_pylist(), start=1)]

@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 from jinja2 import Environment, TemplateSyntaxError, meta
 
-from kshot.data.files import decoded, nearest
 from kshot.data.lm_eval_docs import Docs, answer, choices, question
 from kshot.data.lm_eval_splits import DATASET_KWARGS, load_splits
+from kshot.data.rows import decoded, nearest
 from kshot.data.task import Example, Task
 from kshot.data.template import Template, render
 from kshot.errors import DataError

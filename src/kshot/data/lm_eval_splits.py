@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet
 
-from kshot.data.files import decoded, nearest, read_rows
 from kshot.data.hub import load_hub
+from kshot.data.rows import decoded, nearest, plain_rows, read_rows
 from kshot.errors import DataError
 
 FORMATS = ("json", "csv", "parquet")
@@ -52,7 +52,7 @@ def load_splits(config: Mapping[str, Any], path: Path) -> dict[str, Rows]:
             first = first or table.schema
             parts.append(_cast(table, first, f"{path}: {name}"))
         tables[str(split)] = pa.concat_tables(parts)
-    return {split: table.to_pylist() for split, table in tables.items()}
+    return {split: plain_rows(table, f"{path}: {split}") for split, table in tables.items()}
 
 
 def _found(name: str, base: Path, path: Path) -> Path:

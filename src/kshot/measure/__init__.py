@@ -17,7 +17,7 @@ from kshot.measure.attribution import (
 from kshot.measure.direct import direct_effect
 from kshot.measure.dual import as_attention, descent, linear_attention, split, weight_update, zero_shot_weight
 from kshot.measure.implicit import angles, demonstration_terms, effective_rank, meta_gradients, relaxed, update_norm
-from kshot.measure.intervals import bootstrap_mean, mcnemar, wilson
+from kshot.measure.intervals import mcnemar, mean_interval, wilson
 from kshot.measure.metrics import accuracy, calibration_curve, confusion, ece, log_loss, macro_f1, tied
 from kshot.measure.order_effects import common_token_bias, majority_bias, order_scores, recency_bias
 from kshot.measure.predictors import prediction_distance, sensitivity_cosine, sensitivity_distance
@@ -33,7 +33,6 @@ from kshot.measure.soft_prompt import (
 
 MEASURES: dict[str, Callable[..., Any]] = {
     "accuracy": accuracy,
-    "bootstrap_mean": bootstrap_mean,
     "calibration_curve": calibration_curve,
     "cluster_share": cluster_share,
     "confusion": confusion,
@@ -43,6 +42,7 @@ MEASURES: dict[str, Callable[..., Any]] = {
     "log_loss": log_loss,
     "macro_f1": macro_f1,
     "mcnemar": mcnemar,
+    "mean_interval": mean_interval,
     "nearest_tokens": nearest_tokens,
     "prompt_perplexity": prompt_perplexity,
     "repeated_share": repeated_share,

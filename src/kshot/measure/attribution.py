@@ -25,7 +25,7 @@ from kshot.measure.arrangements import (
     shown_to_all,
     value_function,
 )
-from kshot.measure.intervals import bootstrap_mean
+from kshot.measure.intervals import mean_interval
 from kshot.model.adapted import Adapted
 from kshot.model.demonstrations import demonstration_of_tokens
 from kshot.model.lm import LM
@@ -216,7 +216,7 @@ def rank_agreement(
 
     Claim: the cheap attribution finds the demonstrations that the expensive one finds.
     Formula: per query Spearman's rho (Pearson's correlation of mean ranks) and Kendall's tau-b over its k
-        demonstrations; the mean over queries, with a bootstrap interval over queries (``bootstrap_mean``).
+        demonstrations; the mean over queries, with an interval over queries (``mean_interval``).
     Null: 0 for orders that have nothing to do with each other.
     Departures: a query is undefined where either side gives all demonstrations the same value, where one of them is not
         finite, or where there are fewer than two: it is counted and left out, not taken for 0.
@@ -256,5 +256,5 @@ def _differentiable(lm: LM, sequences: Sequence[Scored], prefix: Prefix, gold: i
 
 
 def _interval(values: list[float], seed: int) -> dict[str, float | None] | None:
-    low, high = bootstrap_mean(np.array(values), seed) or (None, None)
+    low, high = mean_interval(np.array(values), seed, within=(-1.0, 1.0)) or (None, None)
     return {"value": float(np.mean(values)), "low": low, "high": high} if values else None

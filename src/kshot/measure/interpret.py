@@ -11,7 +11,7 @@ from torch import Tensor
 from kshot.data.corpora import PASSAGES
 from kshot.data.counts import Corpus
 from kshot.data.task import Example, Task
-from kshot.data.template import Template
+from kshot.data.template import Template, content
 from kshot.errors import DataError
 from kshot.measure.soft_prompt import (
     Near,
@@ -68,7 +68,9 @@ def interpret(
         "repeated_share": repeated_share(near, nulls),
     }
     try:
-        domain = domain_words(_word_counts(lm, _texts(task.train[:_INPUTS])), _background(lm, corpus or PASSAGES))
+        domain = domain_words(
+            _word_counts(lm, _texts(template, task.train[:_INPUTS])), _background(lm, corpus or PASSAGES)
+        )
         shares["domain_share"] = domain_share(near, domain, nulls)
     except DataError as error:
         notes.append(f"domain_share: {error}")
@@ -111,8 +113,8 @@ def _neighbours(lm: LM, rows: Float[Tensor, "p e"], seed: int) -> tuple[Near, li
     return found[:p], [found[p + i * p : p + (i + 1) * p] for i in range(draws)]
 
 
-def _texts(examples: Sequence[Example]) -> list[str]:
-    return [value for example in examples for value in example.fields.values() if isinstance(value, str)]
+def _texts(template: Template, examples: Sequence[Example]) -> list[str]:
+    return [content(template, example.fields) for example in examples]
 
 
 def _word_counts(lm: LM, texts: Sequence[str]) -> dict[str, int]:

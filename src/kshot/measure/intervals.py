@@ -1,5 +1,6 @@
-"""How sure a number is: over test examples (Wilson), over seeds (bootstrap), and between two methods (McNemar, permutation)."""
+"""How sure a number is: over test examples (Wilson), over seeds (Student's t, bootstrap), and between two methods (McNemar, permutation)."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ from scipy import signal, stats
 from kshot.seeds import stream
 
 RESAMPLES = 9999
+
+FEW = 20
+"""Resamples of fewer values are no interval of their mean."""
 
 # Beyond so many places convolving directly takes seconds; by Fourier it is as exact as 1e-16, absolute.
 _MANY = 20_000
@@ -43,18 +47,25 @@ def wilson(
     return max(0.0, min(float(low), share)), min(1.0, max(float(high), share))
 
 
-def bootstrap_mean(
-    values: Float[np.ndarray, "n"], seed: int = 0, confidence: float = 0.95
+def mean_interval(
+    values: Float[np.ndarray, "n"],
+    seed: int = 0,
+    confidence: float = 0.95,
+    within: tuple[float, float] = (-math.inf, math.inf),
 ) -> tuple[float, float] | None:
-    """The interval of a mean over seeds: ``(low, high)`` in the units of ``values``; None for fewer than two values.
+    """The interval of a mean over seeds, queries or texts: ``(low, high)``; None for fewer than two values.
 
-    Claim: where the mean over all seeds lies, judged from these.
-    Formula: bias-corrected and accelerated bootstrap of the mean, 9999 resamples (Efron 1987; scipy.stats.bootstrap).
+    In the units of ``values``, and cut to what these can be (``within``).
+
+    Claim: where the mean over all seeds (queries, texts) lies, judged from these.
+    Formula: of FEW values or more bias-corrected and accelerated bootstrap of the mean, 9999 resamples (Efron 1987;
+        scipy.stats.bootstrap); of fewer mean +- t sd / sqrt(n), Student's t of n - 1 degrees of freedom.
     Null: (v, v) where all values are v.
-    Departures: BCa divides 0 by 0 where the values do not vary; they are their own interval then, which is what the
-        percentile bootstrap says. Values are sorted first, so the order in which seeds ran changes nothing.
-    Known problems: too narrow for a handful of seeds: it never reaches beyond the least and the greatest of them, so
-        three seeds are covered far less often than ``confidence`` says. It knows nothing of the choice of test examples.
+    Departures: resamples of a handful of values are too alike: an interval of 95 % from them covers 52 % for two values
+        and 87 % for six. BCa divides 0 by 0 where the values do not vary; they are their own interval then, which is
+        what the percentile bootstrap says. Values are sorted first, so the order in which seeds ran changes nothing.
+    Known problems: of three seeds t is 4.3 and of two 12.7, which is as little as they say. Values far from normal are
+        covered less often. An interval over seeds knows nothing of the choice of test examples.
     """
     if len(values) < 2:
         return None
@@ -63,6 +74,12 @@ def bootstrap_mean(
     # Differences that are rounding alone would make the acceleration 0/0 as well.
     if greatest - least <= 1e-12 * max(1.0, abs(least), abs(greatest)):
         return least, greatest
+    if len(values) < FEW:
+        mean = float(values.mean())
+        half = (
+            float(stats.t.isf((1 - confidence) / 2, len(values) - 1)) * float(values.std(ddof=1)) / len(values) ** 0.5
+        )
+        return max(within[0], mean - half), min(within[1], mean + half)
     found = stats.bootstrap(
         (values,),
         np.mean,

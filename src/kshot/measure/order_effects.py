@@ -17,10 +17,10 @@ from scipy import stats
 from scipy.special import log_softmax, logsumexp, softmax
 
 from kshot.data.task import Example, Task
-from kshot.data.template import filled
+from kshot.data.template import Template, fillable, filled
 from kshot.errors import NumericError
 from kshot.measure.arrangements import Arrangement, Of, candidate_logprobs, gold_columns, gold_logprob
-from kshot.measure.intervals import bootstrap_mean
+from kshot.measure.intervals import mean_interval
 from kshot.measure.metrics import accuracy
 from kshot.measure.scoring import CONTENT_FREE
 from kshot.model.adapted import Adapted
@@ -86,7 +86,7 @@ def order_scores(
     if not examples or not orders:
         return None
     gold = gold_columns(task, examples)
-    free = [] if task.kind != "classification" or adapted.channel else without_content(examples[0])
+    free = [] if task.kind != "classification" or adapted.channel else without_content(adapted.template, examples[0])
     table = candidate_logprobs(adapted, task, [*examples, *free], orders)
     n = len(examples)
     columns = [task.labels.index(e.label) if e.label in task.labels else -1 for e in adapted.demonstrations]
@@ -101,8 +101,10 @@ def order_scores(
     )
 
 
-def without_content(example: Example) -> list[Example]:
-    """An example with each content-free text in the place of all its texts."""
+def without_content(template: Template, example: Example) -> list[Example]:
+    """An example with each content-free text in the place of all its texts; none where the layout shows no text."""
+    if not fillable(template, example.fields):
+        return []
     return [replace(example, fields=filled(example.fields, text)) for text in CONTENT_FREE]
 
 
@@ -131,7 +133,7 @@ def recency_bias(
     Claim: a label is the likelier, the nearer to the query it was shown last (Zhao et al. 2021, section 4).
     Formula: slope: least squares of P(label | x) on the place of its last demonstration, within each label and query;
         contrast: mean over labels of P where its last demonstration is the last of all, less P where it is in the
-        earliest place that occurs for that label. Both are means over queries, with a bootstrap interval over these.
+        earliest place that occurs for that label. Both are means over queries, with an interval over these (``mean_interval``).
     Null: 0: the order does not matter, or not by a label's last place.
     Departures: the paper compares predicted shares over orders by eye; slope and contrast are ours, and are read off
         probabilities, so orders that do not change the answer count too. A label's own level is taken out, since
@@ -308,7 +310,7 @@ def _estimates(found: dict[str, np.ndarray | None], reasons: dict[str, str]) -> 
     said: dict[str, Any] = {}
     for name, values in found.items():
         if values is not None:
-            low, high = bootstrap_mean(values) or (None, None)
+            low, high = mean_interval(values) or (None, None)
             said[name] = {"value": float(values.mean()), "low": low, "high": high, "n": len(values)}
         else:
             said[name] = None

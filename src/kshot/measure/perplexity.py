@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from kshot.errors import PromptError
-from kshot.measure.intervals import bootstrap_mean
+from kshot.measure.intervals import mean_interval
 from kshot.model.lm import LM, OnProgress
 from kshot.model.tokens import Codec
 from kshot.model.tree import Scored
@@ -162,7 +162,7 @@ def perplexity(found: Surprise, seed: int = 0) -> tuple[float | None, float | No
     mean = float(sums.sum() / counts.sum())
     # The mean over blocks of this is the ratio, and it varies as the ratio does (the delta method).
     each = mean + (sums - mean * counts) / counts.mean()
-    low, high = bootstrap_mean(each, seed) or (None, None)
+    low, high = mean_interval(each, seed) or (None, None)
     value, least, most = (None if one is None or one > _GREATEST else float(np.exp(one)) for one in (mean, low, high))
     return value, least, most
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from kshot.data.predictions import Predictions
 from kshot.data.task import Example, Task
-from kshot.data.template import filled
+from kshot.data.template import content, fillable, filled
 from kshot.errors import PromptError
 from kshot.measure.classified import classified
 from kshot.measure.greedy import greedy, right_answers
@@ -155,12 +155,16 @@ def _answer_lengths(adapted: Adapted, task: Task, examples: Sequence[Example]) -
 def _calibration_inputs(
     adapted: Adapted, task: Task, examples: Sequence[Example], seed: int
 ) -> list[Mapping[str, Any]]:
-    """Fields of content-free and of random in-domain inputs; none where queries do not share candidates and prompt."""
+    """Fields of content-free and of random in-domain inputs; none where queries do not share candidates and prompt, or
+    where the layout has no place for such a text: each would be the first query once more."""
     if task.kind != "classification" or adapted.retrieve is not None or adapted.channel or not examples:
         return []
     fields = examples[0].fields
+    if not fillable(adapted.template, fields):
+        return []
     replaced: list[Mapping[str, Any]] = [filled(fields, text) for text in CONTENT_FREE]
-    texts = [" ".join(v for v in e.fields.values() if isinstance(v, str)) for e in examples]
+    # What the layout does not show is no text of the task, and may be its answer.
+    texts = [content(adapted.template, e.fields) for e in examples]
     words = [word for text in texts for word in text.split()]
     if not words:
         return replaced
@@ -174,8 +178,13 @@ def _calibration_inputs(
 def _unconditional(
     adapted: Adapted, task: Task, examples: Sequence[Example]
 ) -> tuple[Float[np.ndarray, "q c"] | None, int]:
-    """log P(answer | the layout with an empty input): no demonstrations, nothing that tells queries apart."""
+    """log P(answer | the layout with an empty input): no demonstrations, nothing that tells queries apart.
+
+    None where the layout of a query cannot be emptied: log P(answer | the query itself) would take its place.
+    """
     if adapted.channel or task.kind == "open" or not examples:
+        return None, 0
+    if not all(fillable(adapted.template, example.fields) for example in examples):
         return None, 0
     distinct: dict[tuple[str, tuple[str, ...]], Prompt] = {}
     keys = []

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,11 @@ class Adapted:
 
     @property
     def reader(self) -> LM:
-        """The model as it reads with the change of its weights in force."""
-        return replace(self.lm, delta=self.delta) if self.delta else self.lm
+        """The model as it reads with the change of its weights in force, on top of those ``lm`` has already.
+
+        ModelError where both replace the same weight.
+        """
+        return self.lm.changed(self.delta)
 
     @property
     def trainable_parameters(self) -> int:
@@ -93,16 +96,16 @@ class Adapted:
         return len(text.encode()) + learned
 
     def save(self, directory: str | Path, compiled: bool = False) -> Path:
-        """Everything needed to use it again, written as a folder, whole or not at all; returns the folder.
+        """Everything needed to use it again, written as a folder, whole or not at all; returns the folder (``~`` expanded).
 
         Soft prompts, prefixes and LoRA are kept as PEFT keeps them. ``compiled`` also keeps the keys and values of what
         stands before a query, so that serving one runs no token of it. Raises OutputError (model/artefact.py).
         """
         training = None if self.training is None else asdict(self.training)
-        return artefact.write(self, Path(directory), training=training, compiled=compiled)
+        return artefact.write(self, Path(directory).expanduser(), training=training, compiled=compiled)
 
     def predict(self, texts: Sequence[serve.Query]) -> list[serve.Prediction]:
-        """The answers to texts (or to mappings of fields), all from one packed pass; PromptError names a bad one."""
+        """The answers to a list of texts (or of mappings of fields), all from one packed pass; PromptError names a bad one."""
         return serve.predict_together([(self, texts)])[0]
 
 

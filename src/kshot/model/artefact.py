@@ -9,6 +9,7 @@ prefix.safetensors         keys and values of every layer, ready to be attended 
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -30,10 +31,11 @@ from kshot.model import peft_format
 from kshot.model.classifier import Classifier, restored
 from kshot.model.delta import Delta
 from kshot.model.demonstrations import preamble_tokens, read_ahead, retrieval
+from kshot.model.identity import identity, same_model
 from kshot.model.lm import LM
 from kshot.model.peft_format import finite_tensors, stored
 from kshot.model.prefix import EMPTY, Prefix
-from kshot.model.sealed import intact, replaced, seal
+from kshot.model.sealed import intact, put_back, replaced, seal
 from kshot.model.taught import Taught
 
 FORMAT = 1
@@ -50,7 +52,7 @@ _OURS = {FACTS, WHOLE, CLASSIFIER, COMPILED, PROMPT, peft_format.CONFIG, peft_fo
 def write(
     taught: Taught, directory: Path, *, training: Mapping[str, Any] | None = None, compiled: bool = False
 ) -> Path:
-    """Everything needed to use it again, as the folder ``directory``; returns it.
+    """Everything needed to use it again, as the folder ``directory``; returns it (``~`` expanded).
 
     An artefact that is there already is replaced. ``compiled`` keeps the keys and values of what stands before a query
     too. OutputError where the folder holds something else or cannot be written, DataError for what JSON cannot hold.
@@ -64,12 +66,7 @@ def write(
     facts = {
         "format": FORMAT,
         "kshot": _version(),
-        "model": {
-            "name": taught.lm.name,
-            "caption": taught.lm.caption,
-            "hash": taught.lm.hash,
-            "kind": taught.lm.source,
-        },
+        "model": identity(taught.lm),
         "method": taught.method,
         "kind": taught.kind,
         "labels": list(taught.labels),
@@ -83,6 +80,7 @@ def write(
         "training": training,
         "notes": list(taught.notes),
     }
+    directory = directory.expanduser()
     with replaced(directory, _OURS, FACTS) as fresh:
         _write_parts(fresh, taught, kind, prefix)
         if (compiled and prefix.length) or kind == "kept":
@@ -160,6 +158,7 @@ def facts_of(directory: str | Path) -> dict[str, Any] | None:
     DataError where there is no artefact, where it is damaged, or where a later kshot has written it.
     """
     folder = Path(directory).expanduser()
+    put_back(Path(os.path.realpath(folder)))
     if not folder.is_dir():
         raise DataError(f"artefact {str(directory)!r}: there is no such folder")
     path = folder / FACTS
@@ -185,10 +184,11 @@ def facts_of(directory: str | Path) -> dict[str, Any] | None:
 def read(lm: LM, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of an Adapted from an artefact's folder, ``training`` as a mapping.
 
-    ModelError where it was taught to another model, DataError where a file is missing or damaged.
+    ModelError where it was taught to another model, or to one that was read with another delta or momentum; DataError
+    where a file is missing or damaged.
     """
     try:
-        _same_model(lm, folder, facts["model"])
+        same_model(lm, folder, facts["model"])
         template = Template(**facts["template"])
         shown = tuple(_example(one) for one in facts["demonstrations"])
         found = {name: facts[name] for name in ("method", "kind", "channel", "training")}
@@ -253,7 +253,7 @@ def _learned(
     delta = Delta(low_rank=found.low_rank, dense=dense)
     if found.low_rank and f"{PROMPT}/{peft_format.WEIGHTS}" in files:
         found = peft_format.read(folder / PROMPT, lm)
-    reader = replace(lm, delta=delta)
+    reader = lm.changed(delta)
     kept = _compiled(lm, folder, compiled) if compiled is not None else None
     if kind == "kept":
         if kept is None:
@@ -312,14 +312,6 @@ def _classifier(path: Path, said: Mapping[str, Any]) -> Classifier:
 
 def _example(said: Mapping[str, Any]) -> Example:
     return Example(id=said["id"], fields=said["fields"], label=said["label"], choices=tuple(said["choices"]))
-
-
-def _same_model(lm: LM, folder: Path, said: Mapping[str, Any]) -> None:
-    if said["hash"] != lm.hash:
-        raise ModelError(
-            f"{folder} was taught to the model {said['name']!r} (hash {said['hash'][:12]}), and this one is {lm.name!r} "
-            f"(hash {lm.hash[:12]}); load that one"
-        )
 
 
 def _version() -> str:

@@ -7,6 +7,7 @@ function adds the prefix and honours scaling, grouped heads, caps and sinks by h
 model's own function with a dense mask.
 """
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,11 +31,15 @@ from kshot.model.tree import ancestors_or_self
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Before:
-    """A prefix, and the nodes of the pack that stand after it: those from ``begin`` up to ``stop``."""
+    """A prefix, and the nodes of the pack that stand after it: those from ``begin`` up to ``stop``.
+
+    One that stands after another prefix itself begins ``at`` the position where that one ends, and comes later.
+    """
 
     prefix: Prefix
     begin: int
     stop: int
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +66,8 @@ class Attended:
 class Pass:
     """One forward call on a pack: where its nodes stand, what stands before them, what is to be kept.
 
-    ``before`` parts the nodes, in order and whole branches at a time, by the prefix that they stand after. ``depth``
+    ``before`` parts the nodes, in order and whole branches at a time, by the prefix that they stand after; one that all
+    of them stand after may come first, and others after it. ``depth``
     and ``end`` are the pack's (tree.py); ``captured``, when given, receives each layer's own keys and values, and ``carried``
     what momentum carries past them, of nodes that are one text.
     ``watch`` is shown what goes in and out of every layer's attention. ``merge`` False sends every layer down the dense
@@ -81,13 +87,15 @@ class Pass:
     @property
     def positions(self) -> Int[np.ndarray, "t"]:
         """Where every node stands in its own sequence."""
-        shift = [np.full(one.stop - one.begin, one.prefix.length) for one in self.before]
-        return self.depth + np.concatenate(shift)
+        found = self.depth.copy()
+        for one in self.before:
+            found[one.begin : one.stop] += one.prefix.length
+        return found
 
     @property
     def places(self) -> Int[np.ndarray, "u"]:
         """Where every key stands in its own sequence: those of the prefixes, one after another, then the nodes'."""
-        return np.concatenate([*(np.arange(one.prefix.length) for one in self.before), self.positions])
+        return np.concatenate([*(one.at + np.arange(one.prefix.length) for one in self.before), self.positions])
 
     def visible(self, device: torch.device) -> Tensor:
         """(t, p + t) bool: all of one's own prefix, none of the others, and of the pack oneself and one's ancestors."""
@@ -111,14 +119,19 @@ class Pass:
 
     def velocity(self, value: Tensor, decay: Tensor, layer: int) -> Tensor:
         """What momentum carries to every node from its own ancestors and from its own prefix, (1, g, t, d)."""
-        starts = [_start(one.prefix, decay, layer, value) for one in self.before]
-        if len(self.before) == 1 and np.array_equal(self.depth, np.arange(len(self.depth))):
+        first, *rest = self.before
+        start = _start(first.prefix, decay, layer, value)
+        if not rest and np.array_equal(self.depth, np.arange(len(self.depth))):
             if self.captured is not None:
-                self.carried[layer] = carried(value, decay, starts[0])
-            return velocities(value, decay, starts[0])
+                self.carried[layer] = carried(value, decay, start)
+            return velocities(value, decay, start)
         if "ancestors" not in self._memo:
             self._memo["ancestors"] = [own.to(value.device) for own in doubled(self.depth)]
-        counts = torch.tensor([one.stop - one.begin for one in self.before], device=value.device)
+        if rest and first.stop == len(self.depth):
+            parts, starts = rest, [carried(one.prefix.values[layer], decay, start) for one in rest]
+        else:
+            parts, starts = [first, *rest], [start, *(_start(one.prefix, decay, layer, value) for one in rest)]
+        counts = torch.tensor([one.stop - one.begin for one in parts], device=value.device)
         begun = torch.stack(starts, dim=2).repeat_interleave(counts, dim=2)
         falling = decay[:, None] ** torch.from_numpy(self.depth).to(value.device)
         own = along_branches(value, self._memo["ancestors"], decay)
@@ -142,8 +155,8 @@ _MOMENTUM: ContextVar[Momentum | None] = ContextVar("kshot_momentum", default=No
 
 
 @contextmanager
-def in_force(current: Pass) -> Iterator[None]:
-    """Within this block, every forward call of an installed model in this thread runs ``current``."""
+def in_force(current: Pass | None) -> Iterator[None]:
+    """Within this block, every forward call of an installed model in this thread runs ``current``; None: a plain one."""
     token = _PASS.set(current)
     try:
         yield
@@ -174,6 +187,11 @@ def install(model: PreTrainedModel) -> None:
         AttentionInterface.register(name, _attention(original))
         AttentionMaskInterface.register(name, _mask(original))
     model.set_attn_implementation(name)
+
+
+def keeps_rows(model: PreTrainedModel) -> bool:
+    """Whether the model can be told at which positions its head is wanted; one that cannot gives all, on the rows route."""
+    return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
 def _mask(original: str) -> Any:

@@ -16,11 +16,11 @@ from scipy.special import log_softmax
 
 from kshot.data.pick import bm25_index
 from kshot.data.task import Example
-from kshot.data.template import Template
+from kshot.data.template import Template, content
 from kshot.errors import ModelError, UnknownName
 from kshot.model.hidden import fitting, inputs, last_hidden, mean_hidden
 from kshot.model.lm import LM
-from kshot.model.terms import Unit, content, units
+from kshot.model.terms import Unit, units
 
 Answered = tuple[Float[np.ndarray, "q c"], int]
 

@@ -5,18 +5,22 @@ and its gradient no product with the whole weight; a dense one is put in the wei
 model ties (an embedding and the head) are one weight with one name, and change together.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from threading import Lock, RLock
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from kshot.errors import UnknownName
+from kshot.errors import ModelError, UnknownName
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,16 +51,78 @@ class Delta:
     def nbytes(self) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors())
 
+    @property
+    def hash(self) -> str:
+        """What it changes and to what, in hexadecimal."""
+        thin = [(f"{name} {part} {one.scale!r}", tensor) for name, one in sorted(self.low_rank.items())
+                for part, tensor in (("down", one.down), ("up", one.up))]  # fmt: skip
+        return hash_of([*thin, *sorted(self.dense.items())])
+
+    def under(self, other: "Delta") -> "Delta":
+        """Both in force at once; ModelError where both put a weight in the place of the same one."""
+        if both := sorted(set(self.dense) & set(other.dense)):
+            raise ModelError(
+                f"one change of weights stands on another, and both replace {both[0]!r}; what works is one of them, or a "
+                "low-rank change (LoRA) on top"
+            )
+        thin = dict(self.low_rank)
+        for name, one in other.low_rank.items():
+            thin[name] = _sum(thin[name], one) if name in thin else one
+        return Delta(thin, {**self.dense, **other.dense})
+
 
 NO_CHANGE = Delta()
 
 
+def _sum(one: LowRank, other: LowRank) -> LowRank:
+    """Two changes of a layer as one, of the sum of their ranks."""
+    return LowRank(torch.cat([one.down, other.down]), torch.cat([one.up * one.scale, other.up * other.scale], 1), 1.0)
+
+
+def hash_of(named: Iterable[tuple[str, Tensor]]) -> str:
+    """The SHA-256 of tensors of any number format with their names, in this order, in hexadecimal: its first 16 digits."""
+    found = hashlib.sha256()
+    for name, tensor in named:
+        found.update(f"{name}\x1f{tensor.dtype}\x1f{tuple(tensor.shape)}\x1f".encode())
+        # as bytes: numpy knows no bfloat16
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+# A model does not know its lock, so that it is let go of when nobody else holds it.
+_LOCKS: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
+_LOOKING = Lock()
+
+
+def alone(model: nn.Module) -> Any:
+    """Within this block no other thread calls the model: hooks and weights in force are those of this thread only.
+
+    Blocks of one thread may stand within each other.
+    """
+    with _LOOKING:
+        return _LOCKS.setdefault(model, RLock())
+
+
 def call(model: nn.Module, delta: Delta, **asked: Any) -> Any:
-    """``model(**asked)`` with the changes in force, differentiable in them. Without any, the model itself, bit for bit."""
-    with _beside(model, delta.low_rank):
-        if not delta.dense:
-            return model(**asked)
-        return functional_call(model, dict(delta.dense), (), asked, tie_weights=True)
+    """``model(**asked)`` with the changes in force, differentiable in them. Without any, the model itself, bit for bit.
+
+    Threads that call one model take turns: a change is in force for the call that asked for it, and for no other.
+    """
+    with alone(model), _beside(model, delta.low_rank):
+        return _with(model, delta.dense, asked)
+
+
+def call_body(model: PreTrainedModel, delta: Delta, **asked: Any) -> Any:
+    """The same of the model without its head (its ``base_model``)."""
+    body = model.base_model
+    within = "" if body is model else f"{model.base_model_prefix}."
+    own = {name.removeprefix(within): tensor for name, tensor in delta.dense.items() if name.startswith(within)}
+    with alone(model), _beside(model, delta.low_rank):
+        return _with(body, own, asked)
+
+
+def _with(model: nn.Module, dense: Mapping[str, Tensor], asked: dict[str, Any]) -> Any:
+    return functional_call(model, dict(dense), (), asked, tie_weights=True) if dense else model(**asked)
 
 
 @contextmanager

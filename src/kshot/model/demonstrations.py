@@ -10,7 +10,7 @@ from jaxtyping import Int
 from kshot.data.pick import Similarity, bm25_index, pick
 from kshot.data.pick import order as reorder
 from kshot.data.task import Example
-from kshot.data.template import Template
+from kshot.data.template import Template, input_key
 from kshot.errors import DataError
 from kshot.model.hidden import inputs, mean_hidden
 from kshot.model.lm import LM
@@ -73,7 +73,8 @@ def read_ahead(lm: LM, template: Template, shown: tuple[Example, ...], *, channe
 class Retrieve:
     """query -> its own demonstrations: ``shots`` of ``pool`` by ``pick``, in ``order``, by the likeness of ``similarity``.
 
-    All but ``similarity`` are plain values; ``retrieval`` makes that one from them.
+    ``inputs`` are those of the pool as ``template`` shows them (``input_key``). All but these and ``similarity`` are plain
+    values; ``retrieval`` makes them from the others.
     """
 
     pool: tuple[Example, ...]
@@ -81,11 +82,15 @@ class Retrieve:
     pick: str
     order: int
     seed: int
+    template: Template
+    inputs: tuple[str, ...]
     similarity: Similarity
 
     def __call__(self, query: Example) -> tuple[Example, ...]:
-        """The demonstrations of one query, the nearest last; never the query itself."""
-        found = pick(self.pool, self.shots, self.pick, self.seed, query=query, similarity=self.similarity)
+        """The demonstrations of one query, the nearest last; never the query itself, nor another that asks the same."""
+        asked = input_key(self.template, query.fields)
+        others = [example for example, own in zip(self.pool, self.inputs, strict=True) if own != asked]
+        found = pick(others, self.shots, self.pick, self.seed, query=query, similarity=self.similarity)
         return reorder(found, self.order, self.seed)
 
 
@@ -95,8 +100,16 @@ def retrieval(
     """A Retrieve by words (``bm25``) or by the hidden states of ``lm`` (``hidden``), made once for all queries."""
     if pick not in ("bm25", "hidden"):
         raise DataError(f"asked to retrieve by {pick!r} for each query; what works is bm25 or hidden")
-    likeness = hidden_similarity(lm, template) if pick == "hidden" else bm25_index(pool)
-    return Retrieve(pool=pool, shots=shots, pick=pick, order=order, seed=seed, similarity=likeness)
+    return Retrieve(
+        pool=pool,
+        shots=shots,
+        pick=pick,
+        order=order,
+        seed=seed,
+        template=template,
+        inputs=tuple(input_key(template, example.fields) for example in pool),
+        similarity=hidden_similarity(lm, template) if pick == "hidden" else bm25_index(pool, template),
+    )
 
 
 def hidden_similarity(lm: LM, template: Template) -> Similarity:

@@ -18,7 +18,7 @@ _BEFORE = 8
 
 
 def going_on(lm: LM, tokens: Sequence[int], how: Sampling, rng: np.random.Generator, limit: int) -> Iterator[int]:
-    """At most ``limit`` tokens after these, until one that ends a text, which is not among them.
+    """At most ``limit`` tokens after these, until one that ends an answer (``LM.ends``), which is not among them.
 
     PromptError where there is nothing to go on from, or more than the model reads.
     """
@@ -37,7 +37,7 @@ def going_on(lm: LM, tokens: Sequence[int], how: Sampling, rng: np.random.Genera
                 (part,) = lm.stream([Scored((*said, 0), len(said))])
                 logits = part.logits[-1]
         token = int(how.next(logits[None], rng)[0])
-        if token == lm.codec.tokenizer.eos_token_id:
+        if token in lm.ends:
             return
         yield token
         new = [token]

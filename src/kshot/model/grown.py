@@ -1,6 +1,5 @@
 """A small model that was grown here: as one of transformers', as the LM that everything else reads with, and in a folder."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from transformers import (
 )
 
 from kshot.errors import ModelError
+from kshot.model.delta import hash_of
 from kshot.model.lm import LM
 from kshot.model.load import frozen, silence
 from kshot.model.momentum import MOMENTUM, Momentum, keep_momentum
@@ -77,7 +77,10 @@ def grown_lm(weights: Mapping[str, Tensor], heads: int, words: Sequence[str], co
         raise ModelError(
             f"{len(words)} words for {size} tokens; what works is one for each, all different and no blanks"
         )
-    model, pin = as_transformers(weights, heads, context), _pin(weights)
+    model = as_transformers(weights, heads, context)
+    # As the model is written down: weights of one name say other things with other heads, and other words by them.
+    named = sorted(weights.items())
+    pin = hash_of([(f"{heads} {context} {list(words)}", torch.empty(0)), *named])
     source = Source(
         name=f"grown-{pin[:6]}",
         caption=f"a {type(model).__name__} of {model.config.num_hidden_layers} layers that was grown here",
@@ -321,10 +324,3 @@ def _by_word(words: Sequence[str]) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=words[0]))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
-
-
-def _pin(weights: Mapping[str, Tensor]) -> str:
-    found = hashlib.sha256()
-    for name in sorted(weights):
-        found.update(name.encode() + weights[name].detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]

@@ -45,9 +45,11 @@ def induction_scores(lm: LM, seed: int = 0) -> Float[np.ndarray, "l h"]:
 
 
 def without_heads(lm: LM, heads: Iterable[Head]) -> LM:
-    """The model with these heads saying nothing: their columns of the output projection are nought.
+    """The model with these heads saying nothing: their columns of the output projection are nought, and of a low-rank
+    change of it too.
 
-    The weights of the model are not touched. ModelError where no projection can be told that reads all heads.
+    The weights of the model are not touched. ModelError for a head that there is not, and where no projection can be
+    told that reads all heads.
     """
     by_layer: dict[int, list[int]] = {}
     for layer, head in heads:
@@ -58,30 +60,36 @@ def without_heads(lm: LM, heads: Iterable[Head]) -> LM:
         raise ModelError(f"{lm.name} reads every sequence whole ({lm.route.reason}): its heads cannot be told apart")
     names = {id(module): name for name, module in lm.model.named_modules()}
     modules = attention_modules(lm)
-    dense: dict[str, Tensor] = dict(lm.delta.dense)
-    for layer, own in by_layer.items():
-        module = modules[layer]
-        name, projection, width = _projection(lm, module)
-        key = f"{names[id(module)]}.{name}.weight"
-        weight = dense.get(key, projection.weight).detach().clone()
-        for head in own:
-            columns = slice(head * width, (head + 1) * width)
-            if isinstance(projection, Conv1D):
-                weight[columns] = 0
-            else:
-                weight[:, columns] = 0
-        dense[key] = weight
-    return replace(lm, delta=Delta(low_rank=lm.delta.low_rank, dense=dense))
-
-
-def _projection(lm: LM, module: nn.Module) -> tuple[str, Any, int]:
-    """The layer through which a module's heads speak, by name, and how many of its inputs are of one head."""
     (trace,) = traced(lm, [(0, 1)], [[-1]])
     _, count, _, width = trace.heads.shape
+    dense: dict[str, Tensor] = dict(lm.delta.dense)
+    thin = dict(lm.delta.low_rank)
+    for layer, own in by_layer.items():
+        for head in own:
+            if layer not in modules or not 0 <= head < count:
+                raise ModelError(
+                    f"head {head} of layer {layer} was asked for, and {lm.name} has {len(modules)} layers of {count} "
+                    "heads; both count from 0"
+                )
+        columns = [at for head in own for at in range(head * width, (head + 1) * width)]
+        name, projection = _projection(lm, modules[layer], count * width)
+        path = f"{names[id(modules[layer])]}.{name}"
+        weight = dense.get(f"{path}.weight", projection.weight).detach().clone()
+        weight[(columns,) if isinstance(projection, Conv1D) else (slice(None), columns)] = 0
+        dense[f"{path}.weight"] = weight
+        if path in thin:
+            down = thin[path].down.detach().clone()
+            down[:, columns] = 0
+            thin[path] = replace(thin[path], down=down)
+    return replace(lm, delta=Delta(low_rank=thin, dense=dense))
+
+
+def _projection(lm: LM, module: nn.Module, inputs: int) -> tuple[str, Any]:
+    """The layer through which a module's heads speak, by name: the one that reads as many numbers as all of them say."""
     reads = {
         name: child
         for name, child in module.named_children()
-        if isinstance(child, nn.Linear | Conv1D) and _inputs(child) == count * width
+        if isinstance(child, nn.Linear | Conv1D) and _inputs(child) == inputs
     }
     # A projection of queries may read as many; the one that speaks is said last.
     speaking = [name for name in reads if name in ("o_proj", "out_proj", "c_proj", "dense", "attention.dense")]
@@ -90,7 +98,7 @@ def _projection(lm: LM, module: nn.Module) -> tuple[str, Any, int]:
             f"{lm.name}: no one layer through which all heads speak was found among {', '.join(reads) or 'none'}; "
             "heads can be left out of models laid out as Llama or GPT-2 is"
         )
-    return speaking[0], reads[speaking[0]], width
+    return speaking[0], reads[speaking[0]]
 
 
 def _inputs(layer: nn.Linear | Conv1D) -> int:

@@ -8,10 +8,12 @@ from jaxtyping import Float
 
 from kshot.data.task import Example
 from kshot.data.template import Template
-from kshot.errors import NumericError, PromptError
-from kshot.model.attention import Before, Pass, in_force, with_momentum
+from kshot.errors import PromptError
+from kshot.model.attention import Before, Pass, in_force
+from kshot.model.delta import call_body
 from kshot.model.lm import LM
 from kshot.model.prefix import EMPTY
+from kshot.model.said import no_number
 from kshot.model.tree import Scored, paths, plan
 
 Tokens = tuple[int, ...]
@@ -48,8 +50,8 @@ def fitting(lm: LM, sequences: list[Tokens]) -> list[Tokens]:
 def last_hidden(lm: LM, sequences: Sequence[Tokens]) -> tuple[Features, int]:
     """The last layer's output (after the final norm) at the last token of every sequence, float64, and the tokens run.
 
-    Sequences are packed (model/tree.py), so what they share is run once a pack; a model on the rows route reads each
-    distinct sequence whole.
+    The model reads as it scores: with its ``delta`` and its ``momentum``. Sequences are packed (model/tree.py), so what
+    they share is run once a pack; a model on the rows route reads each distinct sequence whole. NumericError for NaN.
     """
     return _read(lm, sequences, lambda states, path: states[path[-1]])
 
@@ -80,18 +82,16 @@ def _read(lm: LM, sequences: Sequence[Tokens], summary: Summary) -> tuple[Featur
 
 def _numbers(lm: LM, features: Features) -> Features:
     if np.isnan(features).any():
-        raise NumericError(f"{lm.name} answered with NaN in {lm.dtype}; try --dtype float32")
+        raise no_number(lm.name, lm.dtype)
     return features
 
 
 def _states(lm: LM, tokens: np.ndarray, current: Pass | None) -> Float[np.ndarray, "t e"]:
     ids = torch.from_numpy(tokens)[None].to(lm.device)
-    # All ones, as in LM._forward: without it repeated positions are taken for packed documents.
+    # All ones, as in LM.forward: without it repeated positions are taken for packed documents.
     asked = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
-    if current is None:
-        found = lm.model.base_model(**asked)
-    else:
-        with in_force(current), with_momentum(lm.momentum):
-            positions = torch.from_numpy(current.positions)[None].to(lm.device)
-            found = lm.model.base_model(**asked, position_ids=positions)
+    if current is not None:
+        asked["position_ids"] = torch.from_numpy(current.positions)[None].to(lm.device)
+    with in_force(current), lm.momentum_in_force():
+        found = call_body(lm.model, lm.delta, **asked)
     return found.last_hidden_state[0].double().cpu().numpy()

@@ -1,7 +1,7 @@
 """A frozen language model: every distinct token of what it is asked is run once."""
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,12 +11,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kshot.errors import ModelError, NumericError
-from kshot.model.attention import Before, Pass, in_force, with_momentum
+from kshot.errors import ModelError
+from kshot.model.attention import Before, Pass, in_force, keeps_rows, with_momentum
+from kshot.model.branches import Branches, lots
 from kshot.model.delta import NO_CHANGE, Delta, call
 from kshot.model.momentum import Momentum
 from kshot.model.prefix import EMPTY, Prefix
-from kshot.model.said import Answers, Part, Scores, agreed
+from kshot.model.said import Answers, Part, Scores, agreed, no_number
 from kshot.model.tokens import Codec
 from kshot.model.tree import Pack, Scored, joined, plan, shared_beginning
 
@@ -62,6 +63,25 @@ class LM:
     rows_per_pack: int
     delta: Delta = NO_CHANGE
     momentum: Momentum | None = None
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end an answer: the tokenizer's end of a text, and those that the model is generated with, among
+        them the end of a turn (Gemma's <end_of_turn>, Llama 3's <|eot_id|>)."""
+        settings = getattr(self.model, "generation_config", None)
+        said = getattr(settings, "eos_token_id", None)
+        every = [self.codec.tokenizer.eos_token_id, *(said if isinstance(said, list | tuple) else [said])]
+        return frozenset(int(token) for token in every if token is not None)
+
+    def changed(self, delta: Delta) -> "LM":
+        """The model with these weights changed too. ModelError where one of them is another already (Delta.under)."""
+        return replace(self, delta=self.delta.under(delta)) if delta else self
+
+    def momentum_in_force(self) -> AbstractContextManager[None]:
+        """Within this block its attention is what ``momentum`` says; ModelError where its attention cannot be reached."""
+        if self.momentum is not None and self.route.kind == "rows":
+            raise ModelError(f"{self.name} has no attention that momentum could be added to ({self.route.reason})")
+        return with_momentum(self.momentum)
 
     @property
     def parameters(self) -> int:
@@ -131,7 +151,7 @@ class LM:
                 tokens += part.tokens
                 values = part.logprobs().cpu().numpy()
                 if np.isnan(values).any():
-                    raise NumericError(f"{self.name} answered with NaN in {self.dtype}; try --dtype float32")
+                    raise no_number(self.name, self.dtype)
                 said = part.best()
                 for j, begin, end in zip(part.members, part.bounds, part.bounds[1:], strict=False):
                     found[j], best[j] = values[begin:end], said[begin:end]
@@ -219,53 +239,77 @@ class LM:
     ) -> "Answers":
         """The most probable token again and again after every prompt, until ``done(text)`` or ``limit`` tokens.
 
-        Returns the answers as text and the number of tokens run. An end-of-text token ends an answer too. ``prefix``
+        Returns the answers as text and the number of tokens run. A token of ``ends`` ends an answer too. ``prefix``
         is used as in ``score``. ``known`` are the first tokens of every answer, where they have been read off already.
         ``guess(i, answer)`` says how answer i might go on: as far as the model says the same, a single pass reads it
         all, and a wrong guess costs nothing but its tokens.
         """
-        eos = {self.codec.tokenizer.eos_token_id}
+        eos = self.ends
         answers = list(known) or [()] * len(prompts)
 
-        def ended(answer: tuple[int, ...]) -> bool:
+        def ended(i: int) -> bool:
+            answer = answers[i]
             return bool(answer) and (answer[-1] in eos or len(answer) >= limit or done(self.codec.decode(answer)))
 
-        open_ = [i for i, answer in enumerate(answers) if not ended(answer)]
         spent = 0
         with torch.no_grad():
-            if self.route.kind == "tree" and prefix.tokens is not None and prompts:
-                # Read once what all prompts begin with: every step would read it again.
-                first = [Scored((*p, 0), len(p)) for p in prompts]
-                prefix = _common(prefix, first)
-                shared = min(shared_beginning(prompts), *(len(p) - 1 for p in prompts))
-                spent += max(0, shared - prefix.length)
-                prefix = self.prefill(prompts[0][prefix.length : shared], prefix)
-            while open_:
-                ahead = [guess(i, answers[i])[: limit - len(answers[i]) - 1] for i in open_]
-                asked = [
-                    Scored((*prompts[i], *answers[i], *rest, 0), len(prompts[i]) + len(answers[i]))
-                    for i, rest in zip(open_, ahead, strict=True)
-                ]
-                for part in self.stream(asked, prefix):
-                    spent += part.tokens
-                    best = part.best()
-                    for j, begin, stop in zip(part.members, part.bounds, part.bounds[1:], strict=False):
-                        for token in agreed(best[begin:stop].tolist(), ahead[j]):
-                            if not ended(answers[open_[j]]):
-                                answers[open_[j]] += (token,)
-                open_ = [i for i in open_ if not ended(answers[i])]
+            open_ = [i for i in range(len(prompts)) if not ended(i)]
+            shared, begun, spent = self._begun([prompts[i] for i in open_], prefix)
+            for lot in lots(open_, {i: len(prompts[i]) - begun + limit for i in open_}, self.tokens_per_pack):
+                branches = Branches(shared, begun)
+                while lot:
+                    ahead = {i: guess(i, answers[i])[: limit - len(answers[i]) - 1] for i in lot}
+                    asked = {
+                        i: Scored((*prompts[i], *answers[i], *ahead[i], 0), len(prompts[i]) + len(answers[i]))
+                        for i in lot
+                    }
+                    for found, tokens in self._said(asked, ahead, branches):
+                        spent += tokens
+                        for i, token in ((i, token) for i, said in found.items() for token in said):
+                            if not ended(i):
+                                answers[i] += (token,)
+                    lot = [i for i in lot if not ended(i)]
         texts = (self.codec.decode(a[:-1] if a and a[-1] in eos else a) for a in answers)
         return Answers(tuple(texts), spent)
+
+    def _begun(self, prompts: Sequence[tuple[int, ...]], prefix: Prefix) -> tuple[Prefix, int, int]:
+        """What all prompts begin with as a prefix, how many of their tokens are in it, and how many were run for it."""
+        if self.route.kind == "rows" or not prompts:
+            return prefix, 0, 0
+        # The last token of a prompt is left: the answer is read off it.
+        shared = min(shared_beginning(prompts), *(len(prompt) - 1 for prompt in prompts))
+        known = 0
+        if prefix.tokens is not None:
+            prefix = _common(prefix, [Scored((*prompt, 0), len(prompt)) for prompt in prompts])
+            known = prefix.length
+        return self.prefill(prompts[0][known:shared], prefix), shared, shared - known
+
+    def _said(
+        self, asked: Mapping[int, Scored], ahead: Mapping[int, tuple[int, ...]], branches: Branches
+    ) -> Iterator[tuple[dict[int, tuple[int, ...]], int]]:
+        """What the model says next of the texts asked for, as far as the guess was right, and the tokens run for it."""
+        if self.route.kind == "rows":
+            numbers = list(asked)
+            for part in self.stream(list(asked.values()), branches.shared):
+                yield {numbers[j]: agreed(said, ahead[numbers[j]]) for j, said in part.by_member()}, part.tokens
+            return
+        passes = branches.passes(asked, tokens_per_pack=self.tokens_per_pack, rows_per_pack=self.rows_per_pack)
+        for pack, current in passes:
+            logits = self.forward(pack.tokens, current, pack.rows)
+            part = Part(logits, pack.row_of, pack.targets, pack.members, pack.bounds, len(pack.tokens))
+            found = {i: agreed(said, ahead[i]) for i, said in part.by_member()}
+            # The last token that was said has not been read, and what was guessed wrong does not belong to the text.
+            branches.keep(pack, current, {i: asked[i].start + len(said) - 1 for i, said in found.items()})
+            yield found, part.tokens
 
     def forward(
         self, read: Int[np.ndarray, "t"] | Float[Tensor, "t e"], current: Pass | None, rows: Int[np.ndarray, "s"]
     ) -> Float[Tensor, "s v"]:
         """The logits at ``rows`` of one pass over tokens, or rows in their place; without ``current`` a plain causal one.
 
-        ModelError where momentum is asked of a model whose attention cannot be reached.
+        Both with ``delta`` and ``momentum``; ModelError for momentum in a model whose attention cannot be reached.
         """
-        if self.momentum is not None and self.route.kind == "rows":
-            raise ModelError(f"{self.name} has no attention that momentum could be added to ({self.route.reason})")
+        momentum = self.momentum_in_force()
         kept = torch.from_numpy(rows).to(self.device)
         if isinstance(read, Tensor):
             asked: dict[str, Any] = {"inputs_embeds": read[None].to(self.device, self.dtype)}
@@ -276,10 +320,9 @@ class LM:
         if not keeps_rows(self.model):
             return call(self.model, self.delta, **asked).logits[0, kept]
         asked["logits_to_keep"] = kept
-        if current is None:
-            return call(self.model, self.delta, **asked).logits[0]
-        asked["position_ids"] = torch.from_numpy(current.positions)[None].to(self.device)
-        with in_force(current), with_momentum(self.momentum):
+        if current is not None:
+            asked["position_ids"] = torch.from_numpy(current.positions)[None].to(self.device)
+        with in_force(current), momentum:
             return call(self.model, self.delta, **asked).logits[0]
 
 
@@ -296,11 +339,6 @@ def _as_one(together: Sequence[_Laid]) -> tuple[Pack, Pass]:
         before.append(Before(prefix, at, at + len(one.tokens)))
         at += len(one.tokens)
     return pack, Pass(tuple(before), pack.depth, pack.end)
-
-
-def keeps_rows(model: PreTrainedModel) -> bool:
-    """Whether the model can be told at which positions its head is wanted; one that cannot gives all, on the rows route."""
-    return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
 def _common(prefix: Prefix, sequences: Sequence[Scored]) -> Prefix:

@@ -18,8 +18,8 @@ from transformers.utils import logging as transformers_logging
 
 from kshot.devices import Device, device_of, keep_buffers
 from kshot.errors import KshotError, ModelError
-from kshot.model.attention import install
-from kshot.model.lm import LM, Route, keeps_rows
+from kshot.model.attention import install, keeps_rows
+from kshot.model.lm import LM, Route
 from kshot.model.momentum import MOMENTUM, Momentum, kept_momentum
 from kshot.model.sources import Source, in_bfloat16, resolve
 from kshot.model.tokens import Codec
@@ -34,6 +34,8 @@ MODEL = "smollm2-135m"
 _PACK = 4096
 # Bytes of logits that a pass may hold at once: with larger vocabularies they, and not the layers, fill the memory.
 _LOGITS = 160_000_000
+# Bytes that eager attention holds at its peak for a score of one head: measured on Gemma 2, seven times a float32.
+_EAGER_BYTES = 28
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.6, torch.float16: 0.1}
 """Largest difference of a log-probability, in nats, by which two ways of computing the same thing may round apart."""
 
@@ -108,7 +110,8 @@ def frozen(model: PreTrainedModel, tokenizer: Any, source: Source, *, check: boo
     parameter = next(model.parameters())
     if parameter.dtype in (torch.bfloat16, torch.float16):
         _head_in_float32(model)
-    context = getattr(model.config, "max_position_embeddings", None)
+    # A model that also sees keeps what is said of its texts in a part of its configuration.
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     tokens, rows = _budget(model, parameter)
     lm = LM(
         name=source.name,
@@ -172,7 +175,7 @@ _LENGTH_DEPENDENT = {"dynamic", "longrope"}
 
 
 def _route(model: PreTrainedModel) -> Route:
-    config = model.config
+    config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ()) - _ATTENTION_LAYERS
     rope = getattr(config, "rope_parameters", None) or {}
     ropes = {str(r.get("rope_type")) for r in ([rope] if "rope_type" in rope else rope.values()) if isinstance(r, dict)}
@@ -196,7 +199,8 @@ def _checked(lm: LM) -> LM:
     rng = stream(0, "self-check")
     vocabulary = lm.model.config.get_text_config().vocab_size
     with _short_windows(lm.model.config) as window:
-        length = min((lm.context or 1 << 30) - 8, max(48, window + 24))
+        room = max(2, lm.context or 1 << 30)
+        length = max(1, min(room - 8, max(48, window + 24)))
 
         def draw(n: int) -> tuple[int, ...]:
             return tuple(rng.integers(0, vocabulary, n).tolist())
@@ -204,8 +208,8 @@ def _checked(lm: LM) -> LM:
         trunk = draw(length)
         sequences = []
         for size in (1, 5, 3):
-            query = trunk + draw(size)
-            sequences += [Scored(query + draw(n), len(query)) for n in (1, 2)]
+            query = (trunk + draw(size))[: max(1, room - 2)]
+            sequences += [Scored((query + draw(n))[:room], len(query)) for n in (1, 2)]
         try:
             packed = lm.score(sequences).sums()
             plain = replace(lm, route=Route("rows", "self-check")).score(sequences).sums()
@@ -264,6 +268,8 @@ def _head_in_float32(model: PreTrainedModel) -> None:
 def _budget(model: PreTrainedModel, parameter: Tensor) -> tuple[int, int]:
     """Tokens and scored rows a pack may have: a quarter of the free memory at most, in powers of two.
 
+    Eager attention writes down every head's score of every pair of tokens: there they are counted too, of a pack that
+    stands after as much as itself.
     Powers of two, and a ceiling that any ordinary machine reaches, keep the packing (and so the rounding) the same
     from run to run.
     """
@@ -273,6 +279,12 @@ def _budget(model: PreTrainedModel, parameter: Tensor) -> tuple[int, int]:
     free = torch.cuda.mem_get_info()[0] if parameter.device.type == "cuda" else psutil.virtual_memory().available
     per_token = (3 * inner + 12 * width) * max(parameter.element_size(), 4)
     per_row = 3 * 4 * config.vocab_size
-    tokens = min(_PACK, int(free / 8 / per_token))
+    per_pair = 2 * _EAGER_BYTES * getattr(config, "num_attention_heads", 0) if _is_eager(model) else 0
+    # The greatest t of which per_token t + per_pair t^2 is an eighth of what is free.
+    tokens = min(_PACK, int(2 * free / 8 / (per_token + math.sqrt(per_token**2 + 4 * per_pair * free / 8))))
     rows = min(_LOGITS // (4 * config.vocab_size), int(free / 8 / per_row))
     return tuple(max(16, 1 << (max(n, 1).bit_length() - 1)) for n in (tokens, rows))  # type: ignore[return-value]
+
+
+def _is_eager(model: PreTrainedModel) -> bool:
+    return str(model.config._attn_implementation or "eager").removeprefix("kshot-") == "eager"

@@ -1,6 +1,6 @@
 """What a model says: logits of scored rows, log-probabilities, greedy answers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kshot.errors import NumericError
 from kshot.model.tree import shared_beginning
 
 # Rows of logits that are turned into log-probabilities at a time: bounds the float copy of (rows, vocabulary).
@@ -39,6 +40,12 @@ class Part:
         """The most probable token in the place of every scored one."""
         return self.logits.argmax(-1).cpu().numpy()[self.row_of]
 
+    def by_member(self) -> Iterator[tuple[int, list[int]]]:
+        """Every member with the most probable tokens in the place of its scored ones."""
+        best = self.best()
+        for j, begin, stop in zip(self.members.tolist(), self.bounds, self.bounds[1:], strict=False):
+            yield j, best[begin:stop].tolist()
+
 
 def _logsumexp(logits: Float[Tensor, "s v"]) -> Float[Tensor, "s"]:
     logits = logits if logits.dtype == torch.float64 else logits.float()
@@ -57,6 +64,17 @@ class Scores:
 
     def sums(self) -> Float[np.ndarray, "n"]:
         return np.array([values.sum() for values in self.logprobs])
+
+
+def no_number(name: str, dtype: torch.dtype) -> NumericError:
+    """What to raise where a model answers with NaN: in 16 bits it may be a number that is too large for them.
+
+    >>> str(no_number("m", torch.float16))
+    'm answered with NaN in torch.float16; try --dtype float32'
+    """
+    narrow = dtype in (torch.float16, torch.bfloat16)
+    hint = "try --dtype float32" if narrow else "look for NaN or infinity in its weights, or in what was learned for it"
+    return NumericError(f"{name} answered with NaN in {dtype}; {hint}")
 
 
 @dataclass(frozen=True, slots=True)

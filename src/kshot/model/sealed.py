@@ -1,11 +1,12 @@
 """A folder that is written whole or not at all, and whose files are known by their size and content."""
 
+import glob
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,14 @@ def replaced(directory: Path, ours: Collection[str], mark: str) -> Iterator[Path
     way, or the disk is full or cannot be written. Nothing half-made ever has the name.
     """
     target = Path(os.path.realpath(directory.expanduser()))
+    put_back(target)
     _refuse_strangers(directory, target, ours, mark)
     fresh: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent, f".{target.name}")
+        for left in _moved_away(target) if target.is_dir() else ():
+            shutil.rmtree(left, ignore_errors=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
         yield fresh
         for path in fresh.rglob("*"):
@@ -86,13 +90,27 @@ def _take_place(fresh: Path, target: Path) -> None:
         os.replace(fresh, target)
         return
     old = fresh.with_name(fresh.name.replace(".partial-", ".old-"))
-    os.replace(target, old)
     try:
+        os.replace(target, old)
         os.replace(fresh, target)
-    except OSError:
-        os.replace(old, target)
+    except BaseException:
+        # Whatever stops it between the two, an interrupt too: the old one has its name again.
+        put_back(target)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def put_back(target: Path) -> None:
+    """Gives a folder its name back that was moved out of the way by a save that was killed before it could put another
+    in its place; nothing where there is one of that name, or none was moved."""
+    with suppress(OSError):
+        if not target.exists() and (found := _moved_away(target)):
+            os.replace(max(found, key=lambda path: path.stat().st_mtime_ns), target)
+
+
+def _moved_away(target: Path) -> list[Path]:
+    """Folders that had this name once."""
+    return list(target.parent.glob(f".{glob.escape(target.name)}.old-*"))
 
 
 def _refuse_strangers(directory: Path, target: Path, ours: Collection[str], mark: str) -> None:

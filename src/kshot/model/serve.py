@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from jinja2 import meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from scipy.special import log_softmax
 
 from kshot.data.task import Example
+from kshot.data.template import named
 from kshot.errors import DataError, KshotError, ModelError, NumericError, PromptError, UnknownName
 from kshot.model.classifier import over
 from kshot.model.demonstrations import shown_texts
@@ -48,10 +47,10 @@ class Prediction:
 def predict_together(groups: Sequence[tuple[Taught, Sequence[Query]]]) -> list[list[Prediction]]:
     """The answers to the queries of each artefact, in their order: as one at a time, up to rounding.
 
-    Artefacts of one model share a packed pass, whatever stands before their queries; those with a change of weights
-    have a pass each, for the weights are in force for all of a pass. Open answers are read artefact by artefact, and
+    Artefacts of one model share a packed pass, whatever stands before their queries; those with a change of weights or
+    a momentum of their own have a pass each, for these are in force for all of a pass. Open answers are read artefact by artefact, and
     classifiers answer by themselves. ModelError for artefacts of several models, PromptError that names the query that
-    cannot be put to the model.
+    cannot be put to the model, or for one query where a list of them is meant.
     """
     answered = answer_together(groups)
     for number, own in enumerate(answered):
@@ -67,11 +66,14 @@ def answer_together(groups: Sequence[tuple[Taught, Sequence[Query]]]) -> list[li
     if len({id(taught.lm.model) for taught, _ in groups}) > 1:
         names = ", ".join(sorted({taught.lm.name for taught, _ in groups}))
         raise ModelError(f"artefacts that answer together share one model, and these have several ({names})")
+    for _, queries in groups:
+        if isinstance(queries, str | Mapping | Example):
+            raise PromptError("a list of queries was expected, and this is a single one; put it in a list: [query]")
     prepared = [_prepared(taught, queries) for taught, queries in groups]
-    passes: dict[int, list[_Prepared]] = {}
+    passes: dict[tuple[int, ...], list[_Prepared]] = {}
     for one in prepared:
         if _closed(one.taught) and one.taught.classifier is None:
-            passes.setdefault(id(one.taught.delta) if one.taught.delta else 0, []).append(one)
+            passes.setdefault(_in_force(one.taught), []).append(one)
     tables: dict[int, list[np.ndarray]] = {}
     for together in passes.values():
         asked: list[tuple[Sequence[Scored], Prefix]] = [
@@ -81,6 +83,13 @@ def answer_together(groups: Sequence[tuple[Taught, Sequence[Query]]]) -> list[li
         for one in together:
             tables[id(one)] = [np.array([next(sums) for _ in own]) for own in one.sequences]
     return [_answers(one, tables.get(id(one), [])) for one in prepared]
+
+
+def _in_force(taught: Taught) -> tuple[int, ...]:
+    """What holds for a whole pass: artefacts that differ in it cannot share one."""
+    lm = taught.lm
+    changes = [id(delta) if delta else 0 for delta in (lm.delta, taught.delta)]
+    return (*changes, id(lm.momentum), lm.route.kind == "tree")
 
 
 def ensemble(members: Sequence[Taught], queries: Sequence[Query], rule: str = "majority-vote") -> list[Prediction]:
@@ -122,7 +131,9 @@ def _combined(said: tuple[Prediction, ...], rule: str) -> Prediction:
 
 def _best(names: Sequence[str], row: Float[np.ndarray, "c"]) -> Prediction:
     if np.isnan(row).any():
-        raise NumericError("the answer is NaN; try float32")
+        raise NumericError(
+            "the answer is NaN; look for NaN or infinity in what was learned, or read the model in float32"
+        )
     best = int(row.argmax())
     shares = np.exp(log_softmax(row))
     return Prediction(names[best], float(shares[best]), dict(zip(names, map(float, row), strict=True)))
@@ -152,20 +163,32 @@ def _prepared(taught: Taught, queries: Sequence[Query]) -> _Prepared:
             found.append((at, example))
         except (PromptError, DataError) as fault:
             faults[at] = fault
-    examples, limit = [example for _, example in found], taught.lm.context
-    made: list[tuple[Scored, ...]] = [()] * len(examples)
-    if taught.classifier is not None:
-        needs = taught.classifier.needs(taught.lm, taught.template, examples)
-    else:
-        made = _sequences(taught, examples, preambles)
-        needs = [_length(taught, own) for own in made]
-    kept = []
-    for (at, example), own, need in zip(found, made, needs, strict=True):
-        if limit is not None and need > limit:
-            faults[at] = PromptError(f"it needs {need} tokens with its prompt, and {taught.lm.name} reads {limit}")
+    limit, kept = taught.lm.context, []
+    made = _written(taught, [example for _, example in found], preambles)
+    for (at, example), one in zip(found, made, strict=True):
+        if isinstance(one, PromptError):
+            faults[at] = one
+        elif limit is not None and one[1] > limit:
+            faults[at] = PromptError(f"it needs {one[1]} tokens with its prompt, and {taught.lm.name} reads {limit}")
         else:
-            kept.append((at, example, own))
+            kept.append((at, example, one[0]))
     return _Prepared(taught, [e for _, e, _ in kept], [at for at, _, _ in kept], [own for _, _, own in kept], faults)
+
+
+_Written = tuple[tuple[Scored, ...], int]
+"""The sequences of a query, none for a classifier, and how many tokens are read for it at most."""
+
+
+def _written(taught: Taught, examples: Sequence[Example], preambles: Sequence[str]) -> list[_Written | PromptError]:
+    """Every query as it is put to the model: all together, and one by one where there is one that cannot be."""
+    try:
+        if taught.classifier is not None:
+            return [((), need) for need in taught.classifier.needs(taught.lm, taught.template, examples)]
+        return [(own, _length(taught, own)) for own in _sequences(taught, examples, preambles)]
+    except PromptError as fault:
+        if len(examples) == 1:
+            return [fault]
+        return [_written(taught, [e], [before])[0] for e, before in zip(examples, preambles, strict=True)]
 
 
 def _length(taught: Taught, own: tuple[Scored, ...]) -> int:
@@ -186,7 +209,7 @@ def _preamble(taught: Taught, example: Example) -> str:
 
 def fields_of(taught: Taught) -> list[str]:
     """The names that an artefact's template looks up in a query, sorted."""
-    return sorted(meta.find_undeclared_variables(ImmutableSandboxedEnvironment().parse(taught.template.input)))
+    return sorted(named(taught.template))
 
 
 def _example(taught: Taught, query: Query, names: Sequence[str], at: int) -> Example:

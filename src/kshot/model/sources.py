@@ -10,7 +10,6 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,7 +19,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kshot.errors import ModelError, UnknownName
+from kshot.model.digests import file_digest
 from kshot.model.momentum import MOMENTUM
+from kshot.model.sealed import put_back
 from kshot.packages import Wheel, built_once, cache_dir, joined, wheel_file
 
 log = logging.getLogger("kshot")
@@ -28,7 +29,8 @@ log = logging.getLogger("kshot")
 # Part of a converted folder's name: to be raised when the conversion changes what it writes.
 CONVERSION = 1
 
-_SAMPLED_BYTES = 64 << 20
+# Of a larger file the digest counts, which is kept in the cache: hashing it would take longer than all the rest.
+_LARGE = 64 << 20
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _TOKENIZER_FILES = (
     "tokenizer*.json",
@@ -120,6 +122,7 @@ def resolve(name: str, *, offline: bool = False) -> Source:
         return _embedded(name, MODELS[name], offline)
     if path.suffix == ".gguf":
         return _gguf(name, path)
+    put_back(path.absolute())
     if path.is_dir():
         return _directory(name, path.absolute(), "directory")
     if path.is_file():
@@ -148,8 +151,7 @@ def _gguf(name: str, path: Path) -> Source:
             raise ModelError(
                 f"model {name!r} does not begin with the letters GGUF, so it is no GGUF file; fetch it again"
             )
-        file.seek(0)
-        pin = hashlib.file_digest(file, "sha256").hexdigest()
+    pin = file_digest(path)
     folder = _converted_folder(path.stem, pin)
     if not folder.is_dir():
         convert_gguf(path.absolute(), folder)
@@ -195,10 +197,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def content_hash(folder: Path) -> str:
-    """A hash of config, tokenizer and weights that does not know where the folder is.
+    """A hash of config, tokenizer, momentum and weights that does not know where the folder is.
 
-    Files up to 64 MiB are read whole; of a larger one its size, its first and last MiB and 62 blocks of 64 KiB spread
-    evenly between them, so that a model of any size takes well under a second.
+    It is the SHA-256, in hexadecimal, of the name, the size and every byte of each of these files; of one above 64 MiB
+    its own SHA-256 stands for the bytes, which is kept in the cache until the file changes (file_digest).
     """
     state = hashlib.sha256()
     rest = [
@@ -211,24 +213,9 @@ def content_hash(folder: Path) -> str:
     for path in [*rest, *weight_files(folder)]:
         if path.is_file():
             state.update(f"{path.name}\x1f{path.stat().st_size}\x1f".encode())
-            for block in _blocks(path):
-                state.update(block)
+            large = path.stat().st_size > _LARGE
+            state.update(bytes.fromhex(file_digest(path)) if large else path.read_bytes())
     return state.hexdigest()
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if size <= _SAMPLED_BYTES:
-            while block := file.read(1 << 20):
-                yield block
-            return
-        yield file.read(1 << 20)
-        for part in range(1, 63):
-            file.seek(size * part // 63)
-            yield file.read(64 << 10)
-        file.seek(size - (1 << 20))
-        yield file.read()
 
 
 def _hub(name: str, offline: bool) -> Path:

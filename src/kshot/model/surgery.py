@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kshot.errors import ModelError
 from kshot.model.attention import Before, Pass
+from kshot.model.delta import alone
 from kshot.model.lm import LM
 from kshot.model.prefix import EMPTY, Prefix
 from kshot.model.trace import attention_modules
@@ -120,11 +121,12 @@ def _turns(lm: LM, by: np.ndarray) -> dict[int, tuple[Tensor, Tensor]]:
 
         return kept
 
-    alone = Pass((Before(EMPTY, 0, len(by)),), by, np.arange(len(by)) + 1)
-    with ExitStack() as stack, torch.no_grad():
-        for layer, module in attention_modules(lm).items():
+    apart = Pass((Before(EMPTY, 0, len(by)),), by, np.arange(len(by)) + 1)
+    modules = attention_modules(lm)
+    with alone(lm.model), ExitStack() as stack, torch.no_grad():
+        for layer, module in modules.items():
             stack.callback(module.register_forward_pre_hook(watch(layer), with_kwargs=True).remove)
-        lm.forward(np.zeros(len(by), dtype=np.int64), alone, np.arange(0))
+        lm.forward(np.zeros(len(by), dtype=np.int64), apart, np.arange(0))
     return found
 
 

@@ -1,14 +1,9 @@
-"""What an example says in its own words, and the terms that a bag of words counts."""
+"""The terms that a bag of words counts: words, or characters where a script does not part words by blanks."""
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
-from typing import Any, Literal
-
-from jinja2 import Environment, nodes
-
-from kshot.data.template import Template
+from collections.abc import Iterable
+from typing import Literal
 
 Unit = Literal["words", "characters"]
 
@@ -16,17 +11,6 @@ Unit = Literal["words", "characters"]
 _UNSPACED = {"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR"}
 _WORD = re.compile(r"\w+")
 _WORDS, _CHARACTERS = 2, 3
-
-
-def content(template: Template, fields: Mapping[str, Any]) -> str:
-    """What an example puts into the template: the fields that the layout names, in its order, a line each.
-
-    The layout's own words say nothing, and a field that it does not name may hold the answer. PromptError where the
-    layout and the fields do not fit.
-    """
-    template.render(fields)
-    values = (fields.get(name) for name in _named(template.input))
-    return "\n".join(_text(value) for value in values if value is not None)
 
 
 def unit_of(texts: Iterable[str]) -> Unit:
@@ -52,16 +36,3 @@ def units(text: str, unit: Unit) -> list[str]:
         return [" ".join(found[i : i + n]) for n in range(1, _WORDS + 1) for i in range(len(found) - n + 1)]
     runs = text.split()
     return [run[i : i + n] for run in runs for n in range(1, _CHARACTERS + 1) for i in range(len(run) - n + 1)]
-
-
-def _text(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-@lru_cache(maxsize=1024)
-def _named(source: str) -> tuple[str, ...]:
-    # Not jinja2.meta, which refuses a layout with a filter of ours.
-    found = list(Environment().parse(source).find_all(nodes.Name))
-    names = {one.name for one in found} - {one.name for one in found if one.ctx == "store"}
-    # A name need not stand where it is first found as a string: the order only has to be the same every time.
-    return tuple(sorted(names, key=lambda name: (source.find(name), name)))

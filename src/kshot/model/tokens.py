@@ -37,7 +37,13 @@ class Codec:
             return []
         if self.tokenizer.is_fast:
             # Straight to the library underneath: thousands of short answers spend most of their time on the way there.
-            found = self.tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+            backend = self.tokenizer.backend_tokenizer
+            # A call of the tokenizer with truncation or padding leaves them switched on; each call of it sets them anew.
+            if backend.truncation is not None:
+                backend.no_truncation()
+            if backend.padding is not None:
+                backend.no_padding()
+            found = backend.encode_batch_fast(list(texts), add_special_tokens=False)
             return [tuple(one.ids) for one in found]
         return [tuple(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
@@ -79,13 +85,11 @@ class Codec:
         """Every answer after its prompt (``shared`` + prompt), as sequences with the answer's tokens to be scored.
 
         Where the last tokens of a prompt change when an answer follows, all answers of that prompt are scored from the
-        last token they have in common: a repaired seam. An empty prompt starts from the model's own start token.
+        last token they have in common: a repaired seam. A prompt that is empty, or of which no token is left by such a
+        repair, starts from the model's own start token; PromptError where it has none, or an answer adds no token.
         """
         asked = zip(prompts, answers, strict=True)
         encoded = self.after(shared, [prompt + answer for prompt, own in asked for answer in ("", *own)])
-        first = self.first
-        if not first and any(not shared and not prompt for prompt in prompts):
-            first = self._start()
         found: list[tuple[Scored, ...]] = []
         repaired, at = 0, 0
         for own in answers:
@@ -93,8 +97,8 @@ class Codec:
             at += 1 + len(own)
             start = shared_beginning([prompt_tokens, *wholes])
             repaired += start < len(prompt_tokens)
-            if start == 0 and not first:
-                first = self._start()
+            # By this prompt alone: what stands beside it in a call must not change what is read.
+            first = self.first or (() if start else self._start())
             for answer, whole in zip(own, wholes, strict=True):
                 if len(whole) <= start:
                     raise PromptError(

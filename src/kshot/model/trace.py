@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kshot.errors import ModelError
 from kshot.model.attention import Attended, Before, Pass
+from kshot.model.delta import alone
 from kshot.model.lm import LM
 from kshot.model.prefix import EMPTY, Prefix
 from kshot.model.said import Part
@@ -169,7 +170,7 @@ def _pass(
     nodes = [by_text[i] for i in range(len(texts))]
     wanted = _Wanted(nodes, [[path[i] for i in own] for path, own in zip(nodes, positions, strict=True)])
     current = Pass((Before(prefix, 0, len(pack.tokens)),), pack.depth, pack.end, watch=wanted.attended)
-    with ExitStack() as stack, torch.no_grad():
+    with alone(lm.model), ExitStack() as stack, torch.no_grad():
         for module in modules.values():
             handle = module.register_forward_hook(lambda module, inputs, out: wanted.said(_first(out)))
             stack.callback(handle.remove)

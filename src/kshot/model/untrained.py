@@ -21,7 +21,8 @@ def untrained(lm: LM, seed: int, *, keep_embeddings: bool = False) -> LM:
     With ``keep_embeddings`` input, output and learned positional embeddings and all norms are those of ``lm``, and the
     rest is drawn (Deutch et al. 2024, the baselines "no training" and "trained embeddings"). The draw depends on the
     seed and the architecture alone: it is made in float32 on the CPU and rounded. A change of weights that ``lm`` reads
-    with (its ``delta``) is training too and is left out. Nothing of ``lm`` is written to; the tokenizer is shared.
+    with (its ``delta``) is training too and is left out; its ``momentum`` says what kind of attention it has, and stays.
+    Nothing of ``lm`` is written to; the tokenizer is shared.
     """
     base: Any = lm.model
     model = _drawn(base, seed)
@@ -42,6 +43,7 @@ def untrained(lm: LM, seed: int, *, keep_embeddings: bool = False) -> LM:
         context=lm.context,
         tokens_per_pack=lm.tokens_per_pack,
         rows_per_pack=lm.rows_per_pack,
+        momentum=lm.momentum,
     )
 
 

@@ -21,7 +21,7 @@ def text(kshot: Mapping[str, Any]) -> str:
     """Perplexity and bits per byte of every text and context, in lines of at most 100 columns."""
     ours = finite(words.clean(kshot))
     console, printed = plain_lines()
-    console.print(answer(ours), markup=False)
+    console.print(answer(ours))
     table = Table(box=None, pad_edge=False)
     for name in ("text", "context", "stride"):
         table.add_column(name)

@@ -72,12 +72,18 @@ def answer(verdicts: Sequence[Row]) -> str:
     )
     counts = [f"{len(own)} {kind}" for kind, own in groups.items() if own]
     said = [f"{reply}: of {total} {'claim' if total == 1 else 'claims'}, {words.listed(counts)}."]
+    if _of_one_set(verdicts):
+        said.append("That is said of one set of demonstrations for each task; of others --seed 0,1,2 tells.")
     for kind, own in groups.items():
         if own:
             claims = [_claim(row) for row in own[:_TOLD]]
             more = f"; and {len(own) - _TOLD} more" if len(own) > _TOLD else ""
             said.append(f"{kind.capitalize()}: {'; '.join(claims)}{more}.")
     return " ".join(said)
+
+
+def _of_one_set(verdicts: Sequence[Row]) -> bool:
+    return any(row.get("seeds") == 1 and row.get("verdict") != "not shown" for row in verdicts)
 
 
 def _claim(row: Row) -> str:
@@ -145,6 +151,7 @@ def _view(kshot: Row) -> dict[str, Any]:
         "answer": _first(kshot),
         "questions": questions(kshot),
         "verdicts": [_verdict(row) for row in verdicts],
+        "of_one_set": _of_one_set(verdicts),
         "verdicts_by_task": [(name, own) for name in names if (own := _of_task(kshot, name))],
         "task_names": names,
         "main": beside_published(measures, names),

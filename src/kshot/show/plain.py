@@ -1,7 +1,8 @@
-"""Text that is the same in a terminal, a pipe and a file: no colours, and lines of at most 100 columns."""
+"""What consoles print: names and notes as they are; and text without colours, in lines of at most 100 columns."""
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -11,17 +12,22 @@ from kshot.show.words import Row
 WIDTH = 100
 
 
+def console(**options: Any) -> Console:
+    """A console that prints texts as they are: in names brackets are no markup, and what stands between colons no emoji."""
+    return Console(**options, markup=False, emoji=False)
+
+
 def plain_lines() -> tuple[Console, Callable[[], str]]:
     """A console to print on, and what was printed so far, without blanks at the ends of lines."""
     file = io.StringIO()
-    console = Console(file=file, width=WIDTH, color_system=None, highlight=False)
-    return console, lambda: "".join(line.rstrip() + "\n" for line in file.getvalue().splitlines())
+    lines = console(file=file, width=WIDTH, color_system=None, highlight=False)
+    return lines, lambda: "".join(line.rstrip() + "\n" for line in file.getvalue().splitlines())
 
 
-def print_notes(kshot: Row, console: Console) -> None:
+def print_notes(kshot: Row, lines: Console) -> None:
     """What has to be said of a record besides, below all else: a note on a line or more."""
     notes = kshot.get("notes") or ()
     if notes:
-        console.print()
+        lines.print()
     for note in notes:
-        console.print(Text(f"Note: {note}"))
+        lines.print(Text(f"Note: {note}"))

@@ -195,7 +195,9 @@ def _best_saved(kshot: Row) -> str | None:
 def _view(kshot: Row) -> dict[str, Any]:
     """What the template needs: plain values, every text still to be escaped, figures as SVG."""
     version, settings, corpus = str(kshot.get("version") or ""), kshot.get("settings") or {}, kshot["corpus"]
+    start = str(settings.get("start") or "")
     asked = [
+        ("started from", start),
         ("text", f"{corpus['name']}, {words.count(corpus['tokens'])} tokens"),
         ("objective", str(kshot["plan"]["objective"])),
         ("size", str(settings.get("size") or "")),
@@ -204,7 +206,7 @@ def _view(kshot: Row) -> dict[str, Any]:
     return {
         "version": version,
         "kicker": f"kshot pretrain {version}".strip(),
-        "title": "Language models trained from scratch",
+        "title": "Language models trained further" if start else "Language models trained from scratch",
         "asked": [(name, said) for name, said in asked if said],
         "answer": answer(kshot),
         "columns": list(_columns(kshot)),

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,36 @@ from kshot.show.templates import PAGES, templates
 from kshot.show.words import Row
 
 SamplesOf = Callable[[Row], list[dict[str, Any]]]
+# What has to be in a value of a record: the keys of a mapping, or in a list those of each of its rows.
+Shape = tuple[str, ...] | list[tuple[str, ...]]
+
+_MEASURES: Shape = [("task", "measure", "variant", "value")]
+# A command's record by a key that no other has: its page, and what that reads by name.
+_PAGES: dict[str, tuple[Callable[[Row], str], dict[str, Shape]]] = {
+    "hypotheses": (
+        hypotheses.page,
+        {
+            "tasks": (),
+            "measures": _MEASURES,
+            "verdicts": [("task", "protocol", "hypothesis", "claim", "verdict")],
+        },
+    ),
+    "experiments": (synth.page, {"measures": _MEASURES, "verdicts": [("task", "claim", "verdict", "observed")]}),
+    "corpus": (
+        pretrain.page,
+        {"corpus": ("name", "tokens"), "plan": ("objective", "tokens"), "measures": _MEASURES, "cells": [("part",)]},
+    ),
+    "texts": (evaluate.page, {"model": ("name",), "measures": _MEASURES, "cells": [("task", "part")]}),
+    "measures": (explain.page, {"measures": _MEASURES}),
+}
+# Ways of teaching have cells with samples.
+_TAUGHT: dict[str, Shape] = {
+    "tasks": (),
+    "summary": [("task", "method", "shots", "seeds", "n", "accuracy")],
+    "cells": [("id", "task", "method", "shots", "seed", "order", "accuracy")],
+}
+# Of any command, where they are there.
+_SHARED: dict[str, Shape] = {"settings": (), "environment": (), "model": ()}
 
 
 def write_report(directory: Path) -> Path:
@@ -23,22 +53,18 @@ def write_report(directory: Path) -> Path:
     DataError where the records cannot be read, OutputError where the page cannot be written.
     """
     results = read_results(directory)
-    path = directory / "report.html"
-    # Each command's record has a key that no other has; ways of teaching have cells with samples.
-    if "hypotheses" in results["kshot"]:
-        html = hypotheses.page(results["kshot"])
-    elif "experiments" in results["kshot"]:
-        html = synth.page(results["kshot"])
-    elif "corpus" in results["kshot"]:
-        html = pretrain.page(results["kshot"])
-    elif "texts" in results["kshot"]:
-        html = evaluate.page(results["kshot"])
-    elif "measures" in results["kshot"]:
-        html = explain.page(results["kshot"])
-    else:
+    path, kind = directory / "report.html", _kind(results["kshot"])
+    if kind is None:
         html = page(results, lambda cell: read_samples(directory, cell))
+    else:
+        html = _PAGES[kind][0](results["kshot"])
     write_page(path, html)
     return path
+
+
+def _kind(kshot: Row) -> str | None:
+    """The key that tells whose record this is; none where ways of teaching were compared."""
+    return next((name for name in _PAGES if name in kshot), None)
 
 
 def read_results(directory: Path) -> dict[str, Any]:
@@ -56,7 +82,31 @@ def read_results(directory: Path) -> dict[str, Any]:
         raise DataError(f"{wanted}: results.json is not readable as JSON ({error}); {help_text}") from error
     if not isinstance(results, dict) or "kshot" not in results:
         raise DataError(f"{wanted}: results.json has no key 'kshot'; {help_text}")
+    if found := _not_as_needed(results["kshot"]):
+        raise DataError(f"{wanted}: {found} in results.json; {help_text}")
     return results
+
+
+def _not_as_needed(kshot: Any) -> str | None:
+    """What a record lacks that its page reads by name, or has as something else, in a few words."""
+    if not isinstance(kshot, dict):
+        return "kshot is no mapping"
+    kind = _kind(kshot)
+    needed = _TAUGHT if kind is None else _PAGES[kind][1]
+    shared = {name: shape for name, shape in _SHARED.items() if kshot.get(name) is not None}
+    for name, shape in {**shared, **needed}.items():
+        value = kshot.get(name)
+        if value is None:
+            return f"there is no kshot.{name}"
+        if not isinstance(value, Mapping if isinstance(shape, tuple) else list):
+            return f"kshot.{name} is no {'mapping' if isinstance(shape, tuple) else 'list'}"
+        keys, rows = (shape, [value]) if isinstance(shape, tuple) else (shape[0], value)
+        for row in rows:
+            if not isinstance(row, Mapping):
+                return f"a row of kshot.{name} is no mapping"
+            if lacking := [key for key in keys if key not in row]:
+                return f"kshot.{name} lacks {lacking[0]!r}"
+    return None
 
 
 def read_samples(directory: Path, cell: Row) -> list[dict[str, Any]]:
@@ -69,10 +119,18 @@ def read_samples(directory: Path, cell: Row) -> list[dict[str, Any]]:
         file.seek(begin)
         lines = file.read(end - begin).splitlines()
     try:
-        return [json.loads(line) for line in lines if line.strip()]
+        return [_sample(line) for line in lines if line.strip()]
     except ValueError as error:
         found = f"bytes {begin} to {end} of {str(path)!r} are not the samples of cell {cell['id']}"
         raise DataError(f"{found} ({error}); run the same command again to mend the folder") from error
+
+
+def _sample(line: bytes) -> dict[str, Any]:
+    """ValueError where a line is no sample."""
+    found = json.loads(line)
+    if not isinstance(found, dict) or not {"gold", "pred", "right"} <= found.keys():
+        raise ValueError("a line without gold, pred and right")
+    return found
 
 
 def write_page(path: Path, html: str) -> None:

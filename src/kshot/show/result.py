@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from kshot.errors import OutputError, UnknownName
 from kshot.show import explain, hypotheses, learning, plots, report, terminal
+from kshot.show.plain import console
 from kshot.study.summary import differing
 from kshot.study.verdict import learned
 
@@ -68,7 +68,7 @@ class Result:
 
     def __str__(self) -> str:
         text = io.StringIO()
-        terminal.print_summary(self.results, Console(file=text, width=100, color_system=None))
+        terminal.print_summary(self.results, console(file=text, width=100, color_system=None))
         return text.getvalue()
 
 

@@ -162,7 +162,8 @@ def _comparison(row: Row) -> dict[str, Any]:
         "difference": words.decimals(row["difference"])
         if (row["difference"] or 0) <= 0
         else "+" + words.decimals(row["difference"]),
-        "p": [(seed, words.p_value(p)) for seed, p in (row["p_values"] or {}).items()],
+        "p": words.p_value(row.get("p")),
+        "by_seed": [(seed, words.p_value(p)) for seed, p in (row["p_values"] or {}).items()],
     }
 
 

@@ -65,7 +65,7 @@ def print_summary(results: Row, console: Console, *, report: Path | None = None)
     for task in wide:
         pairs = [pair for pair in ours.get("paired") or () if pair["task"] == task]
         table = by_size(tasks[task], pairs, console.width)
-        costs = costs or any(column.header in _COSTLY for column in table.columns)
+        costs = costs or any(str(column.header) in _COSTLY for column in table.columns)
         console.print(table)
     if wide:
         console.print(Text(_SIGNS + _COSTS * costs, "dim"))
@@ -115,7 +115,8 @@ def by_size(rows: Sequence[Row], pairs: Sequence[Row], width: int) -> Table:
     sizes = {title: max(cell_len(title), *map(cell_len, own)) for title, own in costs.items()}
     kept = _that_fit({"": names + 8 * len(found["shots"]) - 1} | sizes, width)[1:]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False, header_style="dim")
-    table.add_column(rows[0]["task"], overflow="fold")
+    # A name is no markup, whatever the console makes of other words.
+    table.add_column(Text(rows[0]["task"]), overflow="fold")
     for shots in found["shots"]:
         table.add_column(str(shots) if shots else "none", justify="right", no_wrap=True)
     for title in kept:

@@ -146,33 +146,25 @@ def _other_rules(best: Row, rows: Sequence[Row], apart: Apart) -> list[str]:
 
 def _against(best: Row, others: Sequence[Row], comparisons: Sequence[Row], apart: Apart) -> list[str]:
     """What the paired tests say of the best row against every other, those with the same verdict together."""
-    by_name = {row["b"]: row for row in comparisons if row["a"] == arm(best, apart)}
-    verdicts: dict[str, list[tuple[str, list[float]]]] = {}
+    by_name = {row["b"]: row["p"] for row in comparisons if row["a"] == arm(best, apart)}
+    verdicts: dict[str, list[tuple[str, float]]] = {}
     for other in others:
-        found = by_name.get(arm(other, apart))
-        ps = [p for p in found["p_values"].values() if p is not None] if found else []
-        if not ps:
-            continue
-        below = sum(p < LEVEL for p in ps)
-        if below == len(ps):
-            verdict = "It is better in every seed than" if len(ps) > 1 else "It is better than"
-        elif below == 0:
-            verdict = "It is not distinguishable from"
-        else:
-            verdict = f"It is clearly better in only {below} of {len(ps)} seeds than"
-        verdicts.setdefault(verdict, []).append((_short(other, apart), ps))
+        p = by_name.get(arm(other, apart))
+        if p is not None:
+            verdict = "It is better than" if p < LEVEL else "It is not distinguishable from"
+            verdicts.setdefault(verdict, []).append((_short(other, apart), p))
     return [f"{verdict} {_named(names)}." for verdict, names in verdicts.items()]
 
 
-def _named(names: Sequence[tuple[str, Sequence[float]]]) -> str:
+def _named(names: Sequence[tuple[str, float]]) -> str:
     """Rows with their p-values as a list in a sentence; of many the first, and the rest counted.
 
-    >>> _named([("zero-shot", [0.0001]), ("tfidf", [0.01]), ("head", [0.02])])
+    >>> _named([("zero-shot", 0.0001), ("tfidf", 0.01), ("head", 0.02)])
     'zero-shot (p < 0.001), tfidf (p = 0.01) and head (p = 0.02)'
     """
     most = _NAMED if len(names) > _NAMED + 1 else len(names)
-    rest = [p for _, ps in names[most:] for p in ps]
-    told = [f"{name} ({_p(ps)})" for name, ps in names[:most]]
+    rest = [p for _, p in names[most:]]
+    told = [f"{name} ({_p([p])})" for name, p in names[:most]]
     *told, last = [*told, f"{len(names) - most} more ({_p(rest)})"] if rest else told
     return f"{', '.join(told)} and {last}" if told else last
 

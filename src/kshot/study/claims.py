@@ -11,15 +11,12 @@ from scipy import stats
 
 from kshot.data.published_figures import RATES, counted, said
 from kshot.measure.per_layer import summary
-from kshot.study.over_seeds import CONFIDENCE, over_seeds, within_range
+from kshot.study.over_seeds import CONFIDENCE, LEAST, over_seeds, widening, within_range
 
 Row = dict[str, Any]
 
 # Of the squared length of what heads say, a form that is to stand for them explains at least half: a bar of ours.
 BAR = 0.5
-
-# Percentiles of resamples of fewer queries are no intervals: what they give is not judged.
-LEAST = 20
 _EXACT = ("accuracy", "rec2ftp")
 
 
@@ -94,16 +91,19 @@ CLAIMS: tuple[Claim, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A figure and how far it may be off on either side; None where that is not known."""
+    """A figure and how far it may be off on either side; None where that is not known. ``seeds`` it is a mean over."""
 
     value: float
     below: float | None
     above: float | None
     measure: str = ""
+    seeds: int = 1
 
-    def widened(self, factor: float) -> tuple[float, float] | None:
+    def widened(self, claims: int) -> tuple[float, float] | None:
+        """Its bounds, wide enough for so many claims together."""
         if self.below is None or self.above is None:
             return None
+        factor = widening(claims, self.seeds)
         ends = self.value - factor * self.below, self.value + factor * self.above
         return within_range(self.measure, ends[0]), within_range(self.measure, ends[1])
 
@@ -122,30 +122,33 @@ class _Look:
     difference: bool = False
 
     def judged(self) -> bool:
-        return self.own is not None and None not in (self.own.widened(1.0), self.other.widened(1.0))
+        return self.own is not None and None not in (self.own.widened(1), self.other.widened(1))
 
 
 def verdicts(measures: Sequence[Row]) -> list[dict[str, Any]]:
-    """A line ``{claim, prediction, observed, low, high, verdict, task}`` for every claim with rows: first over all tasks
-    (``task`` None), then of each task. With one task there is one line a claim, of task None with that task's figures.
+    """A line ``{claim, prediction, observed, low, high, verdict, seeds, task}`` for every claim with rows: first over all
+    tasks (``task`` None), then of each task. With one task there is one line a claim, of task None with that task's figures.
 
-    Rows over seeds (``over_seeds``) are taken where there are any, else those of the least seed.
+    Rows over seeds (``over_seeds``) are taken where there are any, else those of the least seed; ``seeds`` counts them,
+    over tasks the fewest of any.
 
-    Claim: ``shown`` is what the figures say whatever examples (and seeds) were drawn, ``contradicted`` that they say
-        the opposite; ``not shown`` is neither, also where a figure is undefined, has no interval,
-        or is a mean over fewer than LEAST queries.
+    Claim: ``shown`` is what the figures say whatever queries were drawn, and of two seeds or more whatever demonstrations;
+        of one seed it is said of its one set of demonstrations and no other. ``contradicted`` is that they say the
+        opposite; ``not shown`` is neither, also where a figure is undefined, has no interval, or is a mean over fewer
+        than LEAST queries.
     Formula: ``observed`` is the figure, or its difference to its null or rival. ``shown`` where the whole interval lies
         above 0 (for BAR: above it and above the null), ``contradicted`` where it lies below. A difference is taken query
         by query, of those that have both, and its interval is that of ``per_layer.summary``, then of ``over_seeds``. With
-        m claims judged on a task every half-width is first multiplied by z(1 - 0.05 / 2m) / z(1 - 0.05 / 2), of normal
-        quantiles z (Bonferroni), and that of a figure then cut to what the measure can be; ``low`` and ``high`` are
-        these wider bounds. Over tasks ``shown`` is what is shown on every task asked, ``contradicted`` what is so on any
+        m claims judged on a task every half-width is first multiplied by t(1 - 0.05 / 2m) / t(1 - 0.05 / 2), quantiles of
+        S - 1 degrees of freedom for S seeds and normal ones for one (Bonferroni), and that of a figure then cut to what
+        the measure can be; ``low`` and ``high`` are these wider bounds. Over tasks ``shown`` is what is shown on every task asked, ``contradicted`` what is so on any
         and shown on none; ``observed`` counts tasks.
     Null: where every figure is what it is held against, at most one task in twenty has a ``shown`` or ``contradicted``.
+        Of one seed that is so of the figures of its set alone: two maps of that set which have nothing to do with one
+        another are still alike or unlike by chance, in the same way for all queries.
     Departures: the papers test nothing. The relaxed form has no interval of one seed; that of its mean over layers (t)
         stands in for it, although layers are no sample.
-    Known problems: the expected agreement of Rec2FTP has no interval. Normal quantiles are too narrow for t of few seeds.
-        Queries without a value in some layers weigh a little differently in a difference and in its two figures. An untrained model is one draw of weights with each seed. Several tasks have several chances to contradict.
+    Known problems: the expected agreement of Rec2FTP has no interval. Few seeds have wide intervals. Queries without a value in some layers weigh a little differently in a difference and in its two figures. An untrained model is one draw of weights with each seed. Several tasks have several chances to contradict.
         Gradient descent on shuffled labels, or on another task, is gradient descent too: that the likeness be less
         there is more than the account needs, and says what the likeness depends on.
     """
@@ -167,34 +170,26 @@ def _over_tasks(lines: Sequence[Mapping[str, Any]], asked: int) -> dict[str, Any
     observed += f", contradicted on {against}" if against else ""
     observed += f", not measured on {asked - len(lines)}" if len(lines) < asked else ""
     verdict = "shown" if shown == asked else "contradicted" if against and not shown else "not shown"
-    return {**lines[0], "observed": observed, "low": None, "high": None, "verdict": verdict, "task": None}
+    seeds = min(line["seeds"] for line in lines)
+    none = {"low": None, "high": None, "task": None}
+    return {**lines[0], **none, "observed": observed, "verdict": verdict, "seeds": seeds}
 
 
 def _of_task(rows: Sequence[Row], task: str) -> dict[str, dict[str, Any]]:
     """The line of every claim that has rows, by its words."""
     looks = [look for claim in CLAIMS if (look := _looked(claim, rows)) is not None]
-    factor = widening(sum(look.judged() for look in looks))
-    return {look.claim.text: _line(look, factor, task) for look in looks}
+    judged = sum(look.judged() for look in looks)
+    return {look.claim.text: _line(look, judged, task) for look in looks}
 
 
-def widening(claims: int) -> float:
-    """How many times wider an interval of 95 % becomes, so that it holds for so many claims together (Bonferroni).
-
-    >>> widening(1), round(widening(10), 3)
-    (1.0, 1.432)
-    """
-    missed = (1 - CONFIDENCE) / 2
-    return float(stats.norm.isf(missed / max(1, claims)) / stats.norm.isf(missed))
-
-
-def _line(look: _Look, factor: float, task: str) -> dict[str, Any]:
+def _line(look: _Look, claims: int, task: str) -> dict[str, Any]:
     observed: float | str = look.reason
     low = high = None
     verdict = "not shown"
     if look.own is not None:
         base = look.other.value if look.difference else 0.0
         observed = look.own.value - base
-        own, other = look.own.widened(factor), look.other.widened(factor)
+        own, other = look.own.widened(claims), look.other.widened(claims)
         if own is not None and other is not None:
             verdict = "shown" if own[0] > other[1] else "contradicted" if own[1] < other[0] else verdict
             low, high = (own[0] - other[1], own[1] - other[0]) if look.difference else own
@@ -205,6 +200,7 @@ def _line(look: _Look, factor: float, task: str) -> dict[str, Any]:
         "low": low,
         "high": high,
         "verdict": verdict,
+        "seeds": look.own.seeds if look.own is not None else 1,
         "task": task,
     }
 
@@ -256,23 +252,26 @@ def _difference(own: Mapping[Any, Row], other: Mapping[Any, Row], name: str) -> 
             seen = summary(np.array(values)[:, None], seed, defined=np.array(both)[:, None])
             less = {"value": seen.value, "low": seen.low, "high": seen.high, "n": seen.n, "reason": seen.reason}
             found.append({**row, "measure": "difference", **less})
-    return (over_seeds(found) or found or [{}])[0]
+    return _whole({row.get("seed"): row for row in [*over_seeds(found), *found]})
 
 
 def _whole(found: Mapping[Any, Row]) -> Row:
-    """The row over all seeds, else that of the least seed; an empty one where there is none."""
-    return found.get(None) or (found[min(found)] if found else {})
+    """The row over all seeds with how many have a value, else that of the least seed; an empty one where there is none."""
+    if None in found:
+        known = [row for seed, row in found.items() if seed is not None and row.get("value") is not None]
+        return {**found[None], "seeds": len(known)}
+    return found[min(found)] if found else {}
 
 
 def _part(row: Mapping[str, Any]) -> _Part:
     value, low, high = (row.get(key) for key in ("value", "low", "high"))
     assert value is not None
-    measure = str(row["measure"])
+    measure, seeds = str(row["measure"]), int(row.get("seeds") or 1)
     few = measure not in _EXACT and row.get("n") is not None and row["n"] < LEAST
     if low is None or high is None or few:
-        return _Part(float(value), None, None, measure)
+        return _Part(float(value), None, None, measure, seeds)
     # A percentile of resamples may lie beyond the mean by rounding.
-    return _Part(float(value), max(0.0, value - low), max(0.0, high - value), measure)
+    return _Part(float(value), max(0.0, value - low), max(0.0, high - value), measure, seeds)
 
 
 def _found(rows: Sequence[Row], measure: str, words: Sequence[str], *, numbers: bool = False) -> dict[Any, Row]:

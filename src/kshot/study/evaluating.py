@@ -60,7 +60,7 @@ class Evaluation:
                 seed=0,
                 part=str(context),
                 asks=f"context {context}",
-                id=digest_of([facts, text.hash, context])[:12],
+                id=digest_of([facts, text.name, text.hash, context])[:12],
             )
             for text in self.tasks
             for context in self.contexts

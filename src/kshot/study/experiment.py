@@ -19,7 +19,7 @@ from kshot.study.cells import Cell
 from kshot.study.settings import Settings
 
 # To be raised when a change of the engine, the scoring or the picking moves numbers: older folders are not gone on with.
-ENGINE = 5
+ENGINE = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,7 @@ def standing(lm: LM) -> dict[str, Any]:
     return {
         "engine": ENGINE,
         "model": lm.hash,
+        **({"delta": lm.delta.hash} if lm.delta else {}),
         **({} if lm.momentum is None else {"momentum": lm.momentum.hash}),
         "route": lm.route.kind,
         "dtype": str(lm.dtype).removeprefix("torch."),

@@ -10,7 +10,7 @@ from kshot.data.pick import pick
 from kshot.data.predictions import Predictions
 from kshot.data.published import DAI_2023, published
 from kshot.data.task import Example, Task
-from kshot.data.template import Template
+from kshot.data.template import Template, content
 from kshot.errors import MethodError, ModelError, NumericError
 from kshot.measure.calibrate import token_length_normalized
 from kshot.model.lm import LM
@@ -30,7 +30,7 @@ from kshot.study.compared import (
     rate_rows,
     with_shuffled_labels,
 )
-from kshot.study.experiment import ENGINE, layout_facts, queries
+from kshot.study.experiment import layout_facts, queries, standing
 from kshot.study.explain_settings import MEASURED
 from kshot.study.finetuned import Rates, rates
 from kshot.study.implied import implied
@@ -38,7 +38,6 @@ from kshot.study.parts import Cell, Part, Say, digest_of, with_needed
 from kshot.study.place import safe_name
 from kshot.study.record import samples_of
 from kshot.study.sizes import Size
-from kshot.study.tasks import wording
 
 # A pass that answers fewer queries alike when its weights begin a rounding away is said not to repeat.
 _REPEATS = 0.95
@@ -81,12 +80,7 @@ class Study:
 
     def cells(self) -> tuple[Cell, ...]:
         """Every part, named by all that its figures depend on."""
-        facts = {
-            "engine": ENGINE,
-            "model": self.lm.hash,
-            "dtype": str(self.lm.dtype),
-            "device": self.lm.device.type,
-        }
+        facts = standing(self.lm)
         return tuple(
             Cell(
                 task=task.name,
@@ -137,8 +131,10 @@ class Study:
         A query is never in its own prompt: tasks of one source may share their texts.
         """
         other = self.another(setting.task)
-        asked = {wording(query) for query in setting.queries}
-        pool = () if other is None else tuple(e for e in other.train if e.label is not None and wording(e) not in asked)
+        # What stands in an input, without the words of either layout.
+        asked = {content(setting.template, query.fields) for query in setting.queries}
+        labelled = () if other is None else tuple(e for e in other.train if e.label is not None)
+        pool = tuple(e for e in labelled if other and content(self.layout(other), e.fields) not in asked)
         if other is None or not pool:
             what = "no other task was given" if other is None else f"task {other.name!r} has no labelled examples"
             raise MethodError(f"{what}; explain two tasks or more")

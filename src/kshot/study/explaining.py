@@ -15,14 +15,14 @@ from kshot.errors import DataError, KshotError, OutputError
 from kshot.model.lm import LM
 from kshot.model.load import load_model
 from kshot.packages import built_once, cache_dir
-from kshot.study.claims import LEAST, verdicts
+from kshot.study.claims import verdicts
 from kshot.study.experiment import queries
 from kshot.study.explain import PARTS, Study, layout_of
 from kshot.study.explain_settings import ExplainSettings
 from kshot.study.figures import EACH
 from kshot.study.forecast import seconds_to_go
 from kshot.study.inquiry import Inquiry, on_record, record, task_record, with_packing
-from kshot.study.over_seeds import of_best_seed, over_seeds
+from kshot.study.over_seeds import LEAST, of_best_seed, over_seeds
 from kshot.study.over_tasks import over_tasks
 from kshot.study.parts import Cell, Say, answered
 from kshot.study.place import Finished, OnProgress, limit_notes, silent

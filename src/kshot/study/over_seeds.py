@@ -11,6 +11,8 @@ from scipy import stats
 Row = dict[str, Any]
 
 CONFIDENCE = 0.95
+# Resamples of fewer queries are no interval of one set of demonstrations: what they give is not judged.
+LEAST = 20
 # Of accuracies; nothing was fine-tuned for them.
 _WITHOUT_RATE = ("zero-shot", "in-context")
 _SHARE, _COSINE, _POSITIVE = (0.0, 1.0), (-1.0, 1.0), (0.0, math.inf)
@@ -55,6 +57,21 @@ def within_range(measure: str, bound: float) -> float:
     return min(greatest, max(least, bound))
 
 
+def widening(claims: int, seeds: int = 1) -> float:
+    """How many times wider an interval of 95 % becomes, so that it holds for so many claims together (Bonferroni).
+
+    Student's t of one degree of freedom less than there are seeds; normal quantiles where there is one, and the interval
+    is over queries.
+
+    >>> widening(1), round(widening(10), 3), round(widening(10, 5), 2), round(widening(10, 50), 2)
+    (1.0, 1.432, 2.02, 1.46)
+    """
+    missed = (1 - CONFIDENCE) / 2
+    levels = np.array([missed / max(1, claims), missed])
+    together, alone = np.asarray(stats.t.isf(levels, seeds - 1) if seeds > 1 else stats.norm.isf(levels))
+    return float(together / alone)
+
+
 def over_seeds(rows: Sequence[Row]) -> list[Row]:
     """A row of seed None for every (task, model, measure, variant, layer) with rows of two seeds or more, and no others.
 
@@ -67,8 +84,7 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
         that the row has over test examples; t of S - 1 degrees of freedom, sd over S seeds with S - 1. The same
         examples are asked with every seed, so their half-widths do not shrink with S. Cut to ``within_range``.
     Null: with equal values in all seeds it is the interval over test examples, averaged.
-    Departures: the bootstrap over seeds (``bootstrap_mean``) is too narrow for a handful of them, so t. Bounds that say
-        how far heads or orders lie apart are no interval of the value, and are averaged.
+    Departures: bounds that say how far heads or orders lie apart are no interval of the value, and are averaged.
     Known problems: two seeds have t = 12.7, and hardly ever say anything. What seeds vary about is in both parts, in sd
         and a little in h, so it is rather too wide. The interval of a learning rate is that of its mean, not of the rate.
     """

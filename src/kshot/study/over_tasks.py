@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kshot.measure.intervals import bootstrap_mean
+from kshot.measure.intervals import mean_interval
 
 Row = dict[str, Any]
 
@@ -16,7 +16,7 @@ _POOLED = ("rank_agreement",)
 def over_tasks(rows: Sequence[Row]) -> list[Row]:
     """A row of task None for every (model, seed, measure, variant) that several tasks have query by query, and no others.
 
-    Formula: the mean over the queries of all tasks, each query weighing the same, with a bootstrap interval over them.
+    Formula: the mean over the queries of all tasks, each query weighing the same, with an interval over them.
     Known problems: the interval is for queries of these tasks after these demonstrations; it knows nothing of another task.
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
@@ -29,6 +29,7 @@ def over_tasks(rows: Sequence[Row]) -> list[Row]:
 
 def _pooled(rows: Sequence[Row]) -> Row:
     values = np.array([value for row in rows for value in row["each"]])
-    low, high = bootstrap_mean(values, int(rows[0].get("seed") or 0)) or (None, None)
+    seed = int(rows[0].get("seed") or 0)
+    low, high = mean_interval(values, seed, within=(-1.0, 1.0)) or (None, None)
     own = {"value": float(values.mean()), "low": low, "high": high, "n": len(values)}
     return {**rows[0], **own, "task": None, "reason": None, "each": values.tolist()}

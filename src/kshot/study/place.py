@@ -1,5 +1,7 @@
 """What every run has around its cells: how it tells how far it is, where it is kept, and what its folder says of it."""
 
+import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from kshot.data.task import Task
+from kshot.errors import OutputError
 from kshot.model.lm import LM
 from kshot.study.options import command, plain
-from kshot.study.store import Memory, Store
+from kshot.study.store import Memory, Store, usable
 
 # The folder in a run's own where what is half done stands.
 STATE = ".kshot-state"
@@ -63,6 +66,27 @@ def folder(
         return None
     words = [*names[:3], *([f"and-{len(names) - 3}-more"] if len(names) > 3 else []), Path(model).name, identity[:8]]
     return beneath / "-".join(map(safe_name, words))
+
+
+def check_folder(output_path: str | None, beneath: Path) -> None:
+    """OutputError where the folder asked for, else the one ``beneath`` which a run gets its own, cannot be made and written.
+
+    Before a model is fetched and loaded, which takes minutes. What was there stays as it was.
+    """
+    asked = str(beneath) if output_path is None else output_path
+    try:
+        directory = Path(asked).expanduser()
+        usable(directory)
+        above = directory.absolute()
+        while not above.is_dir():
+            above = above.parent
+        # What a system says of rights is not all: nobody makes a folder in /proc. A name of its own, for several processes.
+        os.rmdir(tempfile.mkdtemp(prefix=".kshot-", dir=above))
+    except (OSError, RuntimeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise OutputError(
+            f"the output folder {asked!r} cannot be made and written ({why}); give another --output-path"
+        ) from error
 
 
 def safe_name(word: str) -> str:

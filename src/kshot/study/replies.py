@@ -3,11 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scipy import stats
-
 from kshot.study.catalogue import QUESTIONS
 from kshot.study.catalogue.question import Rival
-from kshot.study.over_seeds import CONFIDENCE
+from kshot.study.over_seeds import LEAST, widening
 
 Row = dict[str, Any]
 
@@ -23,7 +21,7 @@ def replies(measures: Sequence[Row]) -> list[dict[str, Any]]:
     says besides its name, such as a number of examples.
 
     Claim: ``shown``: the contrast lies above 0 whatever demonstrations and queries were drawn, so its mechanism holds as
-        far as the intervention tells; ``contradicted``: below; ``not shown``: neither, or undefined, or of one seed.
+        far as the intervention tells; ``contradicted``: below; ``not shown``: neither, or undefined, of one seed, or of fewer than LEAST queries.
     Formula: the interval over seeds and queries, with m contrasts judged together its half-widths times
         t(1 - 0.05 / 2m) / t(1 - 0.05 / 2), quantiles of S - 1 degrees of freedom for S seeds (Bonferroni).
     Null: were every contrast 0, at most one run in twenty has a ``shown`` or ``contradicted``.
@@ -65,7 +63,13 @@ def _observed(rows: Sequence[Row]) -> dict[str, Any]:
     whole = next((row for row in rows if row.get("seed") is None), single[0] if single else rows[0])
     seeds = sum(row.get("value") is not None for row in single)
     sure = seeds >= _LEAST_SEEDS and whole.get("seed") is None
-    reason = whole.get("reason") or (None if sure else "one set of demonstrations: give --seed 0,1,2,3,4")
+    why = None if sure else "one set of demonstrations: give --seed 0,1,2,3,4"
+    if sure and (whole.get("n") or 0) < LEAST:
+        sure, why = (
+            False,
+            f"{whole.get('n')} queries, of which fewer than {LEAST} are not judged: give --limit {LEAST} or more",
+        )
+    reason = whole.get("reason") or why
     return {
         "observed": whole.get("value"),
         "unit": whole.get("unit") or "",
@@ -85,13 +89,3 @@ def _judged(line: Mapping[str, Any], number: int) -> dict[str, Any]:
     low, high = value - factor * max(0.0, value - low), value + factor * max(0.0, high - value)
     verdict = "shown" if low > 0 else "contradicted" if high < 0 else "not shown"
     return {**line, "low": low, "high": high, "verdict": verdict}
-
-
-def widening(number: int, seeds: int) -> float:
-    """How many times wider an interval of 95 % over so many seeds becomes, so that it holds for so many together.
-
-    >>> widening(1, 5), round(widening(10, 5), 2), round(widening(10, 50), 2)
-    (1.0, 2.02, 1.46)
-    """
-    missed = (1 - CONFIDENCE) / 2
-    return float(stats.t.isf(missed / max(1, number), seeds - 1) / stats.t.isf(missed, seeds - 1))

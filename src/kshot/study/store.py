@@ -43,7 +43,7 @@ class Store:
         self.lines: list[dict[str, Any]] = []
         self._end = 0
         self._lock: int | None = None
-        _usable(directory)
+        usable(directory)
         if directory.is_dir():
             self._begin()
 
@@ -193,7 +193,7 @@ class Memory:
         """Nothing: there is no folder."""
 
 
-def _usable(directory: Path) -> None:
+def usable(directory: Path) -> None:
     """OutputError where the folder, or the nearest one above it that exists, plainly cannot be written."""
     if directory.exists() and not directory.is_dir():
         raise OutputError(f"the output folder {str(directory)!r} is a file; give --output-path a folder")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kshot.measure.intervals import bootstrap_mean, mcnemar, wilson
+from kshot.measure.intervals import mcnemar, mean_interval, paired_permutation, wilson
 
 Row = dict[str, Any]
 Line = Mapping[str, Any]
@@ -19,7 +19,7 @@ def summary(lines: Sequence[Line]) -> list[Row]:
 
     Accuracy and the other figures are means over the seeds that came to a result, demonstrations in the order picked;
     ``failed`` counts those that did not. ``test_*`` is the Wilson interval of that mean over test examples, ``seed_*``
-    the bootstrap interval of the mean over seeds (null with one), ``order_*`` the least and greatest accuracy over
+    Student's t over seeds (null with one), ``order_*`` the least and greatest accuracy over
     orders of one demonstration set (null with one). ``score`` names what ``accuracy`` counts; ``scores`` is the accuracy
     by each scoring rule, null where a seed has none. What it costs is the mean over the seeds that were measured;
     ``flattened`` is the share of fits whose losses had stopped falling.
@@ -28,10 +28,13 @@ def summary(lines: Sequence[Line]) -> list[Row]:
 
 
 def comparisons(lines: Sequence[Line]) -> list[Row]:
-    """The best row of each task against every other on the same queries: exact McNemar tests, each seed by itself.
+    """The best row of each task against every other on the same queries.
 
-    ``n``, ``only_a`` and ``only_b`` count queries of all seeds together. What ran with one seed only (a method that
-    draws nothing) stands against every seed of the other. Rows with wrong labels on purpose take no part.
+    ``n``, ``only_a`` and ``only_b`` count queries of all seeds together; ``p`` is that of ``paired_permutation`` over all
+    seeds, times the number of pairs among the rows (Bonferroni): which row is the best was found on these queries, so
+    any pair of rows might have been compared. ``p_values`` are exact McNemar tests, each seed by itself, uncorrected.
+    What ran with one seed only (a method that draws nothing) stands against every seed of the other. Rows with wrong
+    labels on purpose take no part.
     """
     found = []
     for task in dict.fromkeys(line["task"] for line in lines):
@@ -41,7 +44,8 @@ def comparisons(lines: Sequence[Line]) -> list[Row]:
         if not scored:
             continue
         best = max(scored, key=lambda group: accuracy(group) or 0.0)
-        found += [_comparison(best, other, apart) for other in scored if other is not best]
+        pairs = len(scored) * (len(scored) - 1) // 2
+        found += [_comparison(best, other, apart, pairs) for other in scored if other is not best]
     return found
 
 
@@ -131,7 +135,7 @@ def _row(group: Sequence[Line]) -> Row:
     mean = accuracy(group)
     over_test = wilson(mean * n, n) if mean is not None else None
     values = [line["accuracy"] for line in first]
-    over_seeds = bootstrap_mean(np.array(values, dtype=np.float64)) if mean is not None else None
+    over_seeds = mean_interval(np.array(values, dtype=np.float64), within=(0.0, 1.0)) if mean is not None else None
     orders = [line["accuracy"] for line in group if first and line["seed"] == first[0]["seed"]]
     ordered = len(orders) > 1 and None not in orders
     seconds = _mean(first, "seconds")
@@ -205,8 +209,10 @@ def _mean(lines: Sequence[Line], key: str) -> float | None:
     return float(np.mean(known)) if known and len(known) == len(lines) else None
 
 
-def _comparison(a: Sequence[Line], b: Sequence[Line], apart: Apart) -> Row:
-    tests = {seed: mcnemar(*_marks(*lines)) for seed, lines in together(a, b).items()}
+def _comparison(a: Sequence[Line], b: Sequence[Line], apart: Apart, pairs: int) -> Row:
+    lines = together(a, b)
+    tests = {seed: mcnemar(*_marks(*own)) for seed, own in lines.items()}
+    whole = over_all_seeds(lines)
     known = [test for test in tests.values() if test is not None]
     counts = {key: sum(test[key] for test in known) for key in ("n", "only_a", "only_b")}
     return {
@@ -214,7 +220,8 @@ def _comparison(a: Sequence[Line], b: Sequence[Line], apart: Apart) -> Row:
         "a": arm(a[0], apart),
         "b": arm(b[0], apart),
         **counts,
-        "difference": (counts["only_a"] - counts["only_b"]) / counts["n"] if counts["n"] else None,
+        "difference": whole["difference"] if whole else None,
+        "p": min(1.0, pairs * whole["p"]) if whole else None,
         "p_values": {str(seed): None if test is None else test["p"] for seed, test in tests.items()},
     }
 
@@ -231,6 +238,27 @@ def together(a: Sequence[Line], b: Sequence[Line]) -> dict[int, tuple[Line, Line
         s for s in {**by_seed[0], **by_seed[1]} if all(one or s in own for own, one in zip(by_seed, alone, strict=True))
     ]
     return {s: (_of(by_seed[0], s), _of(by_seed[1], s)) for s in seeds}
+
+
+def over_all_seeds(lines: Mapping[int, tuple[Line, Line]]) -> Row | None:
+    """``paired_permutation`` of cells seed by seed, and ``difference``: the first's accuracy less the second's over the
+    queries of all seeds that both were asked; None where there are none."""
+    both = np.array([_asked_of(*pair) for pair in lines.values()], dtype=bool)
+    if not both.any():
+        return None
+    differences = np.array([_differences(*pair) for pair in lines.values()], dtype=np.int64)
+    # A query that one of the two left out, in every seed, was not asked.
+    test = paired_permutation(differences[:, both.any(axis=0)])
+    return None if test is None else {**test, "difference": int(differences.sum()) / int(both.sum())}
+
+
+def _asked_of(a: Line, b: Line) -> list[bool]:
+    return [x != "-" != y for x, y in zip(a["right"], b["right"], strict=True)]
+
+
+def _differences(a: Line, b: Line) -> list[int]:
+    pairs = zip(a["right"], b["right"], strict=True)
+    return [0 if "-" in (x, y) else (x == "1") - (y == "1") for x, y in pairs]
 
 
 def _of(own: Mapping[int, Line], seed: int) -> Line:

@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 
 from kshot.data import load_task
-from kshot.data.files import SUFFIXES
+from kshot.data.files import ends_with_its_line, split
+from kshot.data.rows import SUFFIXES
 from kshot.data.task import Example, Task
-from kshot.data.template import Template
+from kshot.data.template import Template, input_key
 from kshot.errors import DataError, KshotError, UnknownName
 from kshot.study.explain_settings import ExplainSettings
 from kshot.study.hypotheses_settings import HypothesesSettings
@@ -44,19 +45,48 @@ def tasks_of(
 def apart(tasks: Sequence[Task]) -> tuple[tuple[Task, ...], list[str]]:
     """The tasks with a pool that holds none of their test examples, and a note for each that lost some by it.
 
-    A query is never in its own prompt; what is left out does not depend on how many queries are asked. A task and its
-    transfers keep the same pool, so that they are taught the same.
+    A query is never in its own prompt; what is left out does not depend on how many queries are asked. Inputs are the
+    same where a layout shows them alike (``input_key``). A task and its transfers keep the same pool, so that they are
+    taught the same. Where demonstrations and queries are the same examples (an lm-eval YAML with one split for both),
+    some are kept to be shown and the others asked. PromptError where a layout does not fit the fields.
     """
     found, notes = [], []
-    for task in tasks:
-        asked = {wording(example) for other in tasks if origin(other) == origin(task) for example in other.test}
-        pool = tuple(example for example in task.train if wording(example) not in asked)
+    parted = [_parted(task) for task in tasks]
+    for task, note in parted:
+        notes += [note] if note else []
+        asked = {
+            key for other, _ in parted if origin(other) == origin(task) for e in other.test for key in _keys(task, e)
+        }
+        pool = tuple(example for example in task.train if not asked.intersection(_keys(task, example)))
         if lost := len(task.train) - len(pool):
             notes.append(
                 f"{task.name}: {lost} of {len(task.train)} training examples are test examples too and are never shown"
             )
         found.append(replace(task, train=pool) if lost else task)
     return tuple(found), notes
+
+
+def _parted(task: Task) -> tuple[Task, str]:
+    """A task whose whole pool is asked too as one with a pool of its own, and a note that says so."""
+    asked_too = {example.id: example for example in task.test}
+    if not task.train or any(asked_too.get(example.id) != example for example in task.train):
+        return task, ""
+    labelled = [example for example in task.test if example.label is not None]
+    asked, shown = split(labelled, task.template, stratify=task.kind == "classification")
+    kept = {example.id for example in shown}
+    if not asked or not shown:
+        return task, ""
+    test = tuple(example for example in task.test if example.id not in kept)
+    note = (
+        f"{task.name}: demonstrations and queries are the same {len(task.test)} examples; {len(kept)} are kept to be "
+        f"shown, drawn by a hash of their input, and the other {len(test)} are asked (lm-eval asks all)"
+    )
+    return replace(task, train=tuple(shown), test=test), note
+
+
+def _keys(task: Task, example: Example) -> set[str]:
+    """The input of an example in every layout of the task."""
+    return {input_key(layout, example.fields) for layout in (task.template, *task.layouts)}
 
 
 def with_transfers(asked: Settings, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
@@ -87,22 +117,34 @@ def origin(task: Task) -> str:
     return task.taught or task.name
 
 
-def wording(example: Example) -> str:
-    """What an example says, whatever its label and its name: equal for the same input."""
-    return repr(sorted(example.fields.items()))
-
-
 def _laid_out(name: str, test_file: str | None, layout: dict[str, Any], suggest: Suggest) -> Task:
     if "input" in layout and _is_file(name):
         # A file whose fields have names of their own cannot be read without the layout that uses them.
-        return load_task(name, test_file=test_file, template=Template(**layout))
+        return _with_words(load_task(name, test_file=test_file, template=Template(**layout)), layout)
     suggested = suggest(name) if not layout and _is_file(name) else None
     if suggested is not None:
         task = load_task(name, test_file=test_file, template=suggested)
         if set(task.labels) == set(suggested.words):
             return task
     task = load_task(name, test_file=test_file)
-    return replace(task, template=replace(task.template, **layout)) if layout else task
+    return _with_words(replace(task, template=replace(task.template, **layout)), layout) if layout else task
+
+
+def _with_words(task: Task, layout: dict[str, Any]) -> Task:
+    """The task, where its layout fits its answers: words for labels that it has, open answers that a line can hold."""
+    examples = (*task.train, *task.test)
+    known = {
+        *task.labels,
+        *(e.label for e in examples if e.label is not None),
+        *(c for e in examples for c in e.choices),
+    }
+    for label in layout.get("words", {}):
+        if label not in known:
+            raise UnknownName(f"label of task {task.name!r} in the words of --template", label, known)
+    if task.kind == "open":
+        for example in examples:
+            ends_with_its_line(task.template, example.label or "", f"task {task.name!r}, {example.id}")
+    return task
 
 
 def _is_file(name: str) -> bool:
@@ -138,5 +180,17 @@ def template_changes(given: str) -> dict[str, Any]:
                 f"--template {given!r}: {name} must be {'a mapping of labels to words' if name == 'words' else 'text'}"
             )
     if "words" in found:
-        found["words"] = {str(label): str(word) for label, word in found["words"].items()}
+        found["words"] = dict(_word(given, label, word) for label, word in found["words"].items())
     return found
+
+
+def _word(given: str, label: Any, word: Any) -> tuple[str, str]:
+    """A label and its word as texts; DataError for what YAML reads as something else, as it does yes and no."""
+    # A whole number may be a label, as in files; one that YAML read otherwise than it is written is none of the task's.
+    numbered = isinstance(label, int) and not isinstance(label, bool)
+    for value, kind in ((label, "label"), (word, "word")):
+        if not isinstance(value, str) and not (kind == "label" and numbered):
+            raise DataError(
+                f"--template {given!r}: words has the {kind} {value!r}, which is not text; put it in quotes"
+            )
+    return str(label), word

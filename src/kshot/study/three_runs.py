@@ -133,7 +133,7 @@ def walked(lm: LM, asked: Texts, delta: Delta, *, few: int = 16) -> Iterator[tup
     prefix = lm.prefill(asked.tokens)
     runs = zip(
         traced(lm, asked.alone, asked.positions, beside=asked.answers_alone),
-        traced(replace(lm, delta=delta), asked.alone, asked.positions, beside=asked.answers_alone),
+        traced(lm.changed(delta), asked.alone, asked.positions, beside=asked.answers_alone),
         traced(lm, asked.after, asked.positions, prefix, beside=asked.answers_after),
         strict=True,
     )

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from kshot.measure.intervals import holm, paired_permutation
-from kshot.study.summary import accuracy, arm, called, differing, grouped, noisy, together
+from kshot.measure.intervals import holm
+from kshot.study.cells import NOISY_TIMES
+from kshot.study.summary import accuracy, arm, called, differing, grouped, noisy, over_all_seeds, together
 
 Row = dict[str, Any]
 Line = Mapping[str, Any]
@@ -17,9 +16,6 @@ LEVEL = 0.05
 
 # How far below the most accurate a cheaper way may lie and still be taken in its place.
 MARGIN = 0.03
-
-# How many times as many noisy examples stand against clean ones.
-MORE = 4
 
 PROMPTED = ("zero-shot", "in-context")
 
@@ -76,9 +72,9 @@ def _noise_families(scored: Sequence[Group], clean: Sequence[Group]) -> list[tup
     """Four times as many examples, some of them wrong, against the clean ones of the same method, size by size."""
     pairs: dict[tuple[int, Any], list[tuple[Group, Group]]] = {}
     for group in scored:
-        if not noisy(group[0]) or group[0]["shots"] % MORE:
+        if not noisy(group[0]) or group[0]["shots"] % NOISY_TIMES:
             continue
-        few, share = group[0]["shots"] // MORE, group[0]["params"]["noise"]
+        few, share = group[0]["shots"] // NOISY_TIMES, group[0]["params"]["noise"]
         same = [g for g in clean if (g[0]["method"], g[0]["shots"]) == (group[0]["method"], few)]
         if same:
             pairs.setdefault((few, share), []).append((group, _nearest(group, same)))
@@ -104,13 +100,7 @@ def _nearest(group: Group, rivals: Sequence[Group]) -> Group:
 
 def _pair(a: Group, b: Group, apart: Sequence[tuple[str, str, str]], against: str) -> Row | None:
     lines = together(a, b)
-    differences = np.array([_differences(*pair) for pair in lines.values()], dtype=np.int64)
-    asked = [sum(x != "-" != y for x, y in zip(p["right"], q["right"], strict=True)) for p, q in lines.values()]
-    if not sum(asked):
-        return None
-    # A query that one of the two left out, in every seed, was not asked.
-    marks = [[x != "-" != y for x, y in zip(p["right"], q["right"], strict=True)] for p, q in lines.values()]
-    test = paired_permutation(differences[:, np.array(marks).any(axis=0)])
+    test = over_all_seeds(lines)
     if test is None:
         return None
     return {
@@ -122,16 +112,9 @@ def _pair(a: Group, b: Group, apart: Sequence[tuple[str, str, str]], against: st
         "a": arm(a[0], apart),
         "b": arm(b[0], apart),
         "seeds": len(lines),
-        **{key: test[key] for key in ("n", "better", "worse")},
-        "difference": int(differences.sum()) / sum(asked),
-        "p": test["p"],
+        **{key: test[key] for key in ("n", "better", "worse", "difference", "p")},
         **({"noise": a[0]["params"]["noise"]} if against == "clean" else {}),
     }
-
-
-def _differences(a: Line, b: Line) -> list[int]:
-    pairs = zip(a["right"], b["right"], strict=True)
-    return [0 if "-" in (x, y) else (x == "1") - (y == "1") for x, y in pairs]
 
 
 def _corrected(rows: Sequence[Row]) -> list[Row]:
@@ -245,7 +228,7 @@ def said_of_noise(pairs: Sequence[Mapping[str, Any]]) -> str:
         if by_name:
             parts.append(f"{verb} {_by_sizes(by_name, sizes)}")
     shares = _and([f"{100 * share:g} %" for share in sorted({pair["noise"] for pair in own})])
-    head = f"Taking {MORE} times as many examples with {shares} of the labels wrong in place of clean ones"
+    head = f"Taking {NOISY_TIMES} times as many examples with {shares} of the labels wrong in place of clean ones"
     return f"{head} {'; it '.join(parts)}."
 
 

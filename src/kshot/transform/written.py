@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from kshot.data.task import Example, Task
-from kshot.data.template import Template, filled
+from kshot.data.template import Template, fillable, filled
 from kshot.errors import PromptError
 from kshot.model.prompts import channel_head
 from kshot.model.tokens import Codec
@@ -143,10 +143,20 @@ def written(
         channel=channel,
         vocabulary=len(codec.tokenizer),
         special=frozenset(codec.tokenizer.all_special_ids),
-        write=lambda text: page.input_of(template.render(filled(examples[0].fields, text))),
+        write=lambda text: page.input_of(_laid_out(task, template, examples[0], text)),
         say=page.say,
         seams=len(joined) - sum(joined),
     )
+
+
+def _laid_out(task: Task, template: Template, example: Example, text: str) -> str:
+    """A text in the place of an input; PromptError where the layout has no place for it."""
+    if not fillable(template, example.fields):
+        raise PromptError(
+            f"task {task.name!r}: its layout {template.input!r} shows no text that another could stand for; what works is "
+            "one that shows a field of text"
+        )
+    return template.render(filled(example.fields, text))
 
 
 def _check(task: Task, answers: Sequence[Tokens]) -> None:

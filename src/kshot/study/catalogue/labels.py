@@ -64,15 +64,17 @@ def _answer(setting: Setting, say: Say) -> list[Row]:
     tables = with_levelled(tables)
     own = gold_logprobs(tables, gold)
     contrasts = {
-        **_contrasts(own, len(few), "", grafts=bool(grafts)),
-        **_contrasts(own, len(few), f", {LEVELLED}", grafts=bool(grafts)),
+        name: values
+        for how in ("", f", {LEVELLED}")
+        for name, values in _contrasts(own, len(few), _changed(shown, _SHARES[0]) / len(shown), how).items()
     }
     rows = condition_rows(_NAME, tables, gold, seed) + contrast_rows(_NAME, contrasts, seed, "nats")
     return rows + (undefined(_NAME, (_HERE, _SPREAD), why_not) if why_not else [])
 
 
-def _contrasts(own: Mapping[str, np.ndarray], few: int, how: str, *, grafts: bool) -> dict[str, np.ndarray]:
-    """Every contrast, query by query, of conditions whose names end in ``how``."""
+def _contrasts(own: Mapping[str, np.ndarray], few: int, share: float, how: str) -> dict[str, np.ndarray]:
+    """Every contrast, query by query, of conditions whose names end in ``how``; ``share`` of the labels are the first
+    that are wrong, which of few demonstrations is not just a quarter."""
     right, wrong = own[f"right labels{how}"], own[f"wrong labels{how}"]
     cost = right - wrong
     cost_by_words = own[f"right labels, arbitrary words{how}"] - own[f"wrong labels, arbitrary words{how}"]
@@ -81,10 +83,10 @@ def _contrasts(own: Mapping[str, np.ndarray], few: int, how: str, *, grafts: boo
         _COST: cost,
         _HELPS: wrong - own[f"no demonstrations{how}"],
         _WORDS_TELL: cost_by_words - cost,
-        _FIRST: cost / 4 - (right - own[f"25% of the labels wrong{how}"]),
+        _FIRST: cost * share - (right - own[f"25% of the labels wrong{how}"]),
         _MORE: cost - cost_of_few,
     }
-    if grafts:
+    if f"wrong labels where they stand{how}" in own:
         found[_HERE] = right - own[f"wrong labels where they stand{how}"] - cost / 2
         found[_SPREAD] = right - own[f"wrong labels in what follows them{how}"] - cost / 2
     return {name + how: values for name, values in found.items()}
@@ -98,8 +100,13 @@ def with_wrong_labels(task: Task, shown: Sequence[Example], share: float, seed: 
     turn = rng.permutation(len(shown)).tolist()
     others = [[label for label in task.labels if label != example.label] for example in shown]
     drawn = [own[int(rng.integers(len(own)))] for own in others]
-    changed = set(turn[: round(share * len(shown))])
+    changed = set(turn[: _changed(shown, share)])
     return tuple(replace(example, label=drawn[i]) if i in changed else example for i, example in enumerate(shown))
+
+
+def _changed(shown: Sequence[Example], share: float) -> int:
+    """How many labels are wrong where so great a share is to be: one at least, if any."""
+    return max(1, round(share * len(shown))) if share else 0
 
 
 def with_arbitrary_words(setting: Setting) -> Template:

@@ -42,14 +42,17 @@ def _answer(setting: Setting, say: Say) -> list[Row]:
     orders = all_orders(len(shown), sample=_ORDERS, seed=seed)[:_ORDERS]
     texts = [told(setting, [shown[i] for i in order]) for order in orders]
     say("read one after another")
-    free = without_content(setting.queries[0])
+    free = without_content(setting.template, setting.queries[0])
     read = [read_through(one.lm, one.tokens) for one in texts]
     both = np.stack([one.answers(prefix, free) for one, prefix in zip(texts, read, strict=True)])
     whole = both[:, : len(gold)]
-    tables = {"in their orders": whole, "calibrated": contextually_calibrated(whole, both[:, len(gold) :])}
+    tables, missing = {"in their orders": whole}, dict[str, str]()
+    if free:
+        tables["calibrated"] = contextually_calibrated(whole, both[:, len(gold) :])
+    else:
+        missing[_TILT] = "no text of a query could be another: there are no content-free rows"
     say("read apart")
     tables["read apart"] = _all([one.answers(read_apart(one.lm, one.tokens, one.owner)) for one in texts])
-    missing: dict[str, str] = {}
     say("read in their orders, standing in one")
     try:
         back = [np.argsort(order).tolist() for order in orders]
@@ -77,7 +80,8 @@ def _rows(tables: dict[str, Tables], gold: np.ndarray, missing: dict[str, str], 
     spread = {name: gold_logprob(table, gold).var(axis=0, ddof=1) for name, table in tables.items()}
     contrasts = _contrasts(spread, "") | _contrasts(spread, f", {LEVELLED}")
     half = spread["in their orders"] / 2
-    contrasts[_TILT] = half - spread["calibrated"]
+    if "calibrated" in spread:
+        contrasts[_TILT] = half - spread["calibrated"]
     contrasts[f"{_TILT}, by the mean over queries"] = half - spread[f"in their orders, {LEVELLED}"]
     rows = [mean_row(f"{_NAME}_variance", name, own, seed, unit="nats²") for name, own in spread.items()]
     rows += condition_rows(_NAME, tables, gold, seed)

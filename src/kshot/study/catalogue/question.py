@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from kshot.errors import MethodError
 from kshot.measure.arrangements import gold_logprob
 from kshot.measure.calibrate import levelled
-from kshot.measure.intervals import bootstrap_mean
+from kshot.measure.intervals import mean_interval
 from kshot.study.compared import Row, Setting
 from kshot.study.figures import figure
 
@@ -93,6 +93,6 @@ def undefined(question: str, names: Sequence[str], reason: str) -> list[Row]:
 
 
 def mean_row(measure: str, name: str, values: Float[np.ndarray, "q"], seed: int, **more: Any) -> Row:
-    """A mean over queries with its interval over them (bootstrap)."""
-    low, high = bootstrap_mean(values, seed) or (None, None)
+    """A mean over queries with its interval over them."""
+    low, high = mean_interval(values, seed) or (None, None)
     return figure(measure, (name,), value=float(values.mean()), low=low, high=high, n=len(values), **more)

@@ -120,17 +120,23 @@ class Asked:
         drawn = [draw(written, k, self.seed, protocol) for written, protocol in asked]
         tables = self.tables((written, own) for (written, _), own in zip(asked, drawn, strict=True))
         return [
-            Answers(table, written.gold, own) for table, (written, _), own in zip(tables, asked, drawn, strict=True)
+            Answers(table, written.gold, own, _numbered(written, own))
+            for table, (written, _), own in zip(tables, asked, drawn, strict=True)
         ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
-    """A table of scores, the right columns, and which examples of the pool stood before each query."""
+    """A table of scores, the right columns, and which examples of the pool stood before each query.
+
+    ``query`` numbers the query that each row asks, None where every row asks one of its own. Rows of one query are no
+    further evidence of what is answered to others, so intervals draw them together.
+    """
 
     table: Table
     gold: Int[np.ndarray, "q"]
     drawn: Int[np.ndarray, "q k"]
+    query: Int[np.ndarray, "q"] | None = None
 
     @property
     def said(self) -> Int[np.ndarray, "q"]:
@@ -144,25 +150,54 @@ class Answers:
     def macro_f1(self) -> float:
         return float(macro_f1s(self.said[None], self.gold[None], self.table.shape[1])[0])
 
+    @property
+    def numbered(self) -> Int[np.ndarray, "q"]:
+        """The query of each row, counted from 0 in the order in which they are first asked."""
+        return np.arange(len(self.gold)) if self.query is None else self.query
+
+    @property
+    def n(self) -> int:
+        """How many queries are asked, each counted once."""
+        return len(np.unique(self.numbered))
+
     def guessed(self, seed: int) -> Guessed:
         return guessed(self.said, self.gold, seed)
+
+    def resampled(self, seed: int) -> Int[np.ndarray, "b c c"]:
+        """How often each label was answered with each, for queries drawn anew, all rows of a query together."""
+        c, n = self.table.shape[1], self.n
+        own = np.zeros((n, c * c), dtype=np.int64)
+        np.add.at(own, (self.numbered, self.gold * c + self.said), 1)
+        drawn = stream(seed, "resampled-queries", n).integers(n, size=(RESAMPLES, n))
+        times = np.zeros((RESAMPLES, n), dtype=np.int64)
+        np.add.at(times, (np.arange(RESAMPLES)[:, None], drawn), 1)
+        return (times @ own).reshape(RESAMPLES, c, c)
+
+
+def _numbered(written: Written, drawn: Int[np.ndarray, "q k"]) -> Int[np.ndarray, "q"] | None:
+    """Which queries are one and the same prompt, as label words are after demonstrations that all share.
+
+    None where every query has demonstrations of its own. What is right is part of a query.
+    """
+    if (drawn != drawn[:1]).any():
+        return None
+    known: dict[tuple[Tokens, int], int] = {}
+    return np.array([known.setdefault((q.input, q.gold), len(known)) for q in written.queries], dtype=np.int64)
 
 
 def answer_rows(variant: Sequence[str], found: Answers, seed: int) -> list[Row]:
     """Accuracy and macro-F1, each with its interval over queries (bootstrap), and what guessing gives of the second."""
-    said, gold, c = found.said, found.gold, found.table.shape[1]
-    resampled = _resampled(len(gold), seed)
-    right = found.right[resampled].mean(axis=1)
-    f1 = macro_f1s(said[resampled], gold[resampled], c)
+    cells, n = found.resampled(seed), found.n
+    right = np.einsum("bcc->b", cells) / cells.sum(axis=(1, 2))
+    (low, high), (f1_low, f1_high) = _interval(right, n), _interval(_macro_f1s(cells), n)
     chance = found.guessed(seed)
-    bounds = [dict(zip(("low", "high"), np.quantile(own, _BOUNDS).tolist(), strict=True)) for own in (right, f1)]
     return [
-        figure("accuracy", variant, value=float(found.right.mean()), n=len(gold), **bounds[0]),
+        figure("accuracy", variant, value=float(found.right.mean()), n=n, low=low, high=high),
         figure(
-            "macro_f1", variant, value=found.macro_f1, n=len(gold), **bounds[1],
+            "macro_f1", variant, value=found.macro_f1, n=n, low=f1_low, high=f1_high,
             null=chance.macro_f1, null_low=chance.low, null_high=chance.high,
         ),
-        figure("macro_f1", (*variant, "always one label"), value=chance.majority, n=len(gold)),
+        figure("macro_f1", (*variant, "always one label"), value=chance.majority, n=n),
     ]  # fmt: skip
 
 
@@ -171,24 +206,32 @@ def contrast_row(name: str, one: Answers, other: Answers | float, seed: int, var
 
     The interval is over queries: both are computed anew for the same resampled queries.
     """
-    resampled = _resampled(len(one.gold), seed)
-    c = one.table.shape[1]
-    own = macro_f1s(one.said[resampled], one.gold[resampled], c)
+    own, n = _macro_f1s(one.resampled(seed)), one.n
     if isinstance(other, Answers):
-        base, rest = other.macro_f1, macro_f1s(other.said[resampled], other.gold[resampled], c)
+        assert np.array_equal(one.numbered, other.numbered), "a contrast is between answers to the same queries"
+        base, rest = other.macro_f1, _macro_f1s(other.resampled(seed))
     else:
         base, rest = other, np.full(len(own), other)
-    low, high = np.quantile(own - rest, _BOUNDS).tolist()
-    return figure(
-        "contrast", (name, *variant), value=one.macro_f1 - base, low=low, high=high, null=0.0, n=len(one.gold)
-    )
+    low, high = _interval(own - rest, n)
+    return figure("contrast", (name, *variant), value=one.macro_f1 - base, low=low, high=high, null=0.0, n=n)
 
 
 def together(answers: Sequence[Answers]) -> Answers:
-    """The queries of several tables, one after another."""
-    parts = [(own.table, own.gold, own.drawn) for own in answers]
+    """What several tables answer to the same queries, one after another: each query is asked as often as there are tables."""
+    parts = [(own.table, own.gold, own.drawn, own.numbered) for own in answers]
     return Answers(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def _resampled(n: int, seed: int) -> Int[np.ndarray, "b n"]:
-    return stream(seed, "resampled-queries", n).integers(n, size=(RESAMPLES, n))
+def _interval(values: Float[np.ndarray, "b"], n: int) -> tuple[float | None, float | None]:
+    """The bounds of resamples of n queries; of one query there are none."""
+    if n < 2:
+        return None, None
+    low, high = np.quantile(values, _BOUNDS).tolist()
+    return low, high
+
+
+def _macro_f1s(cells: Int[np.ndarray, "b c c"]) -> Float[np.ndarray, "b"]:
+    """Macro-F1 of counts by right and answered label, of the classes in either, as ``metrics.macro_f1`` has it."""
+    named = cells.sum(axis=1) + cells.sum(axis=2)
+    scores = np.where(named > 0, 2 * np.einsum("bcc->bc", cells) / np.maximum(named, 1), 0.0)
+    return scores.sum(axis=1) / np.maximum((named > 0).sum(axis=1), 1)

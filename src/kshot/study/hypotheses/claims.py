@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kshot.study.hypotheses import core, functions, orders
-from kshot.study.over_seeds import within_range
-from kshot.study.replies import widening
+from kshot.study.over_seeds import widening, within_range
 
 Row = dict[str, Any]
 Predicts = Literal["none", "at least", "more"]
@@ -82,10 +81,10 @@ def verdicts(measures: Sequence[Row]) -> list[dict[str, Any]]:
 
     Claim: ``supported``: what is predicted of the figure holds whatever pools, queries and answers were drawn;
         ``rejected``: its contrary does; ``undecided``: neither, or one seed, or a model that cannot do the task as it is.
-    Formula: the interval over seeds (``over_seeds``; every seed draws its own queries, and where these are most of those
-        there are, their own spread is added), with m claims judged on a task its half-widths times
-        t(1 - 0.05 / 2m) / t(1 - 0.05 / 2) of S - 1 degrees of freedom (Bonferroni). With MARGIN d: no difference is
-        supported within (-d, d), rejected above or below 0; at least none is supported above -d, rejected below 0;
+    Formula: the interval over seeds (``over_seeds``; every seed draws its own queries, n of the N that the test set has,
+        and sqrt(n / N) of their half-width is added for the choice of the test set), with m claims judged on a task its
+        half-widths times t(1 - 0.05 / 2m) / t(1 - 0.05 / 2) of S - 1 degrees of freedom (Bonferroni). With MARGIN d: no
+        difference is supported within (-d, d), rejected above or below 0; at least none is supported above -d, rejected below 0;
         more than none is supported above 0, rejected below d. A hypothesis is rejected where one of its claims is,
         supported where all are that have a figure.
     Null: were every difference 0, at most one task in twenty has a ``rejected`` of no difference or at least none, or a

@@ -22,6 +22,7 @@ CORRELATED = "functions learned of label words are those learned of inputs"
 CORRELATED_LINEAR = "functions learned of label words are those a linear map learns"
 PAIRED, WITHOUT_NOISE = "functions paired at random", "noise of scores taken out"
 _PERMUTATIONS, _BINS = 10_000, 10
+_ROUNDING = 1e-12
 # So many functions are asked side by side.
 AT_ONCE = 10
 
@@ -102,7 +103,7 @@ def _so_far(place: Path | None, draws: int) -> dict[str, list[np.ndarray]]:
 
 def correlation_row(name: str, x: Float[np.ndarray, "g"], y: Float[np.ndarray, "g"]) -> Row:
     """Pearson's r with its interval over functions (Fisher's z)."""
-    if x.std() == 0 or y.std() == 0:
+    if _alike(x) or _alike(y):
         reason = "all functions are learned alike: there is nothing that could go together"
         return figure("correlation", (name,), value=None, null=0.0, n=len(x), reason=reason)
     r = float(np.corrcoef(x, y)[0, 1])
@@ -117,6 +118,11 @@ def correlation_row(name: str, x: Float[np.ndarray, "g"], y: Float[np.ndarray, "
         null=0.0,
         n=len(x),
     )
+
+
+def _alike(values: Float[np.ndarray, "g"]) -> bool:
+    """Whether values differ by rounding alone, of which a standard deviation of equal values need not be 0."""
+    return float(np.ptp(values)) <= _ROUNDING
 
 
 def permutation_p(x: Float[np.ndarray, "g"], y: Float[np.ndarray, "g"], seed: int) -> float:
@@ -137,7 +143,7 @@ def split_half(right: Float[np.ndarray, "g n"]) -> float | None:
     order = stream(0, "halves", right.shape[1]).permutation(right.shape[1])
     half = len(order) // 2
     one, other = right[:, order[:half]].mean(axis=1), right[:, order[half:]].mean(axis=1)
-    if one.std() == 0 or other.std() == 0:
+    if _alike(one) or _alike(other):
         return None
     r = float(np.corrcoef(one, other)[0, 1])
     return max(0.0, 2 * r / (1 + r)) if r > -1 else 0.0

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from kshot.measure.intervals import bootstrap_mean
+from kshot.measure.intervals import mean_interval
 from kshot.study.figures import figure
 from kshot.study.inquiry import drawn_pictures, plain_record
 from kshot.study.over_seeds import over_seeds
@@ -85,7 +85,7 @@ def _gained(study: Pretraining, lines: Sequence[Line]) -> list[dict[str, Any]]:
             less = np.array(base["by_document"][context])[:, 0] - nats
             value = float(less.sum() / counts.sum())
             each = value + (less - value * counts) / counts.mean()
-            low, high = bootstrap_mean(each, seed) or (None, None)
+            low, high = mean_interval(each, seed) or (None, None)
             rows.append(
                 {
                     "task": line["task"],

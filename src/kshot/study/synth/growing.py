@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kshot.devices import together
-from kshot.measure.intervals import bootstrap_mean, wilson
+from kshot.measure.intervals import mean_interval, wilson
 from kshot.optim.state import facts_kept, keep, kept
 from kshot.seeds import digest, torch_stream
 from kshot.study.figures import figure
@@ -178,11 +178,11 @@ def line(values: Float[np.ndarray, "b n"], *, begin: int = 0) -> Line:
 def mean_rows(measure: str, variant: Sequence[str], values: Float[np.ndarray, "b"], seed: int, **more: Any) -> Row:
     """A row of a mean over prompts with its interval; values that are no numbers do not count.
 
-    The interval is Wilson's where every value is 0 or 1, which a share of all or of none has one by, else the bootstrap's.
+    The interval is Wilson's where every value is 0 or 1, which a share of all or of none has one by, else that of ``mean_interval``.
     """
     known = values[np.isfinite(values)]
     share = np.isin(known, (0.0, 1.0)).all()
-    low, high = (wilson(known.sum(), len(known)) if share else bootstrap_mean(known, seed)) or (None, None)
+    low, high = (wilson(known.sum(), len(known)) if share else mean_interval(known, seed)) or (None, None)
     reason = None if len(known) else "there is no such value"
     value = float(known.mean()) if len(known) else None
     return figure(measure, variant, value=value, low=low, high=high, n=len(known), reason=reason, **more)
