@@ -73,7 +73,7 @@ def answer(verdicts: Sequence[Row]) -> str:
     counts = [f"{len(own)} {kind}" for kind, own in groups.items() if own]
     said = [f"{reply}: of {total} {'claim' if total == 1 else 'claims'}, {words.listed(counts)}."]
     if _of_one_set(verdicts):
-        said.append("That is said of one set of demonstrations for each task; of others --seed 0,1,2 tells.")
+        said.append("This is said of one set of demonstrations for each task; --seed 0,1,2 tells whether others agree.")
     for kind, own in groups.items():
         if own:
             claims = [_claim(row) for row in own[:_TOLD]]
