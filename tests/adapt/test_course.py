@@ -1,23 +1,21 @@
-"""From examples to something learned: what is held out, what is chosen, what it costs, and how it goes on."""
+"""From examples to something learned: what is held out, what is chosen, and what it costs."""
 
 import json
 import math
-import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fits import SMALL, bits, films, soft, thin, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from kshot.adapt import course as course_module
 from kshot.adapt import search as search_module
-from kshot.adapt.checkpoint import Keeper
-from kshot.adapt.course import Course, Pupil, Start
+from kshot.adapt.course import Course, Start
 from kshot.adapt.examples import held_out, unseen
 from kshot.adapt.judge import Judge, gold_rows, mean_loss
 from kshot.adapt.learn import flattened, learn
@@ -25,42 +23,9 @@ from kshot.adapt.learners import low_rank, soft_rows, whole_weights
 from kshot.adapt.train import Diverged
 from kshot.data.task import Example, Task
 from kshot.data.template import Template
-from kshot.errors import KshotError, MethodError, NumericError, OutputError
-from kshot.model.delta import Delta, LowRank
+from kshot.errors import KshotError, MethodError, NumericError
 from kshot.model.lm import LM
-from kshot.model.momentum import Momentum
 from kshot.model.tiny import tiny_lm as tiny_of
-
-SMALL = Course(budget="12steps", grid=(0.001, 0.01, 0.1), batch=4)
-
-
-def films(n: int = 12, labels=("bad", "good")) -> Task:
-    words = {"bad": "a bore", "good": "a joy"}
-    rows = [Example(id=f"f{i}", fields={"text": f"film {i} was {words[labels[i % len(labels)]]}"},
-                    label=labels[i % len(labels)]) for i in range(n)]  # fmt: skip
-    return Task(name="films", kind="classification", labels=("bad", "good"), train=tuple(rows), test=(),
-                validation=tuple(replace(row, id=f"v{i}") for i, row in enumerate(rows[:6])),
-                template=Template(input="{{text}}\n:"))  # fmt: skip
-
-
-def soft(lm: LM, task: Task, course: Course = SMALL, seed: int = 0, length: int = 3):
-    make = lambda taught: Start(learner=soft_rows(lm, lm.embedded(range(length))), template=task.template)  # noqa: E731
-    return learn(lm, task, task.train, make, course, seed=seed, key="soft")
-
-
-def thin(lm: LM, task: Task, course: Course):
-    """A soft prompt's size is normalised away; a change of weights is not."""
-    make = lambda taught: Start(learner=low_rank(lm, ("all-linear",), 2, 4.0, seed=0), template=task.template)  # noqa: E731
-    return learn(lm, task, task.train, make, course, seed=0, key="thin")
-
-
-def bits(learned) -> list[torch.Tensor]:
-    return [*learned.placed.prefix.keys, *learned.placed.prefix.values, learned.placed.prefix.embeddings]
-
-
-def told(learned) -> dict:
-    """How it was learned, without the clock."""
-    return {name: value for name, value in asdict(learned.training).items() if name != "seconds"}
 
 
 @pytest.mark.parametrize(
@@ -316,7 +281,10 @@ def test_answers_that_are_no_numbers_are_divergence(tiny_lm: LM, monkeypatch: py
 def test_a_last_step_that_spoils_it_is_divergence(tiny_lm: LM, learning_rate: float, learner, said: str) -> None:
     """No loss of a batch follows it, and nothing is held out."""
     course, task = Course(budget="1steps", learning_rate=learning_rate, clip=0.0), films(4)
-    make = lambda taught: Start(learner=learner(tiny_lm), template=task.template)  # noqa: E731
+
+    def make(taught: tuple[Example, ...]) -> Start:
+        return Start(learner=learner(tiny_lm), template=task.template)
+
     with pytest.raises(
         Diverged, match=rf"^diverged at step 1: {said} with adamw at learning rate .*; try a smaller one$"
     ):
@@ -363,7 +331,10 @@ def test_no_room(tiny_lm: LM) -> None:
     ):
         soft(narrow, films(), length=9)
     long = replace(films(), train=tuple(replace(e, fields={"text": "x" * 40}) for e in films().train))
-    make = lambda taught: Start(learner=low_rank(narrow, ("q_proj",), 1, 1.0, seed=0), template=long.template)  # noqa: E731
+
+    def make(taught: tuple[Example, ...]) -> Start:
+        return Start(learner=low_rank(narrow, ("q_proj",), 1, 1.0, seed=0), template=long.template)
+
     with pytest.raises(MethodError, match=r"^the longest example of \d+ tokens do not fit tiny-0, which reads 30"):
         learn(narrow, long, long.train, make, SMALL, seed=0, key="k")
 
@@ -432,179 +403,3 @@ def test_an_open_answer_ends_as_it_does_in_a_text(merged: bool) -> None:
     assert lm.codec.decode(row.tokens[row.start :]) == "cats\n"
     (bare,) = gold_rows(lm, task, replace(task.template, separator=""), task.train, whole=False)
     assert lm.codec.decode(bare.tokens[bare.start :]) == "cats"
-
-
-def test_a_state_is_read_to_where_the_model_is(tiny_lm: LM, tmp_path: Path) -> None:
-    """Without a GPU: the device that keeps no numbers."""
-    far = replace(tiny_lm, device=torch.device("meta"))
-    pupil = Pupil(lm=far, task=films(), course=replace(SMALL, state=str(tmp_path)), make=lambda taught: 1 / 0,
-                  seed=0, key="k")  # fmt: skip
-    assert pupil.keeper("rate").device == pupil.fit_keeper(0.1, 3).device == torch.device("meta")
-
-
-class Killed(Exception):
-    pass
-
-
-@pytest.mark.parametrize("optimiser", ["adafactor", "adamw"])
-def test_a_fit_that_is_killed_goes_on_to_the_same_bits(
-    tiny_lm: LM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimiser: str
-) -> None:
-    """Killed after every few steps, search and all, with a state kept at every turn."""
-    course = replace(SMALL, optimiser=optimiser, schedule="cosine")
-    task, kept = films(), replace(course, state=str(tmp_path))
-    whole = soft(tiny_lm, task, course)
-    monkeypatch.setattr(Keeper, "offer", Keeper.keep)
-    advance, left, kills, ran = course_module.advance, [0], 0, [0]
-
-    def mortal(*given, **more):
-        if left[0] == 0:
-            raise Killed
-        left[0] -= 1
-        found = advance(*given, **more)
-        ran[0] += found.step - given[4].step
-        return found
-
-    monkeypatch.setattr(course_module, "advance", mortal)
-    while True:
-        left[0] = 2
-        try:
-            found = soft(tiny_lm, task, kept)
-            break
-        except Killed:
-            kills += 1
-            assert kills < 60, "it goes on from nothing again and again"
-    assert kills > 5
-    assert told(found) == told(whole)
-    assert all(torch.equal(a, b) for a, b in zip(bits(found), bits(whole), strict=True))
-    assert ran[0] == sum(one["steps"] for one in whole.training.search), "no step ran twice"
-    assert [path.name for path in tmp_path.iterdir()] == ["search.json"], "what is done with is removed"
-
-
-def test_a_fit_that_is_killed_while_it_looks_goes_on_to_the_same_bits(
-    tiny_lm: LM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each life sees the look at which the last one ended, and ends at the next."""
-    course = replace(SMALL, budget="40steps", grid=(0.01, 0.1))
-    task, kept = films(), replace(course, state=str(tmp_path))
-    whole = soft(tiny_lm, task, course)
-    monkeypatch.setattr(Keeper, "offer", Keeper.keep)
-    look, left, kills = Judge.look, [0], 0
-
-    def mortal(self, placed, step):
-        if left[0] == 0:
-            raise Killed
-        left[0] -= 1
-        return look(self, placed, step)
-
-    monkeypatch.setattr(Judge, "look", mortal)
-    while True:
-        left[0] = 2
-        try:
-            found = soft(tiny_lm, task, kept)
-            break
-        except Killed:
-            kills += 1
-            assert kills < 60, "it goes on from nothing again and again"
-    assert kills > 5
-    assert told(found) == told(whole)
-    assert all(torch.equal(a, b) for a, b in zip(bits(found), bits(whole), strict=True))
-
-
-def test_a_full_disk_does_not_end_a_fit(
-    tiny_lm: LM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    plain = soft(tiny_lm, films(), SMALL)
-
-    def full(*given):
-        raise OutputError("no room")
-
-    monkeypatch.setattr("kshot.adapt.checkpoint._SECONDS", -1.0)
-    monkeypatch.setattr("kshot.adapt.checkpoint._SHARE", 0.0)
-    monkeypatch.setattr("kshot.adapt.checkpoint.keep", full)
-    monkeypatch.setattr(search_module, "write_json", full)
-    found = soft(tiny_lm, films(), replace(SMALL, state=str(tmp_path)))
-    assert told(found) == told(plain)
-    assert sum("training goes on" in line for line in caplog.messages) <= 1 + len(SMALL.grid), "once a run"
-    assert "no room; the fit goes on, and would search again if it were stopped" in caplog.messages
-
-
-def test_a_search_is_read_back_where_it_is_the_same(
-    tiny_lm: LM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task, kept = films(), replace(SMALL, state=str(tmp_path))
-    first = soft(tiny_lm, task, kept)
-    looks = []
-    look = Judge.look
-    monkeypatch.setattr(Judge, "look", lambda *a: looks.append(1) or look(*a))
-    assert asdict(soft(tiny_lm, task, kept).training)["search"] == asdict(first.training)["search"]
-    assert not looks
-    for other in (replace(task, template=Template(input="{{text}}")), replace(task, labels=("good", "bad"))):
-        soft(tiny_lm, other, kept)
-        assert looks, "another question is another search"
-        looks.clear()
-    soft(tiny_lm, task, replace(kept, weight_decay=0.1))
-    assert looks
-    looks.clear()
-    thin_q = LowRank(torch.ones(1, 32), torch.ones(32, 1), 0.1)
-    for reader in (
-        replace(tiny_lm, momentum=Momentum(decay=torch.full(tiny_lm.value_heads, 0.5))),
-        replace(tiny_lm, delta=Delta(low_rank={"model.layers.0.self_attn.q_proj": thin_q})),
-    ):
-        soft(reader, task, kept)
-        assert looks, "another model is another search"
-        looks.clear()
-    (tmp_path / "search.json").write_text("{broken")
-    assert told(soft(tiny_lm, task, kept)) == told(first)
-    assert looks
-
-
-def test_large_runs_wait_on_disk_and_change_nothing(
-    tiny_lm: LM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    course = replace(SMALL, budget="16steps")
-    monkeypatch.setattr(search_module, "_LARGE", 1)
-    plain = thin(tiny_lm, films(16), course)
-    held: list[int] = []
-    further = search_module._further
-
-    def watched(pupil, learner, rows, judge, trial, share, until):
-        held.append(sum(bool(own.state.leaves) for own in alive()))
-        return further(pupil, learner, rows, judge, trial, share, until)
-
-    def alive():
-        frame = sys._getframe(2)
-        return frame.f_locals["alive"]
-
-    monkeypatch.setattr(search_module, "_further", watched)
-    found = thin(tiny_lm, films(16), replace(course, state=str(tmp_path)))
-    assert told(found) == told(plain)
-    assert all(
-        torch.equal(a, b) for a, b in zip(found.placed.delta.tensors(), plain.placed.delta.tensors(), strict=True)
-    )
-    assert held
-    assert max(held) == 0, "none but the one under way is in memory"
-    assert not list(tmp_path.glob("*.safetensors")), "nothing is left behind"
-
-
-def test_the_best_run_is_run_again_only_where_it_is_large(tiny_lm: LM, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran, advance = [0], course_module.advance
-
-    def counted(*given, **more):
-        before, found = given[4].step, advance(*given, **more)
-        ran[0] += found.step - before
-        return found
-
-    monkeypatch.setattr(course_module, "advance", counted)
-    small = soft(tiny_lm, films(16))
-    searched = sum(one["steps"] for one in small.training.search)
-    assert ran[0] == searched > small.training.steps > 0
-    ran[0] = 0
-    monkeypatch.setattr(search_module, "_LARGE", 1)
-    large = soft(tiny_lm, films(16))
-    assert ran[0] == searched + large.training.steps
-    assert large.training.tokens > small.training.tokens, "what is run again counts again"
-    cost = {"tokens", "flops"}
-    kept = [{name: value for name, value in told(one).items() if name not in cost} for one in (small, large)]
-    assert kept[0] == kept[1]
-    assert all(torch.equal(a, b) for a, b in zip(bits(small), bits(large), strict=True))

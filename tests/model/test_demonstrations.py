@@ -37,6 +37,15 @@ def test_likeness_is_the_cosine_of_mean_hidden_states(tiny_lm: LM) -> None:
     assert [e.id for e in nearest] == [pool[i].id for i in np.argsort(expected)[-2:]]
 
 
+def test_the_query_is_known_by_its_rendered_input(tiny_lm: LM) -> None:
+    pool = tuple(
+        Example(id=f"e{n}", fields={"idx": n, "text": text}, label="a") for n, text in enumerate(["one", "two  2"])
+    )
+    again = Example(id="test:1", fields={"idx": 7, "text": "two 2"}, label=None)
+    for how in ("bm25", "hidden"):
+        assert retrieval(tiny_lm, Template(input="{{text}}"), pool, shots=1, pick=how)(again) == (pool[0],)
+
+
 def test_a_column_that_holds_the_label_in_words_does_not_retrieve(tiny_lm: LM) -> None:
     rng = np.random.default_rng(0)
     words = ["".join(rng.choice(list("abcdefghij"), 4)) for _ in range(300)]

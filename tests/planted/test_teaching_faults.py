@@ -53,7 +53,7 @@ def test_a_pick_that_may_return_the_query(how: str, tiny_lm: LM, monkeypatch: py
     turn = count()
 
     def plant(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr("kshot.data.pick._besides", lambda pool, query, template: list(pool))
+        patch.setattr("kshot.data.pick._besides", lambda pool, query: list(pool))
         patch.setattr("kshot.model.demonstrations.input_key", lambda template, fields: f"{next(turn)}")
 
     caught(check, plant)

@@ -238,7 +238,7 @@ def _weights(
 ) -> Adapted:
     shown = given(task, examples, shots=method.shots, how=method.pick, seed=seed, ids=method.ids)
     key = repr(replace(method, course=Course(), shots=1))
-    course = method.course.over(_THIN if name == "lora" else _WHOLE)
+    course = method.course.over(type(method)(shots=method.shots).course)
     return _adapted(name, task, learn(lm, task, shown, make, course, seed=seed, key=key))
 
 

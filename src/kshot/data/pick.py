@@ -4,14 +4,13 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import bm25s
 import numpy as np
 from jaxtyping import Float
 
 from kshot.data.task import Example
-from kshot.data.template import Template, content, input_key
+from kshot.data.template import Template, content
 from kshot.errors import DataError, UnknownName
 from kshot.seeds import stream
 
@@ -42,22 +41,20 @@ def pick(
     query: Example | None = None,
     similarity: Similarity | None = None,
     ids: Sequence[str] = (),
-    template: Template | None = None,
 ) -> tuple[Example, ...]:
     """``k`` labelled demonstrations of a pool, chosen by one of ``PICKS``; the same for the same arguments.
 
-    Never the query itself: an example with its id or with its input (``input_key`` of ``template``; without one, its fields)
-    does not count as part of the pool. A draw does not depend on the query otherwise, so all queries share one, and the
-    first examples of ``random`` with more shots are those with fewer. ``balanced`` counts over ``labels`` (else those of
-    the pool). ``bm25`` and ``hidden`` need ``query``; ``similarity(query, pool)`` gives a score for each example of the
-    pool (``bm25`` has its own; ``bm25_index`` makes one for many queries).
+    Never the query itself: an example with its id or its fields does not count as part of the pool. A draw does not
+    depend on the query otherwise, so all queries share one, and the first examples of ``random`` with more shots are
+    those with fewer. ``balanced`` counts over ``labels`` (else those of the pool). ``bm25`` and ``hidden`` need ``query``
+    and ``similarity``: ``similarity(query, pool)`` gives a score for each example of the pool (``bm25_index`` makes one).
     Raises UnknownName for ``how`` and DataError where the pool cannot give what is asked.
     """
     if how not in PICKS:
         raise UnknownName("way to pick demonstrations", how, PICKS)
     if k < 0:
         raise DataError(f"asked for {k} demonstrations; what works is 0 or more")
-    able = [example for example in _besides(pool, query, template) if example.label is not None]
+    able = [example for example in _besides(pool, query) if example.label is not None]
     if k > len(able):
         without = " besides the query" if len(able) < sum(example.label is not None for example in pool) else ""
         raise DataError(
@@ -70,7 +67,7 @@ def pick(
     if how == "fixed":
         return _fixed(able, k, ids)
     if how in {"bm25", "hidden"}:
-        return _nearest(able, k, how, query, similarity or (bm25_index(able, template) if how == "bm25" else None))
+        return _nearest(able, k, how, query, similarity)
     # over the pool with the query, so that the draw is the same whether the query is in it or not
     shuffled = [pool[at] for at in stream(seed, "pick", how).permutation(len(pool))]
     chosen = {example.id for example in able}
@@ -96,23 +93,23 @@ def order(examples: Sequence[Example], number: int, seed: int) -> tuple[Example,
     return tuple(examples[at] for at in latest)
 
 
-def bm25_index(pool: Sequence[Example], template: Template | None = None) -> Similarity:
+def bm25_index(pool: Sequence[Example], template: Template) -> Similarity:
     """A similarity for ``pick(..., "bm25")`` that reads the pool once, for as many queries as there are.
 
     Scores are Lucene's BM25 (Robertson and Zaragoza 2009) over lower-case words of what each example puts into
-    ``template`` (``content``; without one, of all its fields, which then must hold no answer); text in scripts without
-    spaces counts in pairs of neighbouring characters. Examples that are not in ``pool`` cannot be scored. PromptError
-    where the layout and the fields do not fit.
+    ``template`` (``content``): a field that the layout does not show may hold the answer, and the query's would find
+    demonstrations by it. Text in scripts without spaces counts in pairs of neighbouring characters. Examples that are
+    not in ``pool`` cannot be scored. PromptError where the layout and the fields do not fit.
     """
     row = {example.id: at for at, example in enumerate(pool)}
-    corpus = [words(_text(example, template)) for example in pool]
+    corpus = [words(content(template, example.fields)) for example in pool]
     if not any(corpus):
         return lambda _query, candidates: np.zeros(len(candidates))
     index = bm25s.BM25()
     index.index(corpus, show_progress=False)
 
     def similarity(query: Example, candidates: Sequence[Example]) -> Scores:
-        asked = words(_text(query, template))
+        asked = words(content(template, query.fields))
         scores = np.asarray(index.get_scores(asked), dtype=np.float64) if asked else np.zeros(len(corpus))
         return scores[[row[example.id] for example in candidates]]
 
@@ -132,23 +129,11 @@ def words(text: str) -> list[str]:
     return units
 
 
-def _besides(pool: Sequence[Example], query: Example | None, template: Template | None) -> list[Example]:
+def _besides(pool: Sequence[Example], query: Example | None) -> list[Example]:
     """The pool without the query and without what asks the same."""
     if query is None:
         return list(pool)
-    asked = _input(query, template)
-    return [example for example in pool if example.id != query.id and _input(example, template) != asked]
-
-
-def _input(example: Example, template: Template | None) -> Any:
-    return example.fields if template is None else input_key(template, example.fields)
-
-
-def _text(example: Example, template: Template | None) -> str:
-    # A field that the layout does not show may hold the answer, and the query's would find demonstrations by it.
-    if template is not None:
-        return content(template, example.fields)
-    return " ".join(str(value) for value in example.fields.values())
+    return [example for example in pool if example.id != query.id and example.fields != query.fields]
 
 
 def _fixed(able: Sequence[Example], k: int, ids: Sequence[str]) -> tuple[Example, ...]:
@@ -190,7 +175,9 @@ def _nearest(
     if query is None:
         raise DataError(f"picking by {how} compares with a query, and none was given; use random, balanced or first_n")
     if similarity is None:
-        raise DataError("picking by hidden needs a model's similarity, and none was given; use bm25 without a model")
+        raise DataError(
+            f"picking by {how} needs a similarity, and none was given; give one (bm25_index), or use random"
+        )
     scores = np.asarray(similarity(query, able))
     if scores.shape != (len(able),):
         raise DataError(f"the similarity gave {scores.shape} scores for a pool of {len(able)}; one each is needed")

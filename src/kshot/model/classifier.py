@@ -255,7 +255,7 @@ class WordNeighbours:
 
     def logprobs(self, lm: LM, template: Template, examples: Sequence[Example]) -> Answered:
         pool = [Example(id=str(at), fields={"text": text}, label=None) for at, text in enumerate(self.texts)]
-        similarity = bm25_index(pool)
+        similarity = bm25_index(pool, Template(input="{{text}}"))
         asked = [Example(id="", fields={"text": content(template, example.fields)}, label=None) for example in examples]
         table = np.array([similarity(query, pool) for query in asked]).reshape(len(examples), len(pool))
         return votes(table, self.label_of, len(self.labels), self.neighbours), 0

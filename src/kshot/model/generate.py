@@ -28,7 +28,7 @@ def going_on(lm: LM, tokens: Sequence[int], how: Sampling, rng: np.random.Genera
         raise PromptError(
             f"{len(tokens)} tokens of prompt and {limit} to come: {lm.name} reads {lm.context}; ask for fewer"
         )
-    said, prefix, new = list(tokens), EMPTY, list(tokens)
+    said, prefix, new, ends = list(tokens), EMPTY, list(tokens), lm.ends
     for _ in range(limit):
         with torch.no_grad():
             if lm.route.kind == "tree":
@@ -37,7 +37,7 @@ def going_on(lm: LM, tokens: Sequence[int], how: Sampling, rng: np.random.Genera
                 (part,) = lm.stream([Scored((*said, 0), len(said))])
                 logits = part.logits[-1]
         token = int(how.next(logits[None], rng)[0])
-        if token in lm.ends:
+        if token in ends:
             return
         yield token
         new = [token]
