@@ -29,11 +29,13 @@ def test_the_roof_of_the_machine_by_hand(monkeypatch: pytest.MonkeyPatch) -> Non
     found = {(row["measure"], row["variant"]): row["value"] for row in rows}
     assert (found["pace", "own, prefill"], found["pace", "own, decode"]) == (4 * 10 / 0.5, 4 / 0.25)
     numbers = sum(own.numel() for own in weights.values())
-    forward, alone = operations(weights, plan) / 3, operations(weights, replace(plan, context=1)) / 3
+    # The last of ten tokens sees ten, and two layers have kept a key and a value of nine in each of four rows.
+    forward, alone = operations(weights, plan) / 3, 2 * (2 * 12 * 16**2 + 50 * 16) + 2 * 4 * 10 * 16
+    kept = 4 * 4 * 2 * 2 * 9 * 16
     points = {name: values[0] for name, values in drawn["lines"].items() if name != "this machine"}
     assert points["training"] == pytest.approx((40 * 3 * forward / (40 * numbers), 30 * 3 * forward))
     assert points["prefill"] == pytest.approx((40 * forward / (4 * numbers), 80 * forward))
-    assert points["decode"] == pytest.approx((4 * alone / (4 * numbers), 16 * alone))
+    assert points["decode"] == pytest.approx((4 * alone / (4 * numbers + kept), 16 * alone))
     for name, (x, y) in points.items():
         assert found["share_of_roof", f"own, {name}"] == pytest.approx(y / min(1e5, 100 * x))
     assert [1e5 / 100, 1e5] in drawn["lines"]["this machine"]

@@ -73,7 +73,7 @@ def test_decays_are_thinned_and_the_best_is_grown(file: Path, tmp_path: Path) ->
     finished = pretrain(asked(file, **more, output_path=str(out)))
     kshot = finished.results["kshot"]
     tried = json.loads((out / "thinning-1" / "results.json").read_text())["kshot"]
-    assert {cell["part"] for cell in tried["cells"]} == {"n-gram", "momentum 0.2", "momentum 0.9"}
+    assert {cell["part"] for cell in tried["cells"]} == {"momentum 0.2", "momentum 0.9"}
     assert tried["plan"]["tokens"] == kshot["plan"]["tokens"] // 2 // 64 * 64
     losses = {row["variant"]: row["value"] for row in tried["measures"] if row["measure"] == "validation_loss"}
     assert {cell["part"] for cell in kshot["cells"]} == {

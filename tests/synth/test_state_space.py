@@ -100,7 +100,7 @@ def start(kind: str) -> dict[str, torch.Tensor]:
 def test_s6_is_its_formula_token_by_token() -> None:
     own = start("mamba")
     hidden = torch.randn(2, 9, 8, generator=torch_stream(0, "hidden"), dtype=torch.float64)
-    found = STATE_SPACES["mamba"].mix(own, hidden, SHAPE, MixingOptions(causal=True))
+    found = STATE_SPACES["mamba"].mix(own, hidden, SHAPE, MixingOptions(causal=True), None)[0]
     m, states = 16, 16
     for b in range(2):
         both = hidden[b] @ own["in.weight"].T
@@ -129,7 +129,7 @@ def test_selection_by_hand() -> None:
 def test_s4d_by_fft_is_the_recurrence_of_its_states() -> None:
     own = start("s4d")
     hidden = torch.randn(2, 11, 8, generator=torch_stream(0, "hidden"), dtype=torch.float64)
-    found = STATE_SPACES["s4d"].mix(own, hidden, SHAPE, MixingOptions(causal=True))
+    found = STATE_SPACES["s4d"].mix(own, hidden, SHAPE, MixingOptions(causal=True), None)[0]
     step = own["step"].exp()[:, None]
     rate = torch.complex(-own["rate"].exp(), own["turn"])
     reads = torch.view_as_complex(own["reads"].contiguous())

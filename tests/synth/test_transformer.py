@@ -89,7 +89,7 @@ def test_relative_positions_are_added_to_scores(causal: bool) -> None:
            ATTENTIONS["softmax"].start(rng, SHAPE).items()}  # fmt: skip
     table, hidden = torch.randn(BUCKETS, 2, generator=rng).double(), torch.randn(2, 9, 16, generator=rng).double()
     options = MixingOptions(causal=causal, bias=relative_bias(table, 9, causal=causal))
-    found = ATTENTIONS["softmax"].mix(own, hidden, SHAPE, options)
+    found = ATTENTIONS["softmax"].mix(own, hidden, SHAPE, options, None)[0]
     q, k, v = (hidden @ own["qkv.weight"].T + own["qkv.bias"]).view(2, 9, 3, 2, 8).unbind(2)
     said = torch.zeros(2, 9, 2, 8, dtype=torch.float64)
     for b, t, h in product(range(2), range(9), range(2)):

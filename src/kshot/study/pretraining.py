@@ -143,6 +143,7 @@ def _study(asked: PretrainSettings, say: OnProgress, *, choosing: bool = False) 
         device=device_of(asked.device),
         start=start,
         board=asked.tensorboard,
+        choosing=choosing,
     )
     for arm in study.arms:
         study.language(arm)
@@ -195,7 +196,7 @@ def _network(study: Pretraining, cell: Cell, say: Say) -> Line:
     grown = _grown(study, cell, say)
     rows, pictures, sums = grown.rows, grown.pictures, {}
     items: dict[str, list[float]] = {}
-    if study.objective == "causal":
+    if study.asks:
         own, found = judged(grown.language, grown.done.weights, study.readings(), arm.name, say=say)
         sums = {str(one.context): _sums(one) for one in found}
         say(f"{arm.name}, asking it in context, and letting it go on")

@@ -66,15 +66,15 @@ def repeated(texts: Int[np.ndarray, "b t"]) -> Float[np.ndarray, "b"]:
 def _continued(
     language: Language, weights: Weights, begin: Int[np.ndarray, "b t"], length: int, sampling: Sampling, seed: int
 ) -> Int[np.ndarray, "b u"]:
-    """What comes after each beginning, up to so many tokens in all; for each the network reads its text again."""
+    """What comes after each beginning, up to so many tokens in all."""
     place, rng = next(iter(weights.values())).device, stream(seed, "going on")
-    rows = begin
-    while rows.shape[1] < length:
+    said, past, new = list[Int[np.ndarray, "b"]](), None, begin
+    while begin.shape[1] + len(said) < length:
         with torch.no_grad():
-            known = language.reads(weights, torch.from_numpy(rows).to(place), None)[:, -1]
-            following = sampling.next(language.head(weights, known).float(), rng)
-        rows = np.concatenate([rows, following[:, None]], axis=1)
-    return rows[:, begin.shape[1] :]
+            known, past = language.reads_on(weights, torch.from_numpy(new).to(place), past)
+            said.append(sampling.next(language.head(weights, known[:, -1]).float(), rng))
+        new = said[-1][:, None]
+    return np.stack(said, axis=1)
 
 
 def _ranks(language: Language, weights: Weights, texts: Int[np.ndarray, "b t"]) -> Int[np.ndarray, "b t1"]:

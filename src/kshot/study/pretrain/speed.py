@@ -16,6 +16,7 @@ from kshot.study.figures import figure
 from kshot.study.pretrain.plan import Plan
 from kshot.study.synth.growing import picture
 from kshot.synth.networks.language import Language
+from kshot.synth.networks.layers import Past
 from kshot.synth.networks.network import Weights, parameters
 
 # Read once forward and once backward; a gradient written and read; two moments and the weight read and written.
@@ -48,7 +49,7 @@ def uncounted(weights: Weights, objective: str) -> str | None:
 def roofline(
     name: str, language: Language, weights: Weights, plan: Plan, pace: float, rate: float
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Tokens a second of reading rows whole and of one token of each, and a picture of both and of training (``pace``
+    """Tokens a second of reading rows whole and of one token more of each, and a picture of both and of training (``pace``
     tokens a second) under the machine's ``rate`` of products and that of its memory.
 
     What fits into a cache is read faster than memory gives it: a share of the roof may be more than all.
@@ -56,13 +57,16 @@ def roofline(
     place = next(iter(weights.values())).device
     size = sum(own.numel() * own.element_size() for own in weights.values())
     rows = max(1, plan.batch // plan.training.parts)
-    read, said = (_seconds(language, weights, torch.zeros(rows, length, dtype=torch.long, device=place))
-                  for length in (plan.context, 1))  # fmt: skip
+    texts = torch.zeros(rows, plan.context, dtype=torch.long, device=place)
+    with torch.no_grad():
+        past = language.reads_on(weights, texts[:, :-1], None)[1] if language.goes_on and plan.context > 1 else None
+    read, said = _seconds(language, weights, texts, None), _seconds(language, weights, texts[:, -1:], past)
     paces = {"training": pace, "prefill": rows * plan.context / read, "decode": rows / said}
-    # A pass forward is a third of both.
-    forward = operations(weights, plan) / 3, operations(weights, replace(plan, context=1)) / 3
+    # A pass forward is a third of both; its last token sees all the others, where half of them are counted for each.
+    alone = replace(plan, context=1 if past is None else 2 * plan.context)
+    forward = operations(weights, plan) / 3, operations(weights, alone) / 3
     spent = {"training": 3 * forward[0], "prefill": forward[0], "decode": forward[1]}
-    moved = {"training": 4 * _MOVED * parameters(weights), "prefill": size, "decode": size}
+    moved = {"training": 4 * _MOVED * parameters(weights), "prefill": size, "decode": size + _bytes(past)}
     tokens = {"training": plan.batch * plan.context, "prefill": rows * plan.context, "decode": rows}
     points = {own: (tokens[own] * spent[own] / moved[own], paces[own] * spent[own]) for own in paces}
     found = [
@@ -71,6 +75,13 @@ def roofline(
     memory = memory_rate(place)
     found += [figure("share_of_roof", (name, own), value=y / min(rate, memory * x)) for own, (x, y) in points.items()]
     return found, _picture(name, points, rate, memory)
+
+
+def _bytes(past: object) -> int:
+    """Of what the tokens before have kept."""
+    if not isinstance(past, Past):
+        return 0
+    return sum(own.numel() * own.element_size() for kept in past.kept for own in kept or ())
 
 
 def _picture(name: str, points: dict[str, tuple[float, float]], rate: float, memory: float) -> dict[str, Any]:
@@ -83,13 +94,13 @@ def _picture(name: str, points: dict[str, tuple[float, float]], rate: float, mem
     )  # fmt: skip
 
 
-def _seconds(language: Language, weights: Weights, tokens: Tensor) -> float:
-    """Of a pass forward, the head at every token: the best of a few, the first of which warms up."""
+def _seconds(language: Language, weights: Weights, tokens: Tensor, past: Any) -> float:
+    """Of a pass forward after a past, the head at every token: the best of a few, the first of which warms up."""
     found = []
     for _ in range(_ROUNDS + 1):
         began = time.perf_counter()
         with torch.no_grad():
             # Reading a number waits for the device.
-            float(language.says(weights, tokens)[0, 0, 0])
+            float(language.head(weights, language.reads_on(weights, tokens, past)[0])[0, 0, 0])
         found.append(time.perf_counter() - began)
     return min(found[1:])

@@ -23,7 +23,8 @@ FLOOR = "n-gram"
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pretraining:
     """Networks to be grown on a text, or a model to be trained further from its ``start``; ``directory`` is the folder of
-    the run, where it has one; ``board``: losses are kept for TensorBoard."""
+    the run, where it has one; ``board``: losses are kept for TensorBoard; ``choosing``: nothing is asked of them but their
+    loss."""
 
     tokens: Tokens
     plan: Plan
@@ -35,6 +36,7 @@ class Pretraining:
     directory: Path | None = None
     start: LM | Seq2Seq | None = None
     board: bool = False
+    choosing: bool = False
 
     @property
     def identity(self) -> str:
@@ -46,11 +48,16 @@ class Pretraining:
         name, facts = self.tokens.corpus.name, [ENGINE, self.tokens.hash, self.plan, self.objective]
         facts += [] if self.start is None else [self.start.hash]
         grown = [(seed, arm.name, arm) for seed in self.seeds for arm in self.arms]
-        asked = [(self.seeds[0], FLOOR, None), *grown] if self.objective == "causal" else grown
+        asked = [(self.seeds[0], FLOOR, None), *grown] if self.asks else grown
         return tuple(
             Cell(task=name, seed=seed, part=part, asks=part, id=digest_of([facts, part, arm, seed])[:12])
             for seed, part, arm in asked
         )
+
+    @property
+    def asks(self) -> bool:
+        """Whether more than their loss is asked of what is grown, which causal networks alone can tell."""
+        return self.objective == "causal" and not self.choosing
 
     def language(self, arm: Arm) -> Language:
         """The network of an arm. KshotError for parts that do not go together."""

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from kshot.errors import KshotError
-from kshot.synth.networks.layers import Design, layers, layers_start, normed, passed
+from kshot.synth.networks.layers import Design, Past, layers, layers_start, normed, passed, passed_on
 from kshot.synth.networks.mixing import Shape, linear, linear_start
 from kshot.synth.networks.network import Weights
 from kshot.synth.networks.recurrent import CELLS, cells_start, states
@@ -28,13 +28,26 @@ class Language:
     ``reads(weights, tokens, beside)`` maps texts (b, t) to what is known at each of their tokens, (b, t, e), and
     ``head(weights, known)`` that to logits, (..., v). It is causal, what comes later changes nothing, but where the
     design has no mask. ``beside`` is how many tokens at the beginning of each text all others see, (b,), or what an
-    encoder reads, (b, u). ``table`` names the weights that a token is looked up in.
+    encoder reads, (b, u). ``table`` names the weights that a token is looked up in. ``goes_on`` is ``reads`` of tokens that
+    stand after others, where what those leave is known; None of a network that has no such and reads all of them again.
     """
 
     start: Callable[[Generator], dict[str, Tensor]]
     reads: Callable[[Weights, Int[Tensor, "b t"], Int[Tensor, "b"] | Int[Tensor, "b u"] | None], Float[Tensor, "b t e"]]
     head: Callable[[Weights, Float[Tensor, "*b e"]], Float[Tensor, "*b v"]]
     table: str = "embedding"
+    goes_on: Callable[[Weights, Int[Tensor, "b u"], Past | None], tuple[Float[Tensor, "b u e"], Past]] | None = None
+
+    def reads_on(
+        self, weights: Weights, tokens: Int[Tensor, "b u"], past: Past | Int[Tensor, "b t"] | None
+    ) -> tuple[Float[Tensor, "b u e"], Past | Int[Tensor, "b t1"]]:
+        """What is known at tokens after a ``past`` (None: at the first of texts), and the past of those that come next."""
+        if self.goes_on is not None:
+            assert past is None or isinstance(past, Past), "a past of its own"
+            return self.goes_on(weights, tokens, past)
+        assert past is None or isinstance(past, Tensor), "a past of its own"
+        every = tokens if past is None else torch.cat([past, tokens], dim=1)
+        return self.reads(weights, every, None)[:, -tokens.shape[1] :], every
 
     def says(self, weights: Weights, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
         """The logits of what stands after each token, or in its place where there is no mask."""
@@ -75,10 +88,15 @@ def layered(vocabulary: int, length: int, shape: Shape, design: Design = _GPT) -
         embedded = nn.functional.embedding(tokens, weights["embedding"])
         return normed(plan, weights, passed(plan, weights, embedded, prefix=beside))
 
+    def goes_on(weights: Weights, tokens: Texts, past: Past | None) -> tuple[Float[Tensor, "b t e"], Past]:
+        embedded = nn.functional.embedding(tokens, weights["embedding"])
+        found, after = passed_on(plan, weights, embedded, past)
+        return normed(plan, weights, found), after
+
     def head(weights: Weights, known: Float[Tensor, "*b e"]) -> Float[Tensor, "*b v"]:
         return nn.functional.linear(known, weights["embedding"])
 
-    return Language(start=start, reads=reads, head=head)
+    return Language(start=start, reads=reads, head=head, goes_on=goes_on if design.causal else None)
 
 
 def _with_cells(vocabulary: int, length: int, shape: Shape, *, cell: str) -> Language:

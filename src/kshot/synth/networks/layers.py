@@ -15,6 +15,7 @@ from kshot.errors import KshotError, UnknownName
 from kshot.synth.networks.mixing import (
     ATTENTIONS,
     Hidden,
+    Kept,
     Mixing,
     MixingOptions,
     Own,
@@ -127,6 +128,14 @@ def layers_start(plan: Layers, places: int, rng: Generator) -> dict[str, Tensor]
     return found | _norm_start(plan, "norm")
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """How many tokens stand before, and what they have kept in each layer, None of one in which nothing is mixed."""
+
+    length: int
+    kept: tuple[Kept | None, ...]
+
+
 def passed(
     plan: Layers, weights: Weights, hidden: Hidden, asked: slice = _ALL, prefix: Int[Tensor, "b"] | None = None
 ) -> Float[Tensor, "b a e"]:
@@ -134,20 +143,42 @@ def passed(
 
     KshotError for more tokens than there are places, and for layers that cannot be told what they see.
     """
-    hidden, options = _placed(plan, weights, hidden), _seeing(plan, hidden, prefix)
+    return _through(plan, weights, hidden, None, asked, _seeing(plan, hidden, prefix))[0]
+
+
+def passed_on(plan: Layers, weights: Weights, hidden: Hidden, past: Past | None) -> tuple[Hidden, Past]:
+    """Tokens after all layers that stand after those of a ``past`` (None: after none), and the past of whoever comes next.
+
+    KshotError as ``passed``.
+    """
+    past = past or Past(0, (None,) * plan.shape.layers)
+    found, kept = _through(plan, weights, hidden, past, _ALL, plan.options)
+    return found, Past(past.length + hidden.shape[1], kept)
+
+
+def _through(
+    plan: Layers, weights: Weights, hidden: Hidden, past: Past | None, asked: slice, options: MixingOptions
+) -> tuple[Float[Tensor, "b a e"], tuple[Kept | None, ...]]:
+    """Nothing is kept where no past is given."""
+    before = 0 if past is None else past.length
+    hidden = _placed(plan, weights, hidden, before)
     if plan.design.positions == "relative":
-        bias = relative_bias(weights["relative"], hidden.shape[1], causal=plan.design.causal)
+        bias = relative_bias(weights["relative"], before + hidden.shape[1], causal=plan.design.causal)
         options = replace(options, bias=bias)
-    layers = list(zip(by_layer(weights, plan.shape.layers), plan.mixings, strict=True))
-    for i, (own, mixing) in enumerate(layers, 1):
+    layers, found = by_layer(weights, plan.shape.layers), list[Kept | None]()
+    for i, (own, mixing) in enumerate(zip(layers, plan.mixings, strict=True)):
+        kept = None if past is None else past.kept[i]
         if mixing is not None:
-            hidden = hidden + mixing.mix(own, normed(plan, own, hidden), plan.shape, options)
-        if i == len(layers):
+            added, kept = mixing.mix(own, normed(plan, own, hidden), plan.shape, options, kept)
+            hidden = hidden + added
+        if past is not None:
+            found.append(kept)
+        if i == len(layers) - 1:
             # Nothing is mixed among tokens from here on, so the others have said what they had to say.
             hidden = hidden[:, asked]
         if plan.design.mlp is not None:
             hidden = hidden + _mlp(plan, own, normed(plan, own, hidden, "mlp_norm"))
-    return hidden
+    return hidden, tuple(found)
 
 
 def _seeing(plan: Layers, hidden: Hidden, prefix: Int[Tensor, "b"] | None) -> MixingOptions:
@@ -197,15 +228,15 @@ def by_layer(weights: Weights, layers: int) -> list[dict[str, Tensor]]:
     return found
 
 
-def _placed(plan: Layers, weights: Weights, hidden: Hidden) -> Hidden:
-    """Tokens that know where they stand, where that is not for attention to tell."""
+def _placed(plan: Layers, weights: Weights, hidden: Hidden, before: int) -> Hidden:
+    """Tokens after so many that know where they stand, where that is not for attention to tell."""
     t, e = hidden.shape[1:]
     if plan.design.positions == "learned":
-        if t > len(weights["positions"]):
-            raise KshotError(f"{t} tokens: the network has places for {len(weights['positions'])}")
-        return hidden + weights["positions"][:t]
+        if before + t > len(weights["positions"]):
+            raise KshotError(f"{before + t} tokens: the network has places for {len(weights['positions'])}")
+        return hidden + weights["positions"][before : before + t]
     if plan.design.positions in ("sinusoidal", "sinusoidal-concatenated"):
-        by = angles(t, e)
+        by = angles(t, e, before)
         waves = torch.cat([by.sin(), by.cos()], dim=1).to(hidden)
         if plan.design.positions == "sinusoidal":
             return hidden + waves

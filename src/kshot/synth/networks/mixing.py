@@ -17,7 +17,10 @@ from kshot.model.momentum import summed_weights, velocities
 
 Hidden = Float[Tensor, "b t e"]
 Heads = Float[Tensor, "b h t d"]
+Asking = Float[Tensor, "b h u d"]
 Own = Mapping[str, Tensor]
+Kept = tuple[Tensor, ...]
+"""What tokens leave for those after them: keys and values of attention."""
 
 # Of a weight at the start, as in GPT-2.
 SPREAD = 0.02
@@ -63,13 +66,14 @@ class MixingOptions:
 class Mixing:
     """A kind of mixing: how its weights begin in a network of this shape, and what it adds to tokens with them.
 
-    ``ordered`` kinds know where a token stands without positions, and see what came before alone; ``masks`` those whose
-    attention can be told text by text what it sees, and how far from it.
+    ``mix`` adds to tokens that come after others what those have ``Kept`` (None: nothing stands before), and hands on what
+    all of them keep. ``ordered`` kinds know where a token stands without positions, and see what came before alone;
+    ``masks`` those whose attention can be told text by text what it sees, and how far from it.
     """
 
     about: str
     start: Callable[[Generator, Shape], dict[str, Tensor]]
-    mix: Callable[[Own, Hidden, Shape, MixingOptions], Hidden]
+    mix: Callable[[Own, Hidden, Shape, MixingOptions, Kept | None], tuple[Hidden, Kept]]
     ordered: bool = False
     masks: bool = False
 
@@ -94,7 +98,8 @@ def inner_spread(shape: Shape) -> float:
 
 # --- attention
 
-Attend = Callable[[Heads, Heads, Heads, Own, MixingOptions], Heads]
+Attend = Callable[[Asking, Heads, Heads, Own, MixingOptions], Asking]
+"""Queries of the last tokens of a text, keys and values of all."""
 
 
 def _attention(
@@ -119,61 +124,71 @@ def _attention_start(rng: Generator, shape: Shape, *, projects: bool, decays: bo
 
 
 def _attended(
-    own: Own, hidden: Hidden, shape: Shape, options: MixingOptions, *, attend: Attend, projects: bool
-) -> Hidden:
+    own: Own, hidden: Hidden, shape: Shape, options: MixingOptions, past: Kept | None, *, attend: Attend, projects: bool
+) -> tuple[Hidden, Kept]:
     b, t, e = hidden.shape
     if projects:
         q, k, v = linear(own, "qkv", hidden).view(b, t, 3, shape.heads, e // shape.heads).permute(2, 0, 3, 1, 4)
     else:
         q = k = v = hidden.view(b, t, shape.heads, e // shape.heads).transpose(1, 2)
     if options.rotary:
-        q, k = turned(q), turned(k)
+        before = 0 if past is None else past[0].shape[2]
+        q, k = turned(q, before), turned(k, before)
+    if past is not None:
+        k, v = (torch.cat([kept, new], dim=2) for kept, new in zip(past, (k, v), strict=True))
     said = attend(q, k, v, own, options).transpose(1, 2).reshape(b, t, e)
-    return linear(own, "out", said) if projects else said
+    return (linear(own, "out", said) if projects else said), (k, v)
 
 
-def _softmax(q: Heads, k: Heads, v: Heads, own: Own, options: MixingOptions) -> Heads:
+def _seen(q: Asking, k: Heads) -> Bool[Tensor, "u t"]:
+    """Of each of the last tokens those up to it."""
+    u, t = q.shape[2], k.shape[2]
+    return torch.ones(u, t, dtype=torch.bool, device=q.device).tril(t - u)
+
+
+def _softmax(q: Asking, k: Heads, v: Heads, own: Own, options: MixingOptions) -> Asking:
+    mask, u = options.mask, q.shape[2]
     if options.bias is not None:
-        t = q.shape[2]
-        seen = options.mask
+        seen = mask
         if seen is None:
-            seen = torch.ones(t, t, dtype=torch.bool, device=q.device)
-            seen = seen.tril() if options.causal else seen
-        scores = options.bias.to(q.dtype).masked_fill(~seen, -torch.inf)
+            seen = _seen(q, k) if options.causal else torch.ones_like(_seen(q, k))
+        scores = options.bias[:, -u:].to(q.dtype).masked_fill(~seen, -torch.inf)
         return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=scores.expand(len(q), -1, -1, -1))
-    if options.mask is not None:
-        return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=options.mask)
+    if mask is None and options.causal and u < k.shape[2]:
+        mask = _seen(q, k)
+    if mask is not None:
+        return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=options.causal)
 
 
-def _linear(q: Heads, k: Heads, v: Heads, own: Own, options: MixingOptions) -> Heads:
+def _linear(q: Asking, k: Heads, v: Heads, own: Own, options: MixingOptions) -> Asking:
+    u, t = q.shape[2], k.shape[2]
     scores = q @ k.transpose(2, 3)
-    t = q.shape[2]
     # As many tokens as are seen: sums over long texts stay as large as over short ones.
-    count = torch.arange(1, t + 1).to(q)[:, None] if options.causal else float(t)
-    return (scores.tril() if options.causal else scores) @ v / count
+    count = torch.arange(t - u + 1, t + 1).to(q)[:, None] if options.causal else float(t)
+    return (scores.tril(t - u) if options.causal else scores) @ v / count
 
 
-def _kernel(q: Heads, k: Heads, v: Heads, own: Own, options: MixingOptions) -> Heads:
+def _kernel(q: Asking, k: Heads, v: Heads, own: Own, options: MixingOptions) -> Asking:
     # exp(-|q - k|^2 / (2 sqrt d)), and the part of |q|^2 is the same for all keys.
     scores = (q @ k.transpose(2, 3) - k.square().sum(-1)[:, :, None] / 2) / sqrt(q.shape[-1])
     if options.causal:
-        later = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).triu(1)
-        scores = scores.masked_fill(later, -torch.inf)
+        scores = scores.masked_fill(~_seen(q, k), -torch.inf)
     return scores.softmax(dim=-1) @ v
 
 
-def _momentum(q: Heads, k: Heads, v: Heads, own: Own, options: MixingOptions) -> Heads:
-    return _softmax(q, k, v, own, options) + decayed(v, _decay(v, own, options))
+def _momentum(q: Asking, k: Heads, v: Heads, own: Own, options: MixingOptions) -> Asking:
+    return _softmax(q, k, v, own, options) + decayed(v, _decay(v, own, options))[:, :, -q.shape[2] :]
 
 
-def _normalised(q: Heads, k: Heads, v: Heads, own: Own, options: MixingOptions) -> Heads:
+def _normalised(q: Asking, k: Heads, v: Heads, own: Own, options: MixingOptions) -> Asking:
     decay = _decay(v, own, options)
     before = torch.arange(v.shape[2], device=v.device).clamp(min=1)
-    return _softmax(q, k, v, own, options) + decayed(v, decay) / summed_weights(decay, before).to(v.dtype)[..., None]
+    mean = decayed(v, decay) / summed_weights(decay, before).to(v.dtype)[..., None]
+    return _softmax(q, k, v, own, options) + mean[:, :, -q.shape[2] :]
 
 
-def _of_keys(q: Heads, k: Heads, v: Heads, own: Own, options: MixingOptions) -> Heads:
+def _of_keys(q: Asking, k: Heads, v: Heads, own: Own, options: MixingOptions) -> Asking:
     return _softmax(q, k + decayed(k, _decay(k, own, options)), v, own, options)
 
 
@@ -189,18 +204,18 @@ def decayed(values: Heads, decay: Float[Tensor, "h"]) -> Heads:
     return velocities(values, decay, times=decay)
 
 
-def angles(t: int, width: int) -> Float[Tensor, "t f"]:
-    """How far each pair of coordinates is turned at every position, in radians."""
+def angles(t: int, width: int, first: int = 0) -> Float[Tensor, "t f"]:
+    """How far each pair of coordinates is turned at every position from the ``first`` on, in radians."""
     rates = torch.exp(torch.arange(width // 2, dtype=torch.float64) * (log(_SLOWEST) / (width // 2)))
-    return torch.arange(t, dtype=torch.float64)[:, None] * rates
+    return torch.arange(first, first + t, dtype=torch.float64)[:, None] * rates
 
 
-def turned(vectors: Heads) -> Heads:
+def turned(vectors: Heads, first: int = 0) -> Heads:
     """Queries or keys turned by their positions (Su et al. 2021), coordinate i with i + d / 2."""
-    by = angles(vectors.shape[2], vectors.shape[3])
+    by = angles(vectors.shape[2], vectors.shape[3], first)
     cosine, sine = by.cos().to(vectors), by.sin().to(vectors)
-    first, second = vectors.chunk(2, dim=-1)
-    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+    left, right = vectors.chunk(2, dim=-1)
+    return torch.cat([left * cosine - right * sine, right * cosine + left * sine], dim=-1)
 
 
 ATTENTIONS: Mapping[str, Mixing] = {

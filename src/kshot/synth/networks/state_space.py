@@ -4,6 +4,8 @@ Both have n states for each of m channels, h_t = a_t h_(t-1) + b_t, and differ i
 S4D's do not, so that all tokens are a convolution (by FFT); S6's do (Mamba: ``selective.py``).
 """
 
+from collections.abc import Callable
+from functools import partial
 from math import log, sqrt
 
 import torch
@@ -13,6 +15,7 @@ from torch import Generator, Tensor, nn
 
 from kshot.synth.networks.mixing import (
     Hidden,
+    Kept,
     Mixing,
     MixingOptions,
     Own,
@@ -106,12 +109,31 @@ def _s4d(own: Own, hidden: Hidden, shape: Shape, options: MixingOptions) -> Hidd
     return nn.functional.glu(linear(own, "out", said), dim=-1)
 
 
+def _again(
+    own: Own,
+    hidden: Hidden,
+    shape: Shape,
+    options: MixingOptions,
+    past: Kept | None,
+    *,
+    mix: Callable[[Own, Hidden, Shape, MixingOptions], Hidden],
+) -> tuple[Hidden, Kept]:
+    """A state is not kept: what tokens leave is what they were, and it is run from the first one again."""
+    every = hidden if past is None else torch.cat([*past, hidden], dim=1)
+    return mix(own, every, shape, options)[:, -hidden.shape[1] :], (every,)
+
+
 STATE_SPACES = {
-    "s4d": Mixing(about="a diagonal state space, by FFT (Gu et al. 2022)", start=_s4d_start, mix=_s4d, ordered=True),
+    "s4d": Mixing(
+        about="a diagonal state space, by FFT (Gu et al. 2022)",
+        start=_s4d_start,
+        mix=partial(_again, mix=_s4d),
+        ordered=True,
+    ),
     "mamba": Mixing(
         about="a state space whose rates depend on the token, S6 (Gu and Dao 2023)",
         start=_s6_start,
-        mix=_s6,
+        mix=partial(_again, mix=_s6),
         ordered=True,
     ),
 }
