@@ -128,12 +128,12 @@ def _attended(
 ) -> tuple[Hidden, Kept]:
     b, t, e = hidden.shape
     if projects:
-        q, k, v = linear(own, "qkv", hidden).view(b, t, 3, shape.heads, e // shape.heads).permute(2, 0, 3, 1, 4)
+        qkv = linear(own, "qkv", hidden).view(b, t, 3, shape.heads, e // shape.heads).permute(2, 0, 3, 1, 4)
     else:
-        q = k = v = hidden.view(b, t, shape.heads, e // shape.heads).transpose(1, 2)
+        qkv = hidden.view(b, t, shape.heads, e // shape.heads).transpose(1, 2).expand(3, -1, -1, -1, -1)
+    q, k, v = qkv
     if options.rotary:
-        before = 0 if past is None else past[0].shape[2]
-        q, k = turned(q, before), turned(k, before)
+        q, k = turned(qkv[:2], 0 if past is None else past[0].shape[2])
     if past is not None:
         k, v = (torch.cat([kept, new], dim=2) for kept, new in zip(past, (k, v), strict=True))
     said = attend(q, k, v, own, options).transpose(1, 2).reshape(b, t, e)
@@ -210,12 +210,13 @@ def angles(t: int, width: int, first: int = 0) -> Float[Tensor, "t f"]:
     return torch.arange(first, first + t, dtype=torch.float64)[:, None] * rates
 
 
-def turned(vectors: Heads, first: int = 0) -> Heads:
+def turned(vectors: Float[Tensor, "*b t d"], first: int = 0) -> Float[Tensor, "*b t d"]:
     """Queries or keys turned by their positions (Su et al. 2021), coordinate i with i + d / 2."""
-    by = angles(vectors.shape[2], vectors.shape[3], first)
-    cosine, sine = by.cos().to(vectors), by.sin().to(vectors)
+    by = angles(vectors.shape[-2], vectors.shape[-1], first)
+    cosine, sine = torch.cat([by, by], dim=1).cos().to(vectors), torch.cat([-by, by], dim=1).sin().to(vectors)
     left, right = vectors.chunk(2, dim=-1)
-    return torch.cat([left * cosine - right * sine, right * cosine + left * sine], dim=-1)
+    # Three passes over memory, where products of halves are seven.
+    return torch.addcmul(vectors * cosine, torch.cat([right, left], dim=-1), sine)
 
 
 ATTENTIONS: Mapping[str, Mixing] = {
