@@ -12,11 +12,11 @@ from kshot.errors import ModelError, OutputError
 from kshot.model.further import Further
 from kshot.model.lm import LM, Route
 from kshot.model.load import load_model
-from kshot.model.momentum import Momentum
+from kshot.model.momentum import KINDS, Kind, Momentum, kind_of
 from kshot.model.tree import Scored
 from kshot.seeds import torch_stream
 
-KINDS = [(False, None), (True, None), (False, 0.4), (True, 0.4)]
+ASKED = [(kind, eta) for kind in KINDS for eta in (None, 0.4)]
 
 
 def texts(lm: LM) -> torch.Tensor:
@@ -39,13 +39,13 @@ def opened(own: Further) -> dict[str, torch.Tensor]:
     return found | {name: 0.1 * torch.randn(found[name].shape, generator=rng) for name in found if "momentum" in name}
 
 
-@pytest.mark.parametrize(("normalised", "eta"), KINDS)
+@pytest.mark.parametrize(("kind", "eta"), ASKED)
 def test_a_closed_gate_changes_nothing_and_an_open_one_is_the_engines(
-    tiny_lm: LM, normalised: bool, eta: float | None
+    tiny_lm: LM, kind: Kind, eta: float | None
 ) -> None:
     tokens = texts(tiny_lm)
     plain = scored(tiny_lm, tokens)
-    own = Further(lm=tiny_lm, momentum=True, normalised=normalised, eta=eta)
+    own = Further(lm=tiny_lm, kind=kind, eta=eta)
     assert logprobs(own, own.start(), tokens) == pytest.approx(plain, abs=1e-5)
     weights = opened(own)
     said = logprobs(own, weights, tokens)
@@ -91,11 +91,11 @@ def test_a_model_that_would_say_something_else_is_refused(tiny_lm: LM, monkeypat
 
 
 def test_momentum_of_its_own_is_gone_on_with(tiny_lm: LM, tmp_path: Path) -> None:
-    first = Further(lm=tiny_lm, momentum=True, normalised=True)
+    first = Further(lm=tiny_lm, kind="momentum-normalised")
     first.save(opened(first), tmp_path / "model")
     lm, tokens = load_model(str(tmp_path / "model"), dtype="float32", device="cpu"), texts(tiny_lm)
     assert np.abs(scored(lm, tokens) - scored(replace(lm, momentum=None), tokens)).max() > 1e-2
-    own = Further(lm=lm, momentum=True, normalised=True)
+    own = Further(lm=lm, kind="momentum-normalised")
     begun = own.momentum_of(own.start())
     assert lm.momentum is not None
     assert begun is not None
@@ -106,27 +106,27 @@ def test_momentum_of_its_own_is_gone_on_with(tiny_lm: LM, tmp_path: Path) -> Non
             ModelError,
             match=f"^attention {asked} was asked for, and .* has momentum-normalised of its own; what works is",
         ):
-            Further(lm=lm, momentum=asked == "momentum")
+            Further(lm=lm, kind=kind_of(asked))
     with pytest.raises(ModelError, match=r"^eta 0\.9 was asked for, and .* has decays of its own; what works is --eta"):
-        Further(lm=lm, momentum=True, normalised=True, eta=0.9)
+        Further(lm=lm, kind="momentum-normalised", eta=0.9)
 
 
 @pytest.mark.parametrize("eta", [0.4, None])
 def test_a_decay_of_all_heads_without_a_gate_is_gone_on_with(tiny_lm: LM, eta: float | None) -> None:
     lm, tokens = replace(tiny_lm, momentum=Momentum(decay=torch.full(tiny_lm.value_heads, 0.4))), texts(tiny_lm)
-    own = Further(lm=lm, momentum=True, eta=eta)
+    own = Further(lm=lm, kind="momentum", eta=eta)
     assert logprobs(own, own.start(), tokens) == pytest.approx(scored(lm, tokens), abs=1e-4)
 
 
 def test_gates_and_decays_are_no_matrices(tiny_lm: LM) -> None:
     """Weight decay, where it is that of matrices, would draw them to 0."""
-    found = Further(lm=tiny_lm, momentum=True).start()
+    found = Further(lm=tiny_lm, kind="momentum").start()
     assert [found[name].ndim for name in ("momentum.gate", "momentum.decay")] == [1, 1]
 
 
 def test_a_gate_learns_and_the_model_is_left_as_it_was(tiny_lm: LM) -> None:
     before = {name: own.clone() for name, own in tiny_lm.model.named_parameters()}
-    own = Further(lm=tiny_lm, momentum=True)
+    own = Further(lm=tiny_lm, kind="momentum")
     weights = {name: tensor.requires_grad_(True) for name, tensor in own.start().items()}
     own.head(weights, own.reads(weights, texts(tiny_lm))).logsumexp(-1).sum().backward()
     assert weights["momentum.gate"].grad is not None
@@ -137,23 +137,23 @@ def test_a_gate_learns_and_the_model_is_left_as_it_was(tiny_lm: LM) -> None:
     assert all(torch.equal(own, before[name]) for name, own in tiny_lm.model.named_parameters())
 
 
-@pytest.mark.parametrize("momentum", [False, True])
-def test_what_is_saved_is_opened_and_says_the_same(tiny_lm: LM, momentum: bool, tmp_path: Path) -> None:
-    own = Further(lm=tiny_lm, momentum=momentum)
+@pytest.mark.parametrize("kind", [None, *KINDS])
+def test_what_is_saved_is_opened_and_says_the_same(tiny_lm: LM, kind: Kind | None, tmp_path: Path) -> None:
+    own = Further(lm=tiny_lm, kind=kind)
     weights = {name: tensor * 1.1 for name, tensor in opened(own).items()}
     # What a run that was stopped has left is written over; what is not ours is not.
     for _ in range(2):
         own.save(weights, tmp_path / "model")
     lm = load_model(str(tmp_path / "model"), dtype="float32", device="cpu")
     tokens = texts(lm)
-    assert (lm.momentum is not None) == momentum
+    assert (None if lm.momentum is None else lm.momentum.kind) == kind
     assert scored(lm, tokens) == pytest.approx(logprobs(own, weights, tokens), abs=1e-4)
 
 
 def test_a_model_whose_attention_is_out_of_reach_is_refused(tiny_lm: LM) -> None:
     lm = replace(tiny_lm, route=Route("rows", "recurrent layers"))
     with pytest.raises(ModelError, match="no attention that momentum could be added to"):
-        Further(lm=lm, momentum=True)
+        Further(lm=lm, kind="momentum")
     assert Further(lm=lm).momentum_of({}) is None
 
 

@@ -16,7 +16,7 @@ from kshot.errors import ModelError, OutputError
 from kshot.measure.scoring import score
 from kshot.model.grown import as_codec, as_transformers, grown_lm, kept_tokenizer, save_grown
 from kshot.model.load import load_model
-from kshot.model.momentum import MOMENTUM, Momentum, keep_momentum
+from kshot.model.momentum import KINDS, MOMENTUM, Momentum, keep_momentum
 from kshot.model.sources import content_hash
 from kshot.model.tree import Scored
 from kshot.pretrain.text import END
@@ -161,7 +161,7 @@ def test_a_llama_without_a_context_is_refused() -> None:
         as_transformers(llama(), 2)
 
 
-SAVED = ("softmax", "momentum", "momentum-normalised")
+SAVED = ("softmax", *KINDS)
 
 
 @pytest.mark.parametrize("kind", SAVED)

@@ -1,8 +1,11 @@
 """Momentum attention in models that were trained without: every answer as whole sequences with the double sum give it."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -15,14 +18,16 @@ from kshot.errors import ModelError
 from kshot.model.attention import Before, Pass, with_momentum
 from kshot.model.hidden import last_hidden
 from kshot.model.lm import LM
-from kshot.model.momentum import Momentum, carried
+from kshot.model.momentum import Momentum
 from kshot.model.prefix import EMPTY
+from kshot.model.surgery import read_apart, read_through
 from kshot.model.tree import Scored
 
 NAMES = ("llama", "gemma3", "qwen3")
 LAYERS, GROUPS, HEADS = 3, 2, 4
 DECAY = torch.tensor([[0.3, 0.6], [0.9, 0.99], [0.5, 0.8]], dtype=torch.float64)
 GATE = torch.tensor([[1.0, -0.5], [0.2, 0.1], [0.0, 2.0]], dtype=torch.float64)
+KEYS = [Momentum(DECAY, kind="momentum-keys"), Momentum(DECAY, GATE, kind="momentum-keys")]
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +47,7 @@ def term_by_term(values: Tensor, momentum: Momentum, layer: int) -> Tensor:
         gate = 1.0 if momentum.gate is None else float(momentum.gate[layer, group])
         for at in range(t):
             weights = [eta ** (at - i) for i in range(at)]
-            total = sum(weights) if momentum.normalised and weights else 1.0
+            total = sum(weights) if momentum.kind == "momentum-normalised" and weights else 1.0
             for i, weight in enumerate(weights):
                 own = values[:, i, group * d : (group + 1) * d]
                 found[:, at, head * d : (head + 1) * d] += gate * weight / total * own
@@ -50,8 +55,34 @@ def term_by_term(values: Tensor, momentum: Momentum, layer: int) -> Tensor:
 
 
 @contextmanager
+def by_turning(lm: LM, momentum: Momentum) -> Iterator[None]:
+    """The same model with the sum of keys added where they have been turned by their positions, layer after layer."""
+    module, layer = sys.modules[type(lm.model).__module__], count()
+    turn = module.apply_rotary_pos_emb
+
+    def turned(*given: Any, **more: Any) -> tuple[Tensor, Tensor]:
+        query, key = turn(*given, **more)
+        at, summed = next(layer) % LAYERS, key.clone()
+        for group in range(GROUPS):
+            eta = float(momentum.decay[at, group])
+            gate = 1.0 if momentum.gate is None else float(momentum.gate[at, group])
+            for t in range(key.shape[2]):
+                for i in range(t):
+                    summed[:, group, t] += gate * eta ** (t - i) * key[:, group, i]
+        return query, summed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "apply_rotary_pos_emb", turned)
+        yield
+
+
+@contextmanager
 def by_hooks(lm: LM, momentum: Momentum) -> Iterator[None]:
     """The same model with the sum put between attention and its output projection, whole sequences at a time."""
+    if momentum.kind == "momentum-keys":
+        with by_turning(lm, momentum):
+            yield
+        return
     handles: list[Any] = []
     for layer, block in enumerate(lm.model.model.layers):
         held: list[Tensor] = []
@@ -77,7 +108,9 @@ def expected(lm: LM, momentum: Momentum, sequences: Sequence[Scored]) -> np.ndar
     return found
 
 
-@pytest.mark.parametrize("momentum", [Momentum(DECAY), Momentum(DECAY, GATE), Momentum(DECAY, normalised=True)])
+@pytest.mark.parametrize(
+    "momentum", [Momentum(DECAY), Momentum(DECAY, GATE), Momentum(DECAY, kind="momentum-normalised"), *KEYS]
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_packed_branches_after_a_prefix(name: str, momentum: Momentum) -> None:
     lm = replace(zoo.lm(name), momentum=momentum, tokens_per_pack=64)
@@ -87,7 +120,7 @@ def test_packed_branches_after_a_prefix(name: str, momentum: Momentum) -> None:
     assert np.abs(lm.score(sequences, lm.prefill(sequences[0].tokens[:12])).sums() - right).max() < 1e-9
 
 
-@pytest.mark.parametrize("momentum", [Momentum(DECAY, GATE), Momentum(DECAY, normalised=True)])
+@pytest.mark.parametrize("momentum", [Momentum(DECAY, GATE), Momentum(DECAY, kind="momentum-normalised"), *KEYS])
 def test_token_by_token_it_needs_one_vector_a_head_of_what_stands_before(momentum: Momentum) -> None:
     lm = replace(zoo.lm("llama"), momentum=momentum, tokens_per_pack=5)
     tokens = np.random.default_rng(0).integers(3, zoo.VOCABULARY, size=24).tolist()
@@ -101,28 +134,31 @@ def test_token_by_token_it_needs_one_vector_a_head_of_what_stands_before(momentu
         assert prefix.carried is not None
         for layer, own in enumerate(prefix.carried):
             assert own.shape == prefix.values[layer][:, :, 0].shape
-            assert (own - carried(prefix.values[layer], DECAY[layer])).abs().max() < 1e-10
+            from_all = momentum.carried(prefix.keys[layer], prefix.values[layer], layer, None)
+            assert (own - from_all).abs().max() < 1e-10
     whole = lm.score([Scored(tuple(tokens), 9)]).sums()[0]
     assert found == pytest.approx(whole, abs=1e-9)
     assert lm.score([Scored(tuple(tokens), 1)]).sums()[0] == pytest.approx(right[0], abs=1e-9)
     assert prefix.cut(10).carried is None, "what stands before fewer tokens is another vector"
 
 
-def test_several_prefixes_in_one_pass() -> None:
-    lm = replace(zoo.lm("llama"), momentum=Momentum(DECAY))
+@pytest.mark.parametrize("momentum", [Momentum(DECAY), *KEYS])
+def test_several_prefixes_in_one_pass(momentum: Momentum) -> None:
+    lm = replace(zoo.lm("llama"), momentum=momentum)
     groups = [zoo.forest(np.random.default_rng(seed), length, 2) for seed, length in ((1, 9), (2, 17))]
     found = lm.score_together([(own, lm.prefill(own[0].tokens[:5])) for own in groups])
-    right = np.concatenate([expected(lm, Momentum(DECAY), own) for own in groups])
+    right = np.concatenate([expected(lm, momentum, own) for own in groups])
     assert np.abs(found.sums() - right).max() < 1e-9
 
 
-def test_rows_of_a_batch() -> None:
+@pytest.mark.parametrize("momentum", [Momentum(DECAY, GATE), *KEYS])
+def test_rows_of_a_batch(momentum: Momentum) -> None:
     lm = zoo.lm("llama")
     tokens = torch.randint(3, zoo.VOCABULARY, (3, 20), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        with by_hooks(lm, Momentum(DECAY, GATE)):
+        with by_hooks(lm, momentum):
             right = lm.model(input_ids=tokens, use_cache=False).logits
-        with with_momentum(Momentum(DECAY, GATE)):
+        with with_momentum(momentum):
             found = lm.model(input_ids=tokens, use_cache=False).logits
         plain = lm.model(input_ids=tokens, use_cache=False).logits
     assert (found - right).abs().max() < 1e-9
@@ -172,8 +208,9 @@ def test_a_plain_causal_call_is_with_momentum_too(gate: Tensor | None) -> None:
         assert (found - replace(lm, momentum=None).forward(tokens, None, rows)).abs().max() > 1e-3
 
 
-def test_greedy_answers_grow_with_it() -> None:
-    lm = replace(zoo.lm("llama"), momentum=Momentum(DECAY, GATE))
+@pytest.mark.parametrize("momentum", [Momentum(DECAY, GATE), *KEYS])
+def test_greedy_answers_grow_with_it(momentum: Momentum) -> None:
+    lm = replace(zoo.lm("llama"), momentum=momentum)
     prompts = [(5, 6, 7, 8, 9), (5, 6, 11), (5, 6, 7, 12)]
     found = lm.greedy(prompts, lambda _: False, 6).texts
     for prompt, answer in zip(prompts, found, strict=True):
@@ -185,6 +222,13 @@ def test_greedy_answers_grow_with_it() -> None:
                     break
                 tokens = (*tokens, best)
         assert answer == lm.codec.decode(tokens[len(prompt) :])
+
+
+def test_keys_that_hold_those_before_them_are_not_moved() -> None:
+    lm = replace(zoo.lm("llama"), momentum=KEYS[0])
+    for intervene in (read_through, partial(read_apart, owner=np.array([0, 0, 1, 1]))):
+        with pytest.raises(ModelError, match="hold those of the tokens before them: nothing in it can be moved"):
+            intervene(lm, (3, 4, 5, 6))
 
 
 def test_features_of_a_model_whose_attention_cannot_be_reached_are_refused() -> None:

@@ -97,7 +97,7 @@ def test_more_than_a_start_reads_is_said_before_anything_is_written(
         ({"network": "llama"}, "--network with --start m"),
         ({"objective": "mlm"}, "what works is --objective causal"),
         ({"objective": "span", "attention": ("momentum",)}, "a network t5 has its own way"),
-        ({"attention": ("momentum-keys",)}, "--attention of softmax, momentum, momentum-normalised"),
+        ({"attention": ("linear",)}, "--attention of softmax, momentum, momentum-normalised, momentum-keys"),
     ],
 )
 def test_what_a_start_rules_out(options: dict[str, Any], said: str) -> None:

@@ -117,25 +117,28 @@ class Pass:
             if one.prefix.length
         )
 
-    def velocity(self, value: Tensor, decay: Tensor, layer: int) -> Tensor:
-        """What momentum carries to every node from its own ancestors and from its own prefix, (1, g, t, d)."""
+    def velocity(self, own: Tensor, momentum: Momentum, layer: int) -> Tensor:
+        """What momentum carries to every node from its own ancestors and from its own prefix, (1, g, t, d).
+
+        ``own`` are the nodes' values, or keys where it is of those."""
         first, *rest = self.before
-        start = _start(first.prefix, decay, layer, value)
+        decay, start = momentum.decay[layer], _start(first.prefix, momentum, layer, own)
         if not rest and np.array_equal(self.depth, np.arange(len(self.depth))):
             if self.captured is not None:
-                self.carried[layer] = carried(value, decay, start)
-            return velocities(value, decay, start)
+                self.carried[layer] = carried(own, decay, start)
+            return velocities(own, decay, start)
         if "ancestors" not in self._memo:
-            self._memo["ancestors"] = [own.to(value.device) for own in doubled(self.depth)]
+            self._memo["ancestors"] = [nodes.to(own.device) for nodes in doubled(self.depth)]
         if rest and first.stop == len(self.depth):
-            parts, starts = rest, [carried(one.prefix.values[layer], decay, start) for one in rest]
+            parts = rest
+            starts = [momentum.carried(one.prefix.keys[layer], one.prefix.values[layer], layer, start) for one in rest]
         else:
-            parts, starts = [first, *rest], [start, *(_start(one.prefix, decay, layer, value) for one in rest)]
-        counts = torch.tensor([one.stop - one.begin for one in parts], device=value.device)
+            parts, starts = [first, *rest], [start, *(_start(one.prefix, momentum, layer, own) for one in rest)]
+        counts = torch.tensor([one.stop - one.begin for one in parts], device=own.device)
         begun = torch.stack(starts, dim=2).repeat_interleave(counts, dim=2)
-        falling = decay[:, None] ** torch.from_numpy(self.depth).to(value.device)
-        own = along_branches(value, self._memo["ancestors"], decay)
-        return torch.addcmul(own, falling.to(value.dtype)[..., None], begun)
+        falling = decay[:, None] ** torch.from_numpy(self.depth).to(own.device)
+        summed = along_branches(own, self._memo["ancestors"], decay)
+        return torch.addcmul(summed, falling.to(own.dtype)[..., None], begun)
 
     def own(self, dtype: torch.dtype) -> Own:
         if dtype not in self._memo:
@@ -143,11 +146,13 @@ class Pass:
         return self._memo[dtype]
 
 
-def _start(prefix: Prefix, decay: Tensor, layer: int, value: Tensor) -> Tensor:
+def _start(prefix: Prefix, momentum: Momentum, layer: int, own: Tensor) -> Tensor:
     """What momentum carries past a prefix: one vector a head, (1, g, d)."""
     if not prefix.length:
-        return torch.zeros_like(value[:, :, 0])
-    return carried(prefix.values[layer], decay) if prefix.carried is None else prefix.carried[layer]
+        return torch.zeros_like(own[:, :, 0])
+    if prefix.carried is not None:
+        return prefix.carried[layer]
+    return momentum.carried(prefix.keys[layer], prefix.values[layer], layer, None)
 
 
 _PASS: ContextVar[Pass | None] = ContextVar("kshot_pass", default=None)
@@ -217,6 +222,7 @@ def _mask(original: str) -> Any:
 def _attention(original: str) -> Any:
     def attention(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **asked: Any) -> Any:
         current = _PASS.get()
+        key = _moved(key, module, current)
         if current is None:
             given = _own_function(original, module)(module, query, key, value, attention_mask, **asked)
             return _and_momentum(given, module, value, query.shape[1], None)
@@ -239,19 +245,33 @@ def _attention(original: str) -> Any:
     return attention
 
 
-def _and_momentum(given: Any, module: Any, value: Tensor, heads: int, current: Pass | None) -> Any:
-    """What attention gave, with the decayed sum of the values before added to what heads say."""
+def _moved(key: Tensor, module: Any, current: Pass | None) -> Tensor:
+    """Keys with the decayed sum of those before added, where momentum is of keys."""
     momentum = _MOMENTUM.get()
-    if momentum is None:
+    if momentum is None or momentum.kind != "momentum-keys":
+        return key
+    layer = int(module.layer_idx)
+    return momentum.moved(key, _velocity(key, momentum, layer, current), layer)
+
+
+def _and_momentum(given: Any, module: Any, value: Tensor, heads: int, current: Pass | None) -> Any:
+    """What attention gave, with the decayed sum of the values before added to what heads say, where momentum is of values."""
+    momentum = _MOMENTUM.get()
+    if momentum is None or momentum.kind == "momentum-keys":
         return given
     layer = int(module.layer_idx)
-    decay = momentum.decay[layer]
+    before = (
+        torch.arange(value.shape[2], device=value.device)
+        if current is None
+        else torch.from_numpy(current.positions).to(value.device)
+    )
+    return given[0] + momentum.added(_velocity(value, momentum, layer, current), layer, before, heads), *given[1:]
+
+
+def _velocity(own: Tensor, momentum: Momentum, layer: int, current: Pass | None) -> Tensor:
     if current is None:
-        velocity, before = velocities(value, decay), torch.arange(value.shape[2], device=value.device)
-    else:
-        velocity = current.velocity(value, decay, layer)
-        before = torch.from_numpy(current.positions).to(value.device)
-    return given[0] + momentum.added(velocity, layer, before, heads), *given[1:]
+        return velocities(own, momentum.decay[layer])
+    return current.velocity(own, momentum, layer)
 
 
 def _dense(original: str, module: nn.Module, current: Pass, given: Any, asked: dict[str, Any]) -> Any:

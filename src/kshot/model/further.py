@@ -17,7 +17,7 @@ from kshot.model.attention import with_momentum
 from kshot.model.grown import MODEL_FILES
 from kshot.model.lm import LM
 from kshot.model.load import ROUNDING, silence
-from kshot.model.momentum import Momentum, keep_momentum
+from kshot.model.momentum import Kind, Momentum, keep_momentum
 from kshot.model.sealed import replaced
 from kshot.model.tree import Scored
 from kshot.seeds import stream
@@ -31,20 +31,19 @@ _COMPARED = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Further:
-    """A decoder, and what is added to its attention: nothing, or momentum behind a gate that begins at 0, so that the model
-    says what it said. ``eta`` is the decay of all heads; None: each learns its own, from a half.
+    """A decoder, and what is added to its attention: nothing, or a ``kind`` of momentum behind a gate that begins at 0, so
+    that the model says what it said. ``eta`` is the decay of all heads; None: each learns its own, from a half.
 
     A model with momentum of its own goes on from that. ModelError where what is asked for would lose it, for a model whose
     attention cannot be reached where momentum is asked for, and for one that would begin by saying what it did not say.
     """
 
     lm: LM
-    momentum: bool = False
-    normalised: bool = False
+    kind: Kind | None = None
     eta: float | None = None
 
     def __post_init__(self) -> None:
-        if self.momentum and self.lm.route.kind == "rows":
+        if self.kind is not None and self.lm.route.kind == "rows":
             raise ModelError(
                 f"{self.lm.name} has no attention that momentum could be added to ({self.lm.route.reason})"
             )
@@ -57,7 +56,7 @@ class Further:
 
     def _begun(self) -> dict[str, Tensor]:
         found: dict[str, Tensor] = dict(self.lm.model.named_parameters())
-        if self.momentum:
+        if self.kind is not None:
             own, (layers, heads) = self.lm.momentum, self.lm.value_heads
             gate = torch.zeros(layers, heads, device=self.lm.device)
             decay = torch.full_like(gate, 0.5)
@@ -71,11 +70,11 @@ class Further:
 
     def momentum_of(self, weights: Mapping[str, Tensor]) -> Momentum | None:
         """What attention gets; differentiable in the weights."""
-        if not self.momentum:
+        if self.kind is None:
             return None
         gate = _GATE * weights[_GATED].view(self.lm.value_heads)
         decay = weights[_DECAY].sigmoid().view_as(gate) if self.eta is None else torch.full_like(gate, self.eta)
-        return Momentum(decay=decay, gate=gate, normalised=self.normalised)
+        return Momentum(decay=decay, gate=gate, kind=self.kind)
 
     @property
     def table(self) -> str:
@@ -125,10 +124,10 @@ class Further:
         own = self.lm.momentum
         if own is None:
             return
-        kind, asked = _kind(True, own.normalised), _kind(self.momentum, self.normalised)
-        if asked != kind:
+        if self.kind != own.kind:
             raise ModelError(
-                f"attention {asked} was asked for, and {self.lm.name} has {kind} of its own; what works is --attention {kind}"
+                f"attention {self.kind or 'softmax'} was asked for, and {self.lm.name} has {own.kind} of its own; what works is "
+                f"--attention {own.kind}"
             )
         if self.eta is not None and not torch.allclose(own.decay, torch.full_like(own.decay, self.eta), atol=1e-6):
             raise ModelError(
@@ -156,11 +155,6 @@ class Further:
                 f"{self.lm.name} cannot be trained further: what begins is {apart:.2g} nats from what it says; what works "
                 "is a decoder of layers and a head, without an adapter"
             )
-
-
-def _kind(momentum: bool, normalised: bool) -> str:
-    """As --attention names it."""
-    return ("momentum-normalised" if normalised else "momentum") if momentum else "softmax"
 
 
 class _Known(nn.Module):

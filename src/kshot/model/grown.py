@@ -24,7 +24,7 @@ from kshot.errors import ModelError
 from kshot.model.delta import hash_of
 from kshot.model.lm import LM
 from kshot.model.load import frozen, silence
-from kshot.model.momentum import MOMENTUM, Momentum, keep_momentum
+from kshot.model.momentum import KINDS, MOMENTUM, Momentum, keep_momentum, kind_of
 from kshot.model.sealed import replaced
 from kshot.model.sources import Source, resolve
 from kshot.model.tokens import Codec
@@ -242,14 +242,13 @@ MODEL_FILES = (
 
 # What texts end with in training, by the name most vocabularies have for it.
 _END_OF_TEXT = "<|endoftext|>"
-_SUMS = ("momentum", "momentum-normalised")
 
 
 def saves(network: str, attention: str) -> bool:
     """Whether a network that was grown here can be saved as a model that other programs open."""
     if network in ("t5", "mamba"):
         return True
-    return network in ("llama", "transformer") and attention in ("softmax", *_SUMS)
+    return network in ("llama", "transformer") and attention in ("softmax", *KINDS)
 
 
 def save_grown(
@@ -268,7 +267,7 @@ def save_grown(
     """
     plain = {name: tensor for name, tensor in weights.items() if not name.endswith(".decay")}
     model = as_transformers(plain, heads, context)
-    kind, eta = momentum
+    attention, eta = momentum
     begins = _begun_after(*tokenizer)
     end = begins.bos_token_id
     model.config.bos_token_id = model.config.eos_token_id = end
@@ -279,13 +278,13 @@ def save_grown(
     with replaced(folder, MODEL_FILES, "config.json") as fresh:
         model.save_pretrained(fresh)
         begins.save_pretrained(fresh)
-        if kind in _SUMS:
+        if (kind := kind_of(attention)) is not None:
             layers = model.config.num_hidden_layers
             if eta is None:
                 decay = torch.stack([weights[f"{i}.decay"].sigmoid() for i in range(layers)])
             else:
                 decay = torch.full((layers, heads), eta)
-            keep_momentum(Momentum(decay=decay.float(), normalised=kind == "momentum-normalised"), fresh)
+            keep_momentum(Momentum(decay=decay.float(), kind=kind), fresh)
 
 
 def as_codec(tokenizer: Tokenizer, end: str) -> Codec:

@@ -3,7 +3,8 @@
     MoAttn(V, K, q_t) = Attn(V, K, q_t) + sum_(i < t) eta^(t - i) v_i
 
 The sum is eta times the *velocity* of token t, u_t = sum_(i < t) eta^(t - 1 - i) v_i, which is the buffer of gradient descent
-with momentum: u_(t + 1) = eta u_t + v_t. So what stands before a text is known to it by one vector a head.
+with momentum: u_(t + 1) = eta u_t + v_t. So what stands before a text is known to it by one vector a head. As variants the
+sum is a mean, or is one of keys, added to the key of token t before it is attended to.
 
 Source: Dai et al. 2023, section 5; no code of theirs was published.
 """
@@ -12,6 +13,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -21,6 +23,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kshot.errors import ModelError
+
+Kind = Literal["momentum", "momentum-normalised", "momentum-keys"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""A sum of values as published, one whose weights add up to one, and a sum of keys."""
 
 MOMENTUM = "kshot_momentum.safetensors"
 """The file beside a model's weights that holds its momentum."""
@@ -33,19 +39,19 @@ _BLOCK = 16
 class Momentum:
     """What every layer of a model has: ``decay`` (l, g), eta in (0, 1) of the values of each key-value head.
 
-    The sum is as published, and grows as 1 / (1 - eta); ``normalised`` its weights add up to one, once there is a token
-    before. It is added ``gate`` (l, g) times, as it is where there is none: with a gate of 0 a model says what it said.
+    The sum is as published, and grows as 1 / (1 - eta); normalised its weights add up to one, once there is a token before.
+    It is added ``gate`` (l, g) times, as it is where there is none: with a gate of 0 a model says what it said.
     """
 
     decay: Float[Tensor, "l g"]
     gate: Float[Tensor, "l g"] | None = None
-    normalised: bool = False
+    kind: Kind = "momentum"
 
     @property
     def hash(self) -> str:
         """What it is, in hexadecimal."""
         parts = [own for own in (self.decay, self.gate) if own is not None]
-        found = hashlib.sha256(f"{self.normalised} {len(parts)}".encode())
+        found = hashlib.sha256(f"{self.kind} {len(parts)}".encode())
         for own in parts:
             found.update(own.detach().cpu().double().numpy().tobytes())
         return found.hexdigest()[:16]
@@ -55,12 +61,36 @@ class Momentum:
     ) -> Float[Tensor, "b t h d"]:
         """What is added to what so many query heads say; ``before`` is how many tokens stand before each."""
         decay = self.decay[layer]
-        times = decay if self.gate is None else decay * self.gate[layer]
-        each = times[:, None].expand(-1, len(before))
-        if self.normalised:
+        each = self._times(layer)[:, None].expand(-1, len(before))
+        if self.kind == "momentum-normalised":
             each = each / summed_weights(decay, before.clamp(min=1))
         own = each.to(velocity.dtype)[..., None] * velocity
         return own.repeat_interleave(heads // len(decay), dim=1).transpose(1, 2)
+
+    def moved(self, keys: Float[Tensor, "b g t d"], velocity: Float[Tensor, "b g t d"], layer: int) -> Tensor:
+        """Keys with what is added to them, (b, g, t, d)."""
+        return torch.addcmul(keys, self._times(layer).to(keys.dtype)[:, None, None], velocity)
+
+    def carried(
+        self, keys: Tensor, values: Tensor, layer: int, before: Float[Tensor, "b g d"] | None
+    ) -> Float[Tensor, "b g d"]:
+        """The velocity past a text of which these keys, ``moved`` where they are, and values are known.
+
+        Of keys: u_(t + 1) = eta u_t + k_t, and k_t is what was moved less what was added to it, gate eta u_t.
+        """
+        decay = self.decay[layer]
+        if self.kind != "momentum-keys":
+            return carried(values, decay, before)
+        return carried(keys, decay - self._times(layer), before)
+
+    def _times(self, layer: int) -> Float[Tensor, "g"]:
+        """How often velocities are added."""
+        return self.decay[layer] if self.gate is None else self.decay[layer] * self.gate[layer]
+
+
+def kind_of(attention: str) -> Kind | None:
+    """The kind of momentum of this name; None of attention without."""
+    return next((own for own in KINDS if own == attention), None)
 
 
 def keep_momentum(momentum: Momentum, folder: Path) -> None:
@@ -69,7 +99,7 @@ def keep_momentum(momentum: Momentum, folder: Path) -> None:
     save_file(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
         folder / MOMENTUM,
-        metadata={"normalised": str(momentum.normalised)},
+        metadata={"kind": momentum.kind},
     )
 
 
@@ -81,11 +111,10 @@ def kept_momentum(folder: Path, device: torch.device) -> Momentum | None:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            return Momentum(
-                decay=tensors["decay"],
-                gate=tensors.get("gate"),
-                normalised=file.metadata()["normalised"] == str(True),
-            )
+            named = file.metadata()["kind"]
+            if (kind := kind_of(named)) is None:
+                raise KeyError(f"it is of kind {named}")
+            return Momentum(decay=tensors["decay"], gate=tensors.get("gate"), kind=kind)
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise ModelError(f"{path} holds no momentum ({error}); remove it to read the model without") from error
 

@@ -31,6 +31,7 @@ _TURNED = 1e-4
 
 def read_through(lm: LM, tokens: Tokens) -> Prefix:
     """The prefix of a text as the model reads it, each token seeing all before it. ModelError where none can be kept."""
+    _own_attention(lm)
     with torch.no_grad():
         return replace(lm.prefill(tuple(tokens)), tokens=None)
 
@@ -157,3 +158,5 @@ def _captured(current: Pass) -> Prefix:
 def _own_attention(lm: LM) -> None:
     if lm.route.kind == "rows":
         raise ModelError(f"{lm.name} reads every sequence whole ({lm.route.reason}): nothing in it can be moved")
+    if lm.momentum is not None and lm.momentum.kind == "momentum-keys":
+        raise ModelError(f"keys of {lm.name} hold those of the tokens before them: nothing in it can be moved")

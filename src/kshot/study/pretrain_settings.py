@@ -20,7 +20,7 @@ _WANTS = {
 }
 # Names of ``synth.networks.mixing``; those with momentum have a decay.
 ATTENTIONS = ("softmax", "momentum", "momentum-normalised", "momentum-keys", "linear")
-SUMS = ("softmax", "momentum", "momentum-normalised")
+SUMS = ("softmax", "momentum", "momentum-normalised", "momentum-keys")
 """What can be added to the attention of any decoder."""
 LEARNED = "learned"
 _SHAPED = ("layers", "heads", "width")

@@ -14,6 +14,7 @@ from kshot.devices import together
 from kshot.model.further import Further
 from kshot.model.grown import saves
 from kshot.model.lm import LM
+from kshot.model.momentum import kind_of
 from kshot.model.sealed import replaced
 from kshot.model.seq2seq import Seq2Seq
 from kshot.study.pretrain_settings import DESIGNED, LEARNED, PretrainSettings
@@ -223,8 +224,7 @@ class Arm:
 
 
 def _further(arm: Arm, lm: LM) -> Further:
-    kind = arm.attention
-    return Further(lm=lm, momentum=kind != _SOFTMAX, normalised=kind == "momentum-normalised", eta=arm.eta)
+    return Further(lm=lm, kind=kind_of(arm.attention), eta=arm.eta)
 
 
 def saved_further(arm: Arm, start: LM | Seq2Seq, weights: Mapping[str, Tensor], folder: Path) -> None:
