@@ -40,7 +40,9 @@ def summary(run: Mapping[str, Any]) -> list[str]:
         _row([own["what"], *(own["values"].get(name, "") for name in names), own["values"]["null"]])
         for own in abilities
     ]
-    return [*lines, "", *(f"- {note}" for note in run.get("notes") or ()), ""]
+    lines += ["", *(f"- {note}" for note in run.get("notes") or ()), ""]
+    # As on the other pages of docs/results.
+    return [line.replace("\u202f", ",") for line in lines]
 
 
 def _head(names: Iterable[str]) -> list[str]:

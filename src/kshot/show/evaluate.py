@@ -42,7 +42,7 @@ def answer(kshot: Row) -> str:
         elif row["measure"] == "perplexity" and row["reason"]:
             why[row["task"]] = row["reason"]
     model = kshot["model"]["name"]
-    said = [f"{_short(row['value'])} on {name} ({row['variant']})" for name, row in found.items()]
+    said = [f"{words.four(row['value'])} on {name} ({row['variant']})" for name, row in found.items()]
     if said:
         return f"Perplexity of {model}: {words.listed(said)}."
     none = [f"{name}: {reason}" for name, reason in why.items()]
@@ -61,10 +61,10 @@ def lines(kshot: Row) -> list[dict[str, str]]:
             continue
         variant = own[0][1]
         one, bits = (rows[cell["task"], variant, name] for name in ("perplexity", "bits_per_byte"))
-        interval = "" if one["low"] is None else f" ({_short(one['low'])} to {_short(one['high'])})"
-        value = str(one["reason"] or "") if one["value"] is None else _short(one["value"]) + interval
+        interval = "" if one["low"] is None else f" ({words.four(one['low'])} to {words.four(one['high'])})"
+        value = str(one["reason"] or "") if one["value"] is None else words.four(one["value"]) + interval
         spent = float(cell.get("seconds") or 0)
-        pace = f"{cell['tokens'] / spent:,.0f}" if spent and cell.get("tokens") else ""
+        pace = words.count(cell["tokens"] / spent) if spent and cell.get("tokens") else ""
         told = "" if bits["value"] is None else f"{bits['value']:.3f}"
         found.append(_row(cell, variant.rpartition("stride ")[2], value, told, pace))
     return found
@@ -78,13 +78,9 @@ def _row(cell: Row, stride: str, value: str, bits: str, pace: str) -> dict[str, 
         "stride": stride,
         "perplexity": value,
         "bits": bits,
-        "tokens": "" if tokens is None else f"{tokens:,}",
+        "tokens": "" if tokens is None else words.count(tokens),
         "pace": pace,
     }
-
-
-def _short(value: words.Number) -> str:
-    return f"{value:,.4g}"
 
 
 def _view(kshot: Row) -> dict[str, Any]:

@@ -67,9 +67,9 @@ def answer(kshot: Row) -> str:
         said = [f"{row['variant']} {row['value']:.3f}" for row in losses]
         return f"{read} the held-out loss is {words.listed(said)} nats." if said else "Nothing was trained."
     least, name = min(scored)
-    beside = "; ".join(f"{row['name']} {_short(row['best'])}" for row in known if row["floor"])
+    beside = "; ".join(f"{row['name']} {words.four(row['best'])}" for row in known if row["floor"])
     whose = f"of the best of {len(scored)} networks, {name}," if len(scored) > 1 else f"of {name}"
-    return f"{read} the held-out perplexity {whose} is {_short(least)}" + (f" ({beside})." if beside else ".")
+    return f"{read} the held-out perplexity {whose} is {words.four(least)}" + (f" ({beside})." if beside else ".")
 
 
 def _scored(kshot: Row) -> list[tuple[float, str]]:
@@ -118,7 +118,9 @@ def gains(kshot: Row) -> list[dict[str, str]]:
         if row.get("seed") is not None:
             said += "; one seed: with another it may differ by more than that"
         if (least := seen.get(row["variant"])) is not None:
-            said += f"; {least['n']} seeds tell a true gain of {_short(least['value'])} from none four times in five"
+            said += (
+                f"; {least['n']} seeds tell a true gain of {words.four(least['value'])} from none four times in five"
+            )
         found.append({"name": name, "said": said})
     return found
 
@@ -132,7 +134,7 @@ def in_context(kshot: Row) -> tuple[list[str], list[dict[str, Any]]]:
             name, _, rest = str(row["variant"]).partition(", ")
             names[name] = None
             what = f"{_IN_CONTEXT[row['measure']]}{f', {rest}' if rest else ''}"
-            null = "" if row.get("null") is None else _short(row["null"])
+            null = "" if row.get("null") is None else words.four(row["null"])
             own = found.setdefault(what, {"null": null})
             interval = "" if row["low"] is None else f" ({row['low']:.3g} to {row['high']:.3g})"
             own[name] = f"{row['value']:.3f}{interval}"
@@ -171,14 +173,10 @@ def _columns(kshot: Row) -> dict[str, str]:
 
 def _value(column: str, value: words.Number) -> str:
     if column in ("parameters", "tokens/s"):
-        return f"{value:,.0f}"
+        return words.count(value)
     if column == "MFU":
         return f"{100 * value:.0f} %"
-    return f"{value:.3f}" if column == "bits per byte" else _short(value)
-
-
-def _short(value: words.Number) -> str:
-    return f"{value:,.4g}"
+    return f"{value:.3f}" if column == "bits per byte" else words.four(value)
 
 
 def _saved(kshot: Row) -> list[Row]:

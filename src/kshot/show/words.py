@@ -88,6 +88,15 @@ def count(value: Number | None) -> str:
     return DASH if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
+def four(value: Number) -> str:
+    """Four figures, with narrow spaces between thousands.
+
+    >>> four(42.0617), four(12345.6).replace("\u202f", " ")
+    ('42.06', '1.235e+04')
+    """
+    return f"{value:,.4g}".replace(",", "\u202f")
+
+
 def size(value: Number | None) -> str:
     """Bytes in the unit that reads best.
 
