@@ -138,6 +138,22 @@ def test_a_gate_learns_and_the_model_is_left_as_it_was(tiny_lm: LM) -> None:
 
 
 @pytest.mark.parametrize("kind", [None, *KINDS])
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_texts_in_parts_are_known_as_a_whole(name: str, kind: Kind | None) -> None:
+    lm = zoo.lm(name)
+    own, tokens = Further(lm=lm, kind=kind), texts(lm)
+    weights, past, found = {name: tensor.double() for name, tensor in opened(own).items()}, None, []
+    with zoo.Pure64():
+        whole = own.reads(weights, tokens)
+        for part in tokens.split([9, 1, 1, 4, 5], dim=1):
+            before, (known, past) = past, own.goes_on(weights, part, past)
+            found.append(known)
+        again, _ = own.goes_on(weights, part, before)
+    assert (torch.cat(found, dim=1) - whole).abs().max() < 1e-9
+    assert torch.equal(again, known)
+
+
+@pytest.mark.parametrize("kind", [None, *KINDS])
 def test_what_is_saved_is_opened_and_says_the_same(tiny_lm: LM, kind: Kind | None, tmp_path: Path) -> None:
     own = Further(lm=tiny_lm, kind=kind)
     weights = {name: tensor * 1.1 for name, tensor in opened(own).items()}

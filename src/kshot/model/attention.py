@@ -225,7 +225,7 @@ def _attention(original: str) -> Any:
         key = _moved(key, module, current)
         if current is None:
             given = _own_function(original, module)(module, query, key, value, attention_mask, **asked)
-            return _and_momentum(given, module, value, query.shape[1], None)
+            return _and_momentum(given, module, query, value, None)
         layer = int(module.layer_idx)
         current.calls.append(layer)
         if current.captured is not None:
@@ -237,7 +237,7 @@ def _attention(original: str) -> Any:
             given = merged_attention(query, key, value, far, current.own(query.dtype), scale), None
         else:
             given = _dense(original, module, current, (query, key, value, attention_mask, far), asked)
-        given = _and_momentum(given, module, value, query.shape[1], current)
+        given = _and_momentum(given, module, query, value, current)
         if current.watch is not None:
             current.watch(Attended(module, layer, query, key, value, far, attention_mask, scale, given[0]))
         return given
@@ -254,18 +254,19 @@ def _moved(key: Tensor, module: Any, current: Pass | None) -> Tensor:
     return momentum.moved(key, _velocity(key, momentum, layer, current), layer)
 
 
-def _and_momentum(given: Any, module: Any, value: Tensor, heads: int, current: Pass | None) -> Any:
-    """What attention gave, with the decayed sum of the values before added to what heads say, where momentum is of values."""
+def _and_momentum(given: Any, module: Any, query: Tensor, value: Tensor, current: Pass | None) -> Any:
+    """What attention gave, with the decayed sum of the values before added to what heads say, where momentum is of values.
+
+    Without a Pass a model may go on from a cache: then the values are those of all tokens, and the queries of the last.
+    """
     momentum = _MOMENTUM.get()
     if momentum is None or momentum.kind == "momentum-keys":
         return given
-    layer = int(module.layer_idx)
-    before = (
-        torch.arange(value.shape[2], device=value.device)
-        if current is None
-        else torch.from_numpy(current.positions).to(value.device)
-    )
-    return given[0] + momentum.added(_velocity(value, momentum, layer, current), layer, before, heads), *given[1:]
+    layer, last = int(module.layer_idx), slice(-query.shape[2], None)
+    before = np.arange(value.shape[2]) if current is None else current.positions
+    velocity = _velocity(value, momentum, layer, current)[:, :, last]
+    places = torch.from_numpy(before[last]).to(value.device)
+    return given[0] + momentum.added(velocity, layer, places, query.shape[1]), *given[1:]
 
 
 def _velocity(own: Tensor, momentum: Momentum, layer: int, current: Pass | None) -> Tensor:

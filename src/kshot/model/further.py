@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
+from transformers import Cache, DynamicCache
 
 from kshot.errors import ModelError
 from kshot.model.attention import with_momentum
@@ -85,12 +86,25 @@ class Further:
 
     def reads(self, weights: Mapping[str, Tensor], tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t e"]:
         """What the model knows at each token of texts, before its head."""
+        found: Tensor = self._layers(weights, {"input_ids": tokens, "use_cache": False}).last_hidden_state
+        return found
+
+    def goes_on(
+        self, weights: Mapping[str, Tensor], tokens: Int[Tensor, "b t"], past: Cache | None
+    ) -> tuple[Float[Tensor, "b t e"], Cache]:
+        """The same of tokens after a past (None: after none), and the past of those that come next; packed routes alone."""
+        # Reading writes into it, and whoever reads a second time from here must find it as it was. Momentum is of all
+        # tokens: a cache made for the model would keep those of a window alone.
+        kept = DynamicCache() if past is None else copy.deepcopy(past)
+        said = self._layers(weights, {"input_ids": tokens, "past_key_values": kept, "use_cache": True})
+        return said.last_hidden_state, kept
+
+    def _layers(self, weights: Mapping[str, Tensor], asked: dict[str, Any]) -> Any:
         model = self.lm.model
         prefix = f"{model.base_model_prefix}."
         own = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
         with with_momentum(self.momentum_of(weights)):
-            said = functional_call(model.base_model, own, (), {"input_ids": tokens, "use_cache": False})
-        return said.last_hidden_state
+            return functional_call(model.base_model, own, (), asked)
 
     def head(self, weights: Mapping[str, Tensor], known: Float[Tensor, "*b e"]) -> Float[Tensor, "*b v"]:
         """Logits, as the model itself makes them of what it knows: scaled, capped, or whatever else it does."""

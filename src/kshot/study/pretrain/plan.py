@@ -151,12 +151,12 @@ FURTHER: Mapping[str, Plan] = {
     ),
     "full": replace(
         PLANS["full"],
-        batch=8,
-        tokens=400_000,
+        batch=4,
+        tokens=100_000,
         learning_rate=1e-4,
         looks=8,
-        looked=32,
-        judged=50_000,
+        looked=16,
+        judged=20_000,
         texts=8,
         further=32,
         pairs=32,
@@ -257,6 +257,7 @@ def further(arm: Arm, start: LM | Seq2Seq) -> Language:
         reads=lambda weights, tokens, beside: own.reads(weights, tokens),
         head=own.head,
         table=own.table,
+        goes_on=own.goes_on if own.lm.route.kind == "tree" else None,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import sqrt
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -36,16 +37,15 @@ class Language:
     reads: Callable[[Weights, Int[Tensor, "b t"], Int[Tensor, "b"] | Int[Tensor, "b u"] | None], Float[Tensor, "b t e"]]
     head: Callable[[Weights, Float[Tensor, "*b e"]], Float[Tensor, "*b v"]]
     table: str = "embedding"
-    goes_on: Callable[[Weights, Int[Tensor, "b u"], Past | None], tuple[Float[Tensor, "b u e"], Past]] | None = None
+    goes_on: Callable[[Weights, Int[Tensor, "b u"], Any], tuple[Float[Tensor, "b u e"], Any]] | None = None
 
-    def reads_on(
-        self, weights: Weights, tokens: Int[Tensor, "b u"], past: Past | Int[Tensor, "b t"] | None
-    ) -> tuple[Float[Tensor, "b u e"], Past | Int[Tensor, "b t1"]]:
-        """What is known at tokens after a ``past`` (None: at the first of texts), and the past of those that come next."""
+    def reads_on(self, weights: Weights, tokens: Int[Tensor, "b u"], past: Any) -> tuple[Float[Tensor, "b u e"], Any]:
+        """What is known at tokens after a ``past`` (None: at the first of texts), and the past of those that come next.
+
+        A past is what the network keeps of tokens, or they themselves; one serves as often as it is asked.
+        """
         if self.goes_on is not None:
-            assert past is None or isinstance(past, Past), "a past of its own"
             return self.goes_on(weights, tokens, past)
-        assert past is None or isinstance(past, Tensor), "a past of its own"
         every = tokens if past is None else torch.cat([past, tokens], dim=1)
         return self.reads(weights, every, None)[:, -tokens.shape[1] :], every
 
