@@ -120,7 +120,8 @@ class Pass:
     def velocity(self, own: Tensor, momentum: Momentum, layer: int) -> Tensor:
         """What momentum carries to every node from its own ancestors and from its own prefix, (1, g, t, d).
 
-        ``own`` are the nodes' values, or keys where it is of those."""
+        ``own`` are the nodes' values, or their keys where it is of keys.
+        """
         first, *rest = self.before
         decay, start = momentum.decay[layer], _start(first.prefix, momentum, layer, own)
         if not rest and np.array_equal(self.depth, np.arange(len(self.depth))):
