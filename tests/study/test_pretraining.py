@@ -83,6 +83,7 @@ def test_decays_are_thinned_and_the_best_is_grown(file: Path, tmp_path: Path) ->
     }
     assert kshot["notes"][0].startswith("decays thinned on 500 tokens with seed 1")
     assert tried["argv"] is None, "no command asks for it"
+    assert " ".join(kshot["argv"]).count("--eta 0.2,0.9 --halving") == 1, "what repeats it is what was typed"
     whole = corpus_of([str(file)])
     assert tried["corpus"]["hash"] == whole.parted_anew().hash != kshot["corpus"]["hash"] == whole.hash
     assert shown.text(kshot, out).count("decays thinned") == 1

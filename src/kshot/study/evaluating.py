@@ -95,7 +95,7 @@ def evaluate(
     for context in study.contexts:
         # A stride that leaves tokens out is told before anything is read.
         reading(lm.codec, [[""]], context, asked.stride)
-    return on_record(_INQUIRY, asked, study, [], repeatable=model is None, beneath=beneath, say=say)
+    return on_record(_INQUIRY, asked, study, [], typed=asked if model is None else None, beneath=beneath, say=say)
 
 
 def _contexts(asked: EvaluateSettings, lm: LM) -> tuple[int, ...]:

@@ -71,7 +71,7 @@ def explain(
         lm=lm, tasks=tasks, size=size, seeds=asked.seed, other=_other(tasks), parts=asked.parts, arrays=arrays
     )
     notes = [*kept_apart, *limit_notes(size.limit, tasks)]
-    return on_record(_INQUIRY, asked, study, notes, repeatable=repeatable, beneath=beneath, say=say)
+    return on_record(_INQUIRY, asked, study, notes, typed=asked if repeatable else None, beneath=beneath, say=say)
 
 
 def sized(asked: ExplainSettings, tasks: int) -> Size:

@@ -61,7 +61,7 @@ def hypotheses(
     lm = model or load_model(asked.model, dtype=asked.dtype, device=asked.device)
     battery = Battery(lm=lm, tasks=tasks, scale=scale, elsewhere=_elsewhere(tasks))
     notes = [*notes, *_of_few_seeds(scale)]
-    return on_record(_INQUIRY, asked, battery, notes, repeatable=repeatable, beneath=beneath, say=say)
+    return on_record(_INQUIRY, asked, battery, notes, typed=asked if repeatable else None, beneath=beneath, say=say)
 
 
 def scaled(asked: HypothesesSettings) -> Scale:

@@ -81,19 +81,19 @@ def on_record(
     study: Any,
     notes: Sequence[str],
     *,
-    repeatable: bool,
+    typed: Any | None,
     beneath: Path | None,
     say: OnProgress,
 ) -> Finished:
     """Every cell of the study answered and kept: in ``asked.output_path``, else in a folder ``beneath``, else nowhere.
 
-    ``study`` has cells and an identity.
+    ``study`` has cells and an identity; ``typed`` as ``begun`` has it.
     """
     cells, about = study.cells(), inquiry.about(study)
     names = [inquiry.word, *about.names]
     directory = folder(asked.output_path, beneath, names, about.of, study.identity)
     facts = {"identity": study.identity, "facts": about.facts, **about.more}
-    with opened(directory, begun(inquiry.word, asked, facts, notes, repeatable=repeatable)) as store:
+    with opened(directory, begun(inquiry.word, asked, facts, notes, typed=typed)) as store:
         held = {line["id"] for line in store.lines}
         study = inquiry.ready(study, store.run, directory, any(cell.id not in held for cell in cells))
         room = room_for(about.weights, about.device, cells)

@@ -31,16 +31,17 @@ class Finished:
     samples: Sequence[dict[str, Any]] = field(default=(), repr=False)
 
 
-def begun(word: str, asked: Any, facts: dict[str, Any], notes: Sequence[str], *, repeatable: bool) -> dict[str, Any]:
+def begun(word: str, asked: Any, facts: dict[str, Any], notes: Sequence[str], *, typed: Any | None) -> dict[str, Any]:
     """What run.json says of the command ``word``; ``facts`` are its identity and all that its figures depend on.
 
-    A run that got models or tasks from memory is not ``repeatable`` by a command line.
+    ``typed`` are the settings of a command line that repeats it, others than those ``asked`` where these came of a search;
+    None where there is none: a run got models or tasks from memory.
     """
     return {
         **facts,
         "version": _version(),
         "date": time.time(),
-        "argv": command(word, asked) if repeatable else None,
+        "argv": None if typed is None else command(word, typed),
         "settings": plain(asked),
         "notes": list(notes),
     }

@@ -64,17 +64,17 @@ def pretrain(
     stopped goes on from its last state.
     """
     keep_buffers()
-    notes: list[str] = []
+    notes, typed = list[str](), asked
     if asked.halving:
         asked, notes = _thinned(asked, beneath, on_progress)
-    return _run(asked, notes, beneath, on_progress or silent)
+    return _run(asked, notes, beneath, on_progress or silent, typed=typed)
 
 
 def _run(
-    asked: PretrainSettings, notes: list[str], beneath: Path | None, say: OnProgress, *, choosing: bool = False
+    asked: PretrainSettings, notes: list[str], beneath: Path | None, say: OnProgress, *, typed: PretrainSettings | None
 ) -> Finished:
-    """``choosing``: what is held out is cut off the text that is learned from, which no command line asks for."""
-    study = _study(asked, say, choosing=choosing)
+    """Not ``typed``: what is held out is cut off the text that is learned from, which no command line asks for."""
+    study = _study(asked, say, choosing=typed is None)
     with gathered(study.device):
         if asked.sharded and together()[1] < 2:
             raise KshotError("--sharded: weights are parted among several processes; start them with torchrun")
@@ -83,7 +83,7 @@ def _run(
         if together()[0]:
             return _followed(study, asked, beneath)
         notes = [*notes, *study.tokens.corpus.notes]
-        done = on_record(_INQUIRY, asked, study, notes, repeatable=not choosing, beneath=beneath, say=say)
+        done = on_record(_INQUIRY, asked, study, notes, typed=typed, beneath=beneath, say=say)
         told(_DONE, study.device)
     if done.directory is not None:
         # The weights of every network are saved: what training left to go on from has served.
@@ -104,7 +104,7 @@ def _thinned(
     def grow(settings: PretrainSettings, number: int) -> Mapping[str, Any]:
         within = None if asked.output_path is None else str(Path(asked.output_path) / f"{_ROUNDS}-{number}")
         own = replace(settings, output_path=within)
-        return _run(own, [], beneath, on_progress or silent, choosing=True).results
+        return _run(own, [], beneath, on_progress or silent, typed=None).results
 
     return thinned(asked, grow)
 

@@ -59,7 +59,7 @@ def run(
         "packing": packing(lm),
     }
     told = [*notes, *kept_apart, *limit_notes(asked.limit, tasks)]
-    with opened(directory, begun("run", asked, facts, told, repeatable=repeatable)) as store:
+    with opened(directory, begun("run", asked, facts, told, typed=asked if repeatable else None)) as store:
         # The packing of the run's first start: memory that is free now and was not then would round otherwise.
         tokens, rows = store.run["packing"]
         lm = replace(lm, tokens_per_pack=tokens, rows_per_pack=rows)

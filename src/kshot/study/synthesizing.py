@@ -72,7 +72,7 @@ def synthesize(asked: SynthSettings, *, beneath: Path | None = None, on_progress
     study = Grown(
         names=asked.tasks, size=asked.size, seeds=asked.seed, parts=asked.parts, device=device_of(asked.device)
     )
-    done = on_record(_INQUIRY, asked, study, [], repeatable=True, beneath=beneath, say=on_progress or silent)
+    done = on_record(_INQUIRY, asked, study, [], typed=asked, beneath=beneath, say=on_progress or silent)
     if done.directory is not None:
         settled(done.directory / STATE, done.directory / NETWORKS)
     return done
