@@ -307,7 +307,7 @@ def test_what_is_no_number_is_not_judged(file: Path) -> None:
     [
         ({"network": "lstm"}, "lstm-0"),
         ({"network": "transformer", "positions": "relative"}, "softmax-0"),
-        ({"attention": ("momentum-keys",), "eta": ("0.5",)}, "momentum-keys-0.5-0"),
+        ({"attention": ("linear",)}, "linear-0"),
         ({"objective": "prefix", "vocabulary": 380}, "softmax-0"),
     ],
 )
