@@ -7,10 +7,12 @@ import pytest
 from cats import asked
 
 from kshot.errors import DataError, KshotError, UnknownName
+from kshot.model.momentum import KINDS
 from kshot.study.pretrain.corpus import Corpus
 from kshot.study.pretrain.plan import arms, planned
-from kshot.study.pretrain_settings import make_pretrain_settings
+from kshot.study.pretrain_settings import ATTENTIONS, SUMS, make_pretrain_settings
 from kshot.study.pretraining import pretrain
+from kshot.synth.networks.layers import MIXINGS
 
 
 @pytest.mark.parametrize(
@@ -78,3 +80,8 @@ def test_arms_are_each_kind_of_attention_and_those_with_momentum_each_decay() ->
     assert (
         Corpus(name="a", train=("x", "y"), valid=("z",)).hash != Corpus(name="a", train=("x",), valid=("y", "z")).hash
     )
+
+
+def test_kinds_of_attention_are_those_that_there_are() -> None:
+    assert set(ATTENTIONS) <= set(MIXINGS)
+    assert set(SUMS) == {"softmax", *KINDS} == {name for name in MIXINGS if MIXINGS[name].masks}

@@ -148,14 +148,11 @@ def _seen(q: Asking, k: Heads) -> Bool[Tensor, "u t"]:
 
 def _softmax(q: Asking, k: Heads, v: Heads, own: Own, options: MixingOptions) -> Asking:
     mask, u = options.mask, q.shape[2]
-    if options.bias is not None:
-        seen = mask
-        if seen is None:
-            seen = _seen(q, k) if options.causal else torch.ones_like(_seen(q, k))
-        scores = options.bias[:, -u:].to(q.dtype).masked_fill(~seen, -torch.inf)
-        return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=scores.expand(len(q), -1, -1, -1))
-    if mask is None and options.causal and u < k.shape[2]:
+    if mask is None and options.causal and (options.bias is not None or u < k.shape[2]):
         mask = _seen(q, k)
+    if options.bias is not None:
+        scores = options.bias[:, -u:].to(q.dtype)
+        mask = (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).expand(len(q), -1, -1, -1)
     if mask is not None:
         return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=options.causal)
