@@ -3,7 +3,11 @@
 import itertools
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import gguf
@@ -12,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+from packaging.requirements import Requirement
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -282,3 +287,38 @@ def test_a_hub_that_refuses_is_one_line(monkeypatch, error, words):
         resolve("org/tiny")
     assert "\n" not in str(raised.value)
     assert raised.value.__cause__ is error
+
+
+def brought_by(name: str, extras: frozenset[str], found: dict[tuple[str, frozenset[str]], set[str]]) -> None:
+    """What an installation of one distribution puts beside it, and with it whatever it needs."""
+    key = re.sub(r"[-_.]+", "-", name).lower(), extras
+    if key in found:
+        return
+    own = distribution(name)
+    found[key] = {file.parts[0] for file in own.files or () if file.parts[0] != ".."}
+    for word in own.requires or ():
+        other = Requirement(word)
+        if other.marker is None or any(other.marker.evaluate({"extra": extra}) for extra in {"", *extras}):
+            brought_by(other.name, frozenset(other.extras), found)
+
+
+def test_a_gguf_file_is_read_in_an_installation_without_extras(tmp_path):
+    """The command that a new user types first; everywhere else these tests have the extras, too."""
+    found: dict[tuple[str, frozenset[str]], set[str]] = {}
+    brought_by("kshot", frozenset(), found)
+    names, site = {name for name, _ in found}, Path(str(distribution("torch").locate_file("")))
+    assert "torch" in names
+    assert "pytest" not in names
+    (tmp_path / "site").mkdir()
+    for entry in set.union(*found.values()):
+        if (site / entry).exists():
+            (tmp_path / "site" / entry).symlink_to(site / entry)
+    source, path = Path(sources.__file__).parents[2], tiny_gguf(tmp_path / "tiny.gguf")
+    program = f"from kshot.model.sources import resolve; print(resolve({str(path)!r}).caption)"
+    # Without `site` Python finds nothing of the environment that it belongs to.
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{tmp_path / 'site'}"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.strip()) == (0, "tiny.gguf, dequantised"), done.stderr[-2_000:]
+    assert "%" not in done.stderr, "whoever waits is told by our own progress bar"

@@ -10,8 +10,10 @@ import json
 import logging
 import re
 import shutil
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from difflib import get_close_matches
+from io import StringIO
 from pathlib import Path
 from typing import Literal
 
@@ -268,7 +270,8 @@ def convert_gguf(gguf: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     log.info("converting %s to safetensors (once, under a minute)", gguf.name)
-    with built_once(target) as fresh:
+    # It draws progress bars, one of which does not ask transformers whether it may.
+    with built_once(target) as fresh, redirect_stderr(StringIO()):
         try:
             loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
