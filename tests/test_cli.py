@@ -343,6 +343,20 @@ def test_help_and_slips_wait_for_no_heavy_import(words: list[str]) -> None:
     assert done.returncode == (2 if "-1" in words or "--nm-fewshot" in words else 0), done.stderr
 
 
+@pytest.mark.parametrize("command", ["run", "explain", "hypotheses"])
+@pytest.mark.parametrize("name", ["plurls", "no/such.jsonl", "notes.txt"])
+def test_what_can_be_no_task_waits_for_no_torch(command: str, name: str) -> None:
+    code = (
+        "import sys\nfrom kshot.cli import status\n"
+        f"code = status([{command!r}, 'plurals', {name!r}])\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert name in done.stderr
+
+
 def test_the_program_as_a_process(films: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     words = _words(films, tiny_model_dir, "--output-path", str(tmp_path / "out"), "--json")

@@ -122,7 +122,8 @@ def run(*, json: bool = False, **options: Any) -> None:
     with commas.
     """
     asked = make_settings(**options)
-    # torch and transformers take seconds to import: a question for help or a mistyped flag does not wait for them
+    _check_tasks(asked.tasks)
+    # torch and transformers take seconds to import: a question for help or a mistyped name does not wait for them
     from kshot.show.plain import console
     from kshot.show.terminal import print_summary
     from kshot.study.run import run as measure
@@ -139,6 +140,7 @@ def explain(*, json: bool = False, **options: Any) -> None:
     The records go to --output-path; an explanation that was stopped goes on from there with the same command.
     """
     asked = make_explain_settings(**options)
+    _check_tasks(asked.tasks)
     # as above
     from kshot.show.explain import text
     from kshot.study.explaining import explain as find_out
@@ -152,6 +154,7 @@ def hypotheses(*, json: bool = False, **options: Any) -> None:
     The records go to --output-path; a battery that was stopped goes on from there with the same command.
     """
     asked = make_hypotheses_settings(**options)
+    _check_tasks(asked.tasks)
     # as above
     from kshot.show.hypotheses import text
     from kshot.study.hypothesizing import hypotheses as find_out
@@ -201,6 +204,15 @@ def pretrain(*, json: bool = False, **options: Any) -> None:
     from kshot.study.pretraining import pretrain as grow
 
     _reported(grow, asked, lambda results, page: _say(text(results["kshot"], page.parent), page), json, beside=FLOOR)
+
+
+def _check_tasks(names: Sequence[str]) -> None:
+    """What can be no task is said before anything that takes seconds to import."""
+    # tables of files take half a second
+    from kshot.data import check_task
+
+    for name in names:
+        check_task(name)
 
 
 def _in_words(text: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any], Path], None]:

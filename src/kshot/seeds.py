@@ -1,9 +1,12 @@
 """The only place that makes randomness: a generator is a pure function of a seed and a purpose."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def digest(seed: int, *purpose: str | int) -> int:
@@ -23,6 +26,9 @@ def stream(seed: int, *purpose: str | int) -> np.random.Generator:
     return np.random.default_rng(digest(seed, *purpose))
 
 
-def torch_stream(seed: int, *purpose: str | int) -> torch.Generator:
+def torch_stream(seed: int, *purpose: str | int) -> "torch.Generator":
     """The same for torch, on the CPU."""
+    # Tasks are drawn without torch, which takes seconds to import: what has no task of a name need not wait for it.
+    import torch
+
     return torch.Generator().manual_seed(digest(seed, *purpose) >> 1)

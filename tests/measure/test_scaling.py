@@ -43,14 +43,14 @@ def test_intervals_hold_what_was_planted_as_often_as_they_say() -> None:
     """Laws of drawn runs are searched for to the end: of searches that stop near where they begin, a third held it."""
     parameters, tokens = runs(4.0, 5.0)
     held = 0
-    for number in range(5):
+    for number in range(3):
         noise = np.exp(0.01 * stream(number, "noise").standard_normal(len(parameters)))
         laws = bootstrapped(parameters, tokens, SMALL.loss(parameters, tokens) * noise, number, draws=20)
         assert len(laws) == 20
         for name in ("floor", "alpha", "beta"):
             low, high = np.quantile([getattr(law, name) for law in laws], [0.025, 0.975])
             held += low <= getattr(SMALL, name) <= high
-    assert held >= 12, "of 15"
+    assert held >= 7, "of 9"
 
 
 def test_a_law_of_drawn_runs_is_the_best_there_is() -> None:

@@ -36,22 +36,22 @@ def pure() -> Iterator[None]:
         yield
 
 
-def term_by_term(values: Tensor, momentum: Momentum, layer: int) -> Tensor:
-    """Of values (b, t, g d) of a layer what is added to its heads, (b, t, h d): the published sum, loop by loop."""
-    b, t, wide = values.shape
-    d = wide // GROUPS
-    found = torch.zeros(b, t, HEADS * d, dtype=values.dtype)
-    for head in range(HEADS):
-        group = head // (HEADS // GROUPS)
-        eta = float(momentum.decay[layer, group])
-        gate = 1.0 if momentum.gate is None else float(momentum.gate[layer, group])
-        for at in range(t):
-            weights = [eta ** (at - i) for i in range(at)]
-            total = sum(weights) if momentum.kind == "momentum-normalised" and weights else 1.0
-            for i, weight in enumerate(weights):
-                own = values[:, i, group * d : (group + 1) * d]
-                found[:, at, head * d : (head + 1) * d] += gate * weight / total * own
-    return found
+def weights(momentum: Momentum, layer: int, group: int, t: int) -> Tensor:
+    """(t, t): how much of each token before is added at a token, as published: power by power of the decay."""
+    eta = float(momentum.decay[layer, group])
+    gate = 1.0 if momentum.gate is None else float(momentum.gate[layer, group])
+    rows = [[eta ** (at - i) if i < at else 0.0 for i in range(t)] for at in range(t)]
+    found = torch.tensor(rows, dtype=torch.float64)
+    if momentum.kind == "momentum-normalised":
+        found = torch.cat([found[:1], found[1:] / found[1:].sum(-1, keepdim=True)])
+    return gate * found
+
+
+def whole_sum(values: Tensor, momentum: Momentum, layer: int) -> Tensor:
+    """Of values (b, t, g d) of a layer what is added to its heads, (b, t, h d)."""
+    own = values.unflatten(-1, (GROUPS, -1))
+    each = [weights(momentum, layer, group, own.shape[1]) @ own[:, :, group] for group in range(GROUPS)]
+    return torch.cat([each[head // (HEADS // GROUPS)] for head in range(HEADS)], dim=-1)
 
 
 @contextmanager
@@ -62,14 +62,9 @@ def by_turning(lm: LM, momentum: Momentum) -> Iterator[None]:
 
     def turned(*given: Any, **more: Any) -> tuple[Tensor, Tensor]:
         query, key = turn(*given, **more)
-        at, summed = next(layer) % LAYERS, key.clone()
-        for group in range(GROUPS):
-            eta = float(momentum.decay[at, group])
-            gate = 1.0 if momentum.gate is None else float(momentum.gate[at, group])
-            for t in range(key.shape[2]):
-                for i in range(t):
-                    summed[:, group, t] += gate * eta ** (t - i) * key[:, group, i]
-        return query, summed
+        at, t = next(layer) % LAYERS, key.shape[2]
+        added = [weights(momentum, at, group, t) @ key[:, group] for group in range(GROUPS)]
+        return query, key + torch.stack(added, 1)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "apply_rotary_pos_emb", turned)
@@ -91,7 +86,7 @@ def by_hooks(lm: LM, momentum: Momentum) -> Iterator[None]:
             held[:] = [said]
 
         def add(module: Any, given: Any, held: list[Tensor] = held, layer: int = layer) -> Any:
-            return (given[0] + term_by_term(held[0], momentum, layer), *given[1:])
+            return (given[0] + whole_sum(held[0], momentum, layer), *given[1:])
 
         handles.append(block.self_attn.v_proj.register_forward_hook(keep))
         handles.append(block.self_attn.o_proj.register_forward_pre_hook(add))

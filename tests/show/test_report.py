@@ -13,7 +13,9 @@ from kshot.errors import DataError, OutputError
 from kshot.show import words
 from kshot.show.report import page, snippet, write_report
 
-EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+
+def evil(place: str) -> str:
+    return f"<script>alert(1)</script><img src=x onerror=alert('{place}')>\"'&"
 
 
 def rendered(results: dict[str, Any], samples: list[dict[str, Any]]) -> str:
@@ -74,33 +76,29 @@ def test_what_is_undefined_is_a_dash_with_its_reason() -> None:
     assert "nan" not in " ".join(Reader(html).said).lower()
 
 
-@pytest.mark.parametrize("place", ["task", "label", "input", "answer", "note", "model", "method", "setting", "greedy"])
-def test_text_from_data_is_escaped_everywhere(place: str) -> None:
+def test_text_from_data_is_escaped_everywhere() -> None:
     results, samples = record(n=12)
-    text = json.dumps([results, samples])
-    ours = results["kshot"]
     old = {
         "task": "bbc-headlines",
         "label": "business",
         "method": "in-context",
         "input": "Bank of England holds rates as inflation slows",
     }
-    if place in old:
-        results, samples = json.loads(text.replace(json.dumps(old[place])[1:-1], json.dumps(EVIL)[1:-1]))
-    elif place == "answer":
-        ours["answer"]["plurals"] = EVIL
-    elif place == "note":
-        ours["notes"].append(EVIL)
-    elif place == "model":
-        ours["model"]["name"] = ours["model"]["caption"] = EVIL
-    elif place == "setting":
-        ours["settings"][EVIL] = {EVIL: EVIL}
-    else:
-        samples = [line | {"greedy": EVIL} for line in samples]
+    text = json.dumps([results, samples])
+    for place, known in old.items():
+        text = text.replace(json.dumps(known)[1:-1], json.dumps(evil(place))[1:-1])
+    results, samples = json.loads(text)
+    ours = results["kshot"]
+    ours["answer"]["plurals"] = evil("answer")
+    ours["notes"].append(evil("note"))
+    ours["model"]["name"] = ours["model"]["caption"] = evil("model")
+    ours["settings"][evil("option")] = {evil("name"): evil("value")}
+    samples = [line | {"greedy": evil("greedy")} for line in samples]
     html = rendered(results, samples)
-    tags = {tag for tag, _ in Reader(html).tags}
-    assert not tags & {"script", "img"}
-    assert "alert(2)" in "".join(Reader(html).said)
+    assert not {tag for tag, _ in Reader(html).tags} & {"script", "img"}
+    said = "".join(Reader(html).said)
+    for place in (*old, "answer", "note", "model", "option", "greedy"):
+        assert f"alert('{place}')" in said, place
     assert not {tag for tag, _ in Reader(snippet(results)).tags} & {"script", "img"}
 
 

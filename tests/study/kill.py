@@ -1,7 +1,9 @@
 """A run in a process of its own that is killed at a given moment, again and again: called by test_kill.py.
 
-    python kill.py DELAYS WORDS...      delays in seconds with commas; the last run is left to finish
+    python kill.py DELAYS WHOLE KILLED WORDS...
 
+Delays are in seconds, with commas. One run into the folder WHOLE is left alone; one into KILLED is killed after each delay,
+and the last left to finish.
 The machinery is imported once and each run is a fork of it, so that a kill falls into the run and not into imports.
 """
 
@@ -21,24 +23,29 @@ from kshot.cli import status
 from kshot.synth import train
 
 
-def _fork(words: list[str]) -> int:
+def _fork(words: list[str], folder: str) -> int:
     child = os.fork()
     if child == 0:
-        os._exit(status(words))
+        os._exit(status([*words, "--output-path", folder]))
     return child
 
 
+def _left_alone(words: list[str], folder: str) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(_fork(words, folder), 0)[1])
+
+
 def _main() -> int:
-    delays, words = [float(word) for word in sys.argv[1].split(",") if word], sys.argv[2:]
+    delays, whole, folder, *words = sys.argv[1:]
+    code = _left_alone(words, whole)
     killed = 0
-    for delay in delays:
-        child = _fork(words)
+    for delay in map(float, delays.split(",")):
+        child = _fork(words, folder)
         time.sleep(delay)
         os.kill(child, signal.SIGKILL)
         killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    _, code = os.waitpid(_fork(words), 0)
+    code = code or _left_alone(words, folder)
     print(f"killed {killed}", file=sys.stderr)
-    return os.waitstatus_to_exitcode(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -15,25 +15,25 @@ from kshot.seeds import stream
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
 
-def _run(folder: Path, delays: list[float], words: list[str], command: str = "run") -> str:
+def _run(folder: Path, most: float, count: int, words: list[str], command: str = "run") -> None:
+    """Runs into ``folder``: one as it is, ``whole``, and one that is killed, ``killed``."""
     kill = Path(__file__).with_name("kill.py")
-    asked = [sys.executable, str(kill), ",".join(map(str, delays)), command, *words, "--output-path", str(folder)]
+    delays = stream(0, "kills").uniform(0.05, most, size=count).round(3).tolist()
+    folders = [str(folder / name) for name in ("whole", "killed")]
+    asked = [sys.executable, str(kill), ",".join(map(str, delays)), *folders, command, *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(asked, capture_output=True, text=True, env=environment, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stderr
+    killed = int(done.stderr.strip().splitlines()[-1].removeprefix("killed "))
+    assert killed >= 2, f"the runs ended before they could be killed: {done.stderr}"
 
 
 def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
     tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     tasks = [str(films_file(tmp_path)), str(words_file(tmp_path))]
-    words = [*tasks, "--model", str(tiny_model_dir), "--dtype", "float32", "--num-fewshot", "0,2,3", "--seed", "0,1,2"]
-    _run(tmp_path / "whole", [], words)
-    delays = stream(0, "kills").uniform(0.05, 1.2, size=8).round(3).tolist()
-    said = _run(tmp_path / "killed", delays, words)
-    killed = int(said.strip().splitlines()[-1].removeprefix("killed "))
-    assert killed >= 2, f"the runs ended before they could be killed: {said}"
+    words = [*tasks, "--model", str(tiny_model_dir), "--dtype", "float32", "--num-fewshot", "0,2", "--seed", "0,1"]
+    _run(tmp_path, 1.2, 6, words)
     for name in ("samples.jsonl",):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     found = {name: _record(tmp_path / name) for name in ("whole", "killed")}
@@ -50,11 +50,8 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
 
 def test_networks_whose_training_is_killed_again_and_again_are_the_same_to_the_bit(file: Path, tmp_path: Path) -> None:
     words = [str(file), "--device", "cpu", "--attention", "softmax,momentum", "--eta", "0.5"]
-    words += [word for name, value in {**TINY, "tokens": 8_000}.items() for word in (f"--{name}", str(value))]
-    _run(tmp_path / "whole", [], words, "pretrain")
-    delays = stream(0, "kills").uniform(0.2, 1.5, size=4).round(3).tolist()
-    said = _run(tmp_path / "killed", delays, words, "pretrain")
-    assert int(said.strip().splitlines()[-1].removeprefix("killed ")) >= 2, said
+    words += [word for name, value in {**TINY, "tokens": 6_000}.items() for word in (f"--{name}", str(value))]
+    _run(tmp_path, 1.5, 4, words, "pretrain")
     for name in ("softmax-0", "momentum-0.5-0"):
         whole, killed = (tmp_path / run / "models" / name / "model.safetensors" for run in ("whole", "killed"))
         assert killed.read_bytes() == whole.read_bytes()

@@ -47,7 +47,7 @@ def launched(launcher: list[str], processes: int, file: Path, out: Path, *more: 
 
 
 def test_two_processes_come_to_what_one_does(file: Path, tmp_path: Path) -> None:
-    one = launched(TORCHRUN, 1, file, tmp_path / "one")
+    one = pretrain(asked(file, attention=("softmax", "momentum"))).results["kshot"]
     for name, launcher, more in (("copies", ACCELERATE, []), ("parts", TORCHRUN, ["--sharded"])):
         two = launched(launcher, 2, file, tmp_path / name, *more)
         for slow, fast in zip(one["measures"], two["measures"], strict=True):

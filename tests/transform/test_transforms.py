@@ -7,7 +7,7 @@ from pathlib import Path
 import letters
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kshot.data import load_task
@@ -32,6 +32,7 @@ def prompts(written: Written) -> list:
 
 
 @names
+@settings(max_examples=20)
 @given(seed=seeds)
 def test_the_seed_determines_all(name: str, seed: int) -> None:
     transform = TRANSFORMS[name]

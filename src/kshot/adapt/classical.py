@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kshot.adapt.examples import given
 from kshot.adapt.regression import Fitted, by_frequency, check_penalty, regression
@@ -256,7 +255,10 @@ def _contents(template: Template, chosen: Sequence[Example]) -> tuple[str, ...]:
     return tuple(content(template, example.fields) for example in chosen)
 
 
-def _vectorizer() -> TfidfVectorizer:
+def _vectorizer() -> Any:
+    # scikit-learn takes a second to import: whoever prompts and nothing else does not wait for it.
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     return TfidfVectorizer(analyzer=list)
 
 

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import log_softmax
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from kshot.errors import MethodError
 from kshot.model.classifier import succession
@@ -95,8 +93,12 @@ def _tried(lay: Lay, label_of: Int[np.ndarray, "k"], folds: Int[np.ndarray, "k"]
     return {"c": c, "loss": float(losses.mean()), "accuracy": float(right.mean()), "steps": steps}
 
 
-def _fit(features: Any, label_of: Int[np.ndarray, "k"], c: float) -> tuple[LogisticRegression, bool]:
+def _fit(features: Any, label_of: Int[np.ndarray, "k"], c: float) -> tuple[Any, bool]:
     """The regression, and whether it converged; L-BFGS from zero weights draws nothing at random."""
+    # It takes a second to import: whoever prompts and nothing else does not wait for it.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     with warnings.catch_warnings(record=True) as caught:
         # With an example for each label, as open tasks have, scikit-learn takes labels for quantities and says so.
         warnings.simplefilter("always")

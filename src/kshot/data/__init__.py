@@ -12,7 +12,7 @@ from kshot.data.builtin import RELATIONS
 from kshot.data.corpora import bbc_headlines, boolq, commonsense_qa, hub_task, piqa
 from kshot.data.files import file_task, split_files
 from kshot.data.lm_eval import yaml_task
-from kshot.data.rows import SUFFIXES, nearest
+from kshot.data.rows import SUFFIXES, missing, nearest
 from kshot.data.task import Example, Kind, Task
 from kshot.data.template import Template
 from kshot.errors import DataError, UnknownName
@@ -55,8 +55,8 @@ def load_task(
     ``test_file`` holds the test examples of a file; ``template`` (a text is its input) replaces the suggested layout.
     Raises UnknownName with the nearest names, DataError or PromptError.
     """
-    name = str(name_or_path)
-    path = Path(name_or_path)
+    name, path = str(name_or_path), Path(name_or_path)
+    check_task(name)
     layout = Template(input=template) if isinstance(template, str) else template
     load: Callable[[], Task]
     if name in TASKS:
@@ -68,19 +68,29 @@ def load_task(
     elif path.is_dir():
         train, test = split_files(path)
         return file_task(train, test_path=test_file or test, template=layout)
-    elif path.suffix.lower() in _YAML:
-        load = partial(yaml_task, path)
-    elif path.exists() or path.suffix or len(path.parts) > 1:
-        hint = "" if path.exists() else nearest(path)
-        raise DataError(
-            f"task {name!r} is no file that can be read{hint}; what works is {', '.join([*SUFFIXES, *_YAML])}"
-        )
     else:
-        raise UnknownName("task", name, TASKS)
+        load = partial(yaml_task, path)
     if test_file is not None:
         raise DataError(f"task {name!r} has a test split of its own; a test file goes with {', '.join(SUFFIXES)}")
     task = load()
     return task if layout is None else replace(task, template=layout)
+
+
+def check_task(name: str) -> None:
+    """UnknownName with the nearest names, or DataError, for what can be no task; nothing is loaded."""
+    path = Path(name)
+    if name in TASKS or name.startswith("hf:") or path.is_dir():
+        return
+    if path.suffix.lower() in (*SUFFIXES, *_YAML):
+        if not path.exists():
+            raise missing(path)
+        return
+    if path.exists() or path.suffix or len(path.parts) > 1:
+        hint = "" if path.exists() else nearest(path)
+        raise DataError(
+            f"task {name!r} is no file that can be read{hint}; what works is {', '.join([*SUFFIXES, *_YAML])}"
+        )
+    raise UnknownName("task", name, TASKS)
 
 
 def task_hash(task: Task) -> str:

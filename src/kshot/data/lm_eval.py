@@ -14,7 +14,7 @@ from jinja2 import Environment, TemplateSyntaxError, meta
 
 from kshot.data.lm_eval_docs import Docs, answer, choices, question
 from kshot.data.lm_eval_splits import DATASET_KWARGS, load_splits
-from kshot.data.rows import decoded, nearest
+from kshot.data.rows import decoded, missing
 from kshot.data.task import Example, Task
 from kshot.data.template import Template, render
 from kshot.errors import DataError
@@ -183,7 +183,7 @@ def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     try:
         text = decoded(path, path.read_bytes())
     except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file{nearest(path)}") from error
+        raise missing(path) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     try:

@@ -37,13 +37,18 @@ def rows_of(path: Path) -> list[Row]:
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file{nearest(path)}") from error
+        raise missing(path) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     rows = readers[path.suffix.lower()](path, data)
     if not rows:
         raise DataError(f"{path}: holds no rows; one line for each example is needed")
     return rows
+
+
+def missing(path: Path) -> DataError:
+    """What to say of a file that is not there."""
+    return DataError(f"{path}: there is no such file{nearest(path)}")
 
 
 def nearest(path: Path) -> str:

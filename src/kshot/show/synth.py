@@ -261,7 +261,7 @@ def _drawn(lines: Mapping[str, Points], axis: Row) -> Figure:
                 getattr(axes, f"set_{on}scale")("log")
                 own = getattr(axes, f"{on}axis")
                 own.set_major_locator(_marks(lines, on))
-                own.set_major_formatter(FuncFormatter(lambda at, place: f"{at:g}"))
+                own.set_major_formatter(FuncFormatter(lambda at, place: words.mark(at)))
                 own.set_minor_formatter(NullFormatter())
         if not axis["log_y"] and (ends := _ends(lines)) is not None:
             axes.set_ylim(*ends)

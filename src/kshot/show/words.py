@@ -97,6 +97,18 @@ def four(value: Number) -> str:
     return f"{value:,.4g}".replace(",", "\u202f")
 
 
+def mark(value: Number) -> str:
+    """A number at an axis, thousands and millions by a letter.
+
+    >>> mark(0.02), mark(2_000), mark(500_000), mark(2_000_000), mark(3e12)
+    ('0.02', '2000', '500k', '2M', '3e+12')
+    """
+    for letter, scale in (("M", 1e6), ("k", 1e3)):
+        if 10_000 <= value < 1e9 and value >= scale:
+            return f"{value / scale:g}{letter}"
+    return f"{value:g}"
+
+
 def size(value: Number | None) -> str:
     """Bytes in the unit that reads best.
 

@@ -243,7 +243,9 @@ def _pictures(runs: list[_Run], largest: _Run, law: Law, exact: float, much: _Mu
     )
     lines = {}
     for budget in spent[1:-1]:
-        at = np.logspace(np.log10(sizes[0]), np.log10(sizes[-1]), 9)
+        # No further than the ladder goes in tokens, either.
+        least, most = max(sizes[0], budget / 6 / numbers[1]), min(sizes[-1], budget / 6 / numbers[0])
+        at = np.geomspace(least, most, 9)
         losses = law.loss(at, budget / 6 / at)
         lines[f"{budget:.1e} operations"] = [(float(n), float(own)) for n, own in zip(at, losses, strict=True)]
     budgets = picture("the law at equal compute", x="parameters", y="nats per token", lines=lines, log_x=True)
