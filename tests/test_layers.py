@@ -32,18 +32,6 @@ def levels() -> dict[str, int]:
 LEVELS = levels()
 
 
-def test_whoever_writes_shapes_has_them_checked() -> None:
-    """The rest is left out: a check of every call costs, and types without shapes are mypy's."""
-    options = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    (listed,) = re.findall(r"--jaxtyping-packages=(\S+),beartype", options)
-    places = [place.replace(".", "/") for place in listed.split(",")]
-    for path in FILES:
-        if "jaxtyping" in path.read_text(encoding="utf-8"):
-            name = str(path.relative_to(PACKAGE.parent).with_suffix(""))
-            assert any(name == place or name.startswith(f"{place}/") for place in places), name
-    assert all(any((PACKAGE.parent / place).parent.glob(f"{Path(place).name}*")) for place in places)
-
-
 def _place(module: str) -> str:
     """The folder of a module of ours, or its own name where it lies directly in the package."""
     parts = module.split(".")

@@ -196,4 +196,4 @@ def test_a_page_without_escaping() -> None:
         made.autoescape = False
         return made
 
-    caught(lambda: check("note"), lambda patch: patch.setattr(report, "templates", unescaped))
+    caught(check, lambda patch: patch.setattr(report, "templates", unescaped))
