@@ -122,9 +122,10 @@ def test_what_is_no_run_of_ours_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(OutputError, match="holds records and no run\\.json that says whose"):
         Store(tmp_path, RUN)
-    (tmp_path / "run.json").write_text("[]")
-    with pytest.raises(OutputError, match="cannot be read as a run of kshot"):
-        Store(tmp_path, RUN)
+    for text in ("[]", "null", "7", '{"argv": ["kshot"]}', '{"argv": {}, "facts": []}', "{"):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(OutputError, match="cannot be read as a run of kshot"):
+            Store(tmp_path, RUN)
     (tmp_path / "run.json").write_text(json.dumps(RUN))
     (tmp_path / "records.jsonl").write_text('{"id": 1, "samples": null}\nnonsense\n{"id": 2, "samples": null}\n')
     with pytest.raises(OutputError, match="line 2 is not JSON"):

@@ -117,7 +117,7 @@ class Store:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             differing = _differing(found, self.run)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise OutputError(f"{str(path)!r} cannot be read as a run of kshot; give another --output-path") from error
         if differing:
             raise OutputError(
