@@ -11,7 +11,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 from hypothesis import settings
 
-import shaped  # noqa: F401 - what is imported after it is checked where it writes shapes
+import shaped  # noqa: F401 - imported for its effect: whatever follows is checked where it writes shapes
 from kshot.model import tiny
 from kshot.model.lm import LM
 
